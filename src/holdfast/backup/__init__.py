@@ -1,0 +1,1 @@
+"""The flow that turns VMs of a pool into restore points."""

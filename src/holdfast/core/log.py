@@ -1,0 +1,33 @@
+"""Logs are events with stable names and fields: ``log.info("disk.sent", disk=d, length_bytes=n)``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+__all__ = ["configure_log", "get_log"]
+
+
+def get_log(name: str) -> FilteringBoundLogger:
+    """Return the logger of one module; ``name`` is the module's dotted name."""
+    logger: FilteringBoundLogger = structlog.get_logger(logger=name)
+    return logger
+
+
+def configure_log(*, verbosity: int = 0, as_json: bool = False) -> None:
+    """Send events to standard error: warnings by default, info at verbosity 1, debug at 2."""
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )

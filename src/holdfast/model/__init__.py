@@ -1,0 +1,78 @@
+"""The shared nouns: what a pool holds, what a restore point is, how a disk travels."""
+
+from holdfast.model.ids import (
+    DiskUuid,
+    HostUuid,
+    NetworkUuid,
+    PointId,
+    PoolUuid,
+    RepositoryId,
+    RunId,
+    SrUuid,
+    VmUuid,
+    new_run_id,
+)
+from holdfast.model.json import JsonObject, JsonValue
+from holdfast.model.point import (
+    ChangeSource,
+    Consistency,
+    DiskFacts,
+    FourSizes,
+    PointFacts,
+    Reference,
+    VmIdentity,
+)
+from holdfast.model.pool import Disk, Host, Network, Nic, Pool, PowerState, Sr, Vm, VmDisk
+from holdfast.model.run import Finding, RunStatus, Severity
+from holdfast.model.stream import (
+    Coverage,
+    DataRun,
+    DiskReader,
+    DiskSource,
+    DiskWriter,
+    Extent,
+    Run,
+    ZeroRun,
+)
+
+__all__ = [
+    "ChangeSource",
+    "Consistency",
+    "Coverage",
+    "DataRun",
+    "Disk",
+    "DiskFacts",
+    "DiskReader",
+    "DiskSource",
+    "DiskUuid",
+    "DiskWriter",
+    "Extent",
+    "Finding",
+    "FourSizes",
+    "Host",
+    "HostUuid",
+    "JsonObject",
+    "JsonValue",
+    "Network",
+    "NetworkUuid",
+    "Nic",
+    "PointFacts",
+    "PointId",
+    "Pool",
+    "PoolUuid",
+    "PowerState",
+    "Reference",
+    "RepositoryId",
+    "Run",
+    "RunId",
+    "RunStatus",
+    "Severity",
+    "Sr",
+    "SrUuid",
+    "Vm",
+    "VmDisk",
+    "VmIdentity",
+    "VmUuid",
+    "ZeroRun",
+    "new_run_id",
+]

@@ -1,0 +1,1 @@
+"""The repository engine: restore points as immutable trees of content-addressed blocks."""

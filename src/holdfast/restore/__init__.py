@@ -1,0 +1,1 @@
+"""The flow that turns a restore point into a VM of a pool."""

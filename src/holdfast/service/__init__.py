@@ -1,0 +1,1 @@
+"""Use cases: one function each; faces translate, this layer decides."""
