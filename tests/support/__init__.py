@@ -1,0 +1,1 @@
+"""What several test folders share: golden data, the lab, small builders."""
