@@ -1,4 +1,8 @@
-"""Logs are events with stable names and fields: ``log.info("disk.sent", disk=d, length_bytes=n)``."""
+"""Logs are events with stable names and fields: ``log.info("disk.sent", disk=d, length_bytes=n)``.
+
+They go to standard error, always: standard output belongs to a command's result. Importing this module is enough to
+make that true; a face raises the level or asks for JSON through ``configure_log``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ __all__ = ["configure_log", "get_log"]
 
 def get_log(name: str) -> FilteringBoundLogger:
     """Return the logger of one module; ``name`` is the module's dotted name."""
-    logger: FilteringBoundLogger = structlog.get_logger(logger=name)
+    logger: FilteringBoundLogger = structlog.get_logger(module=name)
     return logger
 
 
@@ -28,6 +32,10 @@ def configure_log(*, verbosity: int = 0, as_json: bool = False) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        # Looked up at every event: a face may replace standard error (a progress display does) after this call.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+configure_log()
