@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from typing import NoReturn
 
 __all__ = ["Secret"]
 
@@ -26,10 +27,25 @@ class Secret:
         return "***"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and hmac.compare_digest(self._text.encode(), other._text.encode())
+        return isinstance(other, Secret) and hmac.compare_digest(_comparable(self._text), _comparable(other._text))
 
     def __hash__(self) -> int:
         return hash((Secret, self._text))
 
     def __bool__(self) -> bool:
         return bool(self._text)
+
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        # A pickle ends up in a database, a queue or a crash report, in plain text.
+        raise TypeError("a secret is never pickled; seal it, or pass where it can be read")
+
+
+def _comparable(text: str) -> bytes:
+    """Return bytes of any text, also of one that came from an environment that is not valid UTF-8."""
+    return text.encode("utf-8", "surrogatepass")
