@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["find_golden", "golden_path"]
+__all__ = ["GOLDEN_ABSENT", "find_golden", "golden_path"]
+
+GOLDEN_ABSENT = "golden recording is not here"
+"""How every such skip begins; CI tells it from a judge that should have been installed."""
 
 _FOLDER = Path("shared") / "golden"
 
@@ -20,7 +23,7 @@ def golden_path(name: str) -> Path:
     found = find_golden(name, start=Path(__file__).resolve())
     if found is None:
         pytest.skip(
-            f"golden recording {name!r} is not here: no folder above the checkout holds {_FOLDER.as_posix()}/{name}",
+            f"{GOLDEN_ABSENT}: no folder above the checkout holds {_FOLDER.as_posix()}/{name}",
             allow_module_level=True,
         )
     return found
