@@ -6,13 +6,24 @@ from holdfast.core.units import GIB, MIB
 
 __all__ = [
     "NBD_CONNECTIONS_PER_DISK_MAX",
+    "NBD_OPTION_BYTES_MAX",
     "NBD_READ_BYTES",
+    "NBD_REQUEST_BYTES_MAX",
     "PACK_BYTES_MAX",
     "POOL_DISK_TRANSFERS_MAX",
     "POOL_SNAPSHOTS_AT_ONCE_MAX",
     "RETRY_ATTEMPTS_MAX",
+    "RUNS_DATABASE_WAIT_S",
+    "RUNS_ENGINE_START_S",
+    "RUNS_KEPT_MAX",
     "RUN_BYTES_MAX",
+    "RUN_DISKS_AT_ONCE_MAX",
+    "RUN_FINDINGS_MAX",
+    "RUN_NOTES_MAX",
+    "STEP_RESULT_BYTES_MAX",
+    "TEMPORARY_AGE_S_MIN",
     "VHD_DISK_BYTES_MAX",
+    "VHD_GAP_BYTES_MAX",
 ]
 
 PACK_BYTES_MAX = 64 * MIB
@@ -36,5 +47,39 @@ POOL_SNAPSHOTS_AT_ONCE_MAX = 2
 POOL_DISK_TRANSFERS_MAX = 12
 """What Xen Orchestra allows too: beyond it the control domain's CPU is the limit."""
 
+RUN_DISKS_AT_ONCE_MAX = 2
+"""Disks of one VM read side by side: hides the round trips of one behind the other; memory is shared, not doubled."""
+
 VHD_DISK_BYTES_MAX = 2040 * GIB
 """XAPI's own ceiling for VHD disks; larger disks are qcow2 and are read over NBD."""
+
+VHD_GAP_BYTES_MAX = 64 * MIB
+"""What a VHD stream may carry that is neither table nor block: locators and a batmap are far below 1 MiB, a few lost
+blocks fit too. Beyond it a stream could feed us for ever."""
+
+NBD_OPTION_BYTES_MAX = 16 * 1024
+"""An export name has at most 4 KiB; what a peer announces beyond this is refused before it is read."""
+
+NBD_REQUEST_BYTES_MAX = 32 * MIB
+"""The largest read that the NBD specification lets a client expect to work; bounds the server's buffer."""
+
+TEMPORARY_AGE_S_MIN = 24 * 3600
+"""A temporary file of a store that nobody has written to for a day has no writer any more: one put takes minutes."""
+
+RUNS_DATABASE_WAIT_S = 30.0
+"""Transactions take milliseconds; who holds the lock for longer is stopped or on a failing disk."""
+
+RUNS_ENGINE_START_S = 60.0
+"""A resumed run begins within about a second; a minute means that the engine will not begin it at all."""
+
+RUNS_KEPT_MAX = 2000
+"""Finished runs in the history: five a day for a year, about 20 MB. Unfinished ones are never forgotten."""
+
+RUN_FINDINGS_MAX = 10_000
+"""Ten for each VM of the largest pools; beyond it nobody reads on, and one last note says so."""
+
+RUN_NOTES_MAX = 2000
+"""Lines a run may tell; a record of a few hundred kilobytes still opens at once."""
+
+STEP_RESULT_BYTES_MAX = 16 * MIB
+"""A step records facts, not data; the plan of a thousand VMs takes about 1 MB."""

@@ -13,6 +13,7 @@ from holdfast.model.ids import (
     new_run_id,
 )
 from holdfast.model.json import JsonObject, JsonValue
+from holdfast.model.owned import RUN_TAG, OwnedKind
 from holdfast.model.point import (
     ChangeSource,
     Consistency,
@@ -24,6 +25,7 @@ from holdfast.model.point import (
 )
 from holdfast.model.pool import Disk, Host, Network, Nic, Pool, PowerState, Sr, Vm, VmDisk
 from holdfast.model.run import Finding, RunStatus, Severity
+from holdfast.model.saved import NicFacts, nic_facts, save_vm
 from holdfast.model.stream import (
     Coverage,
     DataRun,
@@ -36,6 +38,7 @@ from holdfast.model.stream import (
 )
 
 __all__ = [
+    "RUN_TAG",
     "ChangeSource",
     "Consistency",
     "Coverage",
@@ -56,6 +59,8 @@ __all__ = [
     "Network",
     "NetworkUuid",
     "Nic",
+    "NicFacts",
+    "OwnedKind",
     "PointFacts",
     "PointId",
     "Pool",
@@ -75,4 +80,6 @@ __all__ = [
     "VmUuid",
     "ZeroRun",
     "new_run_id",
+    "nic_facts",
+    "save_vm",
 ]
