@@ -7,11 +7,22 @@ from holdfast.core.units import GIB, MIB
 __all__ = [
     "NBD_CONNECTIONS_PER_DISK_MAX",
     "NBD_OPTION_BYTES_MAX",
+    "NBD_READ_AHEAD_MAX",
     "NBD_READ_BYTES",
+    "NBD_RECONNECTS_MAX",
     "NBD_REQUEST_BYTES_MAX",
+    "NBD_TIMEOUT_S",
     "PACK_BYTES_MAX",
+    "POOL_CALL_TIMEOUT_S",
+    "POOL_CONNECT_TIMEOUT_S",
     "POOL_DISK_TRANSFERS_MAX",
+    "POOL_EVENT_WAIT_S",
+    "POOL_IDLE_CONNECTIONS_MAX",
+    "POOL_LOGOUT_TIMEOUT_S",
+    "POOL_MASTER_HOPS_MAX",
     "POOL_SNAPSHOTS_AT_ONCE_MAX",
+    "POOL_STALL_TIMEOUT_S",
+    "POOL_TASK_WAIT_S_MAX",
     "RETRY_ATTEMPTS_MAX",
     "RUNS_DATABASE_WAIT_S",
     "RUNS_ENGINE_START_S",
@@ -83,3 +94,36 @@ RUN_NOTES_MAX = 2000
 
 STEP_RESULT_BYTES_MAX = 16 * MIB
 """A step records facts, not data; the plan of a thousand VMs takes about 1 MB."""
+
+POOL_CALL_TIMEOUT_S = 120.0
+"""A call that is not a task answers in milliseconds; a master under storage trouble may take a minute."""
+
+POOL_CONNECT_TIMEOUT_S = 10.0
+"""Longer than three SYN retransmissions; a dead host is told soon."""
+
+POOL_EVENT_WAIT_S = 10.0
+"""How long event.from may hold a call open; every return is also the moment of a look at the task itself."""
+
+POOL_IDLE_CONNECTIONS_MAX = 16
+"""Twelve transfers and a few calls; more idle connections only cost the master memory."""
+
+POOL_LOGOUT_TIMEOUT_S = 3.0
+"""A pool that is gone must not hold up the end of a run; its session dies by itself."""
+
+POOL_MASTER_HOPS_MAX = 3
+"""A member names the master directly; one more hop for a change of master in between, one spare."""
+
+POOL_STALL_TIMEOUT_S = 300.0
+"""XAPI itself gives a silent transfer up after five minutes."""
+
+POOL_TASK_WAIT_S_MAX = 86400.0
+"""The pool destroys a pending task after 24 hours; nothing is left to wait for."""
+
+NBD_TIMEOUT_S = 60.0
+"""A read of 2 MiB from a loaded SR takes seconds at worst; attaching the disk up to half a minute."""
+
+NBD_RECONNECTS_MAX = 5
+"""Consecutive failures without one good read; with the back-off about a minute, a host restart is the run's business."""
+
+NBD_READ_AHEAD_MAX = 8
+"""Reads under way or waiting in order per disk: two per connection, 16 MiB of buffers."""

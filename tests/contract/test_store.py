@@ -1,0 +1,296 @@
+"""The object store's contract, held by every implementation and every wrapper alike."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from holdfast.model import Extent
+from holdfast.storage import (
+    KeyRefused,
+    MemoryStore,
+    ObjectExists,
+    ObjectInfo,
+    ObjectMissing,
+    ObjectStore,
+    PosixStore,
+    RangeNotSatisfiable,
+    holds,
+)
+
+MakeStore = Callable[[Path], ObjectStore]
+
+STORES: dict[str, MakeStore] = {
+    "memory": lambda folder: MemoryStore(),
+    "posix": lambda folder: PosixStore(folder / "store", create=True),
+}
+
+HOSTILE_KEYS = [
+    "",
+    "/",
+    "/etc/passwd",
+    "a/",
+    "a//b",
+    "..",
+    "../a",
+    "a/../b",
+    "a/..",
+    ".",
+    "a/./b",
+    ".hidden",
+    "a/.nfs0001",
+    "a\0b",
+    "a b",
+    "a\nb",
+    "a\n",
+    "ä",
+    "a\\b",
+    "a:b",
+    "tmp",
+    "tmp/put-1",
+    "x" * 201,
+    "/".join("abcdefghi"),
+]
+
+SEGMENTS = st.text(alphabet="aAbz09._-", min_size=1, max_size=4).filter(lambda text: not text.startswith("."))
+KEYS = st.lists(SEGMENTS, min_size=1, max_size=3).map("/".join)
+
+
+@pytest.fixture(params=sorted(STORES))
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    make: MakeStore = STORES[request.param]
+    return make(tmp_path)
+
+
+def test_what_was_put_comes_back_whole(store: ObjectStore) -> None:
+    store.put("packs/3f/3f9a", b"hello")
+    assert store.get("packs/3f/3f9a") == b"hello"
+    assert store.size("packs/3f/3f9a") == 5
+
+
+def test_parts_of_every_kind_are_joined_in_order(store: ObjectStore) -> None:
+    words = memoryview(bytearray(b"\1\0\2\0")).cast("H")
+    store.put("a", [b"one", b"", bytearray(b"two"), memoryview(b"-three-")[1:6], words])
+    assert store.get("a") == b"onetwothree\1\0\2\0"
+
+
+def test_many_small_parts_and_one_large_one_arrive_whole(store: ObjectStore) -> None:
+    parts = [bytes([n % 251]) * (n % 7) for n in range(5000)] + [b"x" * 3_000_000]
+    store.put("a", parts)
+    assert store.get("a") == b"".join(parts)
+
+
+def test_an_empty_object_is_an_object(store: ObjectStore) -> None:
+    store.put("empty", b"")
+    assert store.get("empty") == b""
+    assert store.size("empty") == 0
+    assert list(store.list("")) == [ObjectInfo("empty", 0)]
+
+
+def test_a_put_keeps_its_own_copy(store: ObjectStore) -> None:
+    buffer = bytearray(b"before")
+    store.put("a", buffer)
+    buffer[:] = b"after!"
+    assert store.get("a") == b"before"
+
+
+def test_a_taken_key_is_refused_and_its_object_unchanged(store: ObjectStore) -> None:
+    store.put("a/b", b"first")
+    with pytest.raises(ObjectExists) as refusal:
+        store.put("a/b", b"second")
+    assert refusal.value.key == "a/b"
+    assert store.get("a/b") == b"first"
+
+
+def test_a_repeated_put_can_be_told_from_a_clash(store: ObjectStore) -> None:
+    store.put("a", b"first")
+    assert holds(store, "a", [b"fi", b"rst"])
+    assert not holds(store, "a", b"other")
+    assert not holds(store, "a", b"first and more")
+    assert not holds(store, "b", b"first")
+
+
+def test_of_many_writers_of_one_key_exactly_one_wins(store: ObjectStore) -> None:
+    start = threading.Barrier(8)
+    won: list[bytes] = []
+    lost: list[str] = []
+
+    def write(content: bytes) -> None:
+        start.wait()
+        try:
+            store.put("leases/one", content)
+        except ObjectExists as refusal:
+            lost.append(refusal.key)
+        else:
+            won.append(content)
+
+    threads = [threading.Thread(target=write, args=(bytes([n]) * 4096,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert len(lost) == 7
+    assert store.get("leases/one") == won[0]
+    assert list(store.list("")) == [ObjectInfo("leases/one", 4096)]
+
+
+def test_many_threads_put_list_and_read_side_by_side(store: ObjectStore) -> None:
+    failures: list[BaseException] = []
+
+    def work(writer: int) -> None:
+        try:
+            for n in range(10):
+                key = f"packs/{n:02x}/{writer}"
+                store.put(key, key.encode())
+                assert key in [info.key for info in store.list(f"packs/{n:02x}/")]
+                assert store.get(key) == key.encode()
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(list(store.list("packs/"))) == 40
+
+
+def test_a_range_is_exact_or_an_error(store: ObjectStore) -> None:
+    store.put("a", b"0123456789")
+    assert store.get_range("a", offset_bytes=0, length_bytes=10) == b"0123456789"
+    assert store.get_range("a", offset_bytes=3, length_bytes=4) == b"3456"
+    assert store.get_range("a", offset_bytes=10, length_bytes=0) == b""
+    for offset, length in [(0, 11), (9, 2), (10, 1), (11, 0), (500, 1)]:
+        with pytest.raises(RangeNotSatisfiable) as refusal:
+            store.get_range("a", offset_bytes=offset, length_bytes=length)
+        assert refusal.value.size_bytes == 10
+
+
+def test_a_missing_object_is_named(store: ObjectStore) -> None:
+    store.put("a/b", b"x")
+    for key in ["c", "a", "a/c", "a/b/c"]:
+        for ask in (
+            lambda key=key: store.get(key),
+            lambda key=key: store.size(key),
+            lambda key=key: store.get_range(key, offset_bytes=0, length_bytes=1),
+            lambda key=key: store.try_punch(key, [Extent(offset_bytes=0, length_bytes=1)]),
+        ):
+            with pytest.raises(ObjectMissing) as refusal:
+                ask()
+            assert refusal.value.key == key
+
+
+def test_deleting_twice_is_deleting_once(store: ObjectStore) -> None:
+    store.put("a/b", b"x")
+    store.put("a/c", b"y")
+    store.delete("a/b")
+    store.delete("a/b")
+    store.delete("never/was")
+    store.delete("a")
+    assert [info.key for info in store.list("")] == ["a/c"]
+    with pytest.raises(ObjectMissing):
+        store.get("a/b")
+
+
+def test_a_deleted_key_is_free_again(store: ObjectStore) -> None:
+    store.put("a/b", b"old")
+    store.delete("a/b")
+    store.put("a/b", b"new")
+    assert store.get("a/b") == b"new"
+
+
+def test_an_empty_store_lists_nothing(store: ObjectStore) -> None:
+    assert list(store.list("")) == []
+    assert list(store.list("packs/")) == []
+
+
+def test_a_prefix_is_plain_text_not_a_folder(store: ObjectStore) -> None:
+    for key in ["packs/3e/1", "packs/3f/1", "packs/3f/2", "packs/4a/1", "packs-old", "points/3f"]:
+        store.put(key, key.encode())
+    assert [info.key for info in store.list("packs/3")] == ["packs/3e/1", "packs/3f/1", "packs/3f/2"]
+    assert [info.key for info in store.list("packs/3f/")] == ["packs/3f/1", "packs/3f/2"]
+    assert [info.key for info in store.list("packs/3f/2")] == ["packs/3f/2"]
+    assert len(list(store.list("packs"))) == 5
+    assert list(store.list("packs/3f/2/")) == []
+    assert list(store.list("q")) == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(keys=st.sets(KEYS, max_size=12), prefix=st.one_of(st.just(""), KEYS, SEGMENTS.map(lambda text: text + "/")))
+def test_a_listing_is_sorted_and_complete(store: ObjectStore, keys: set[str], prefix: str) -> None:
+    for info in list(store.list("")):
+        store.delete(info.key)
+    stored = set()
+    for key in keys:
+        try:
+            store.put(key, key.encode())
+        except KeyRefused:
+            continue  # the folder of another one; a file system remembers folders of earlier examples
+        stored.add(key)
+    expected = sorted(ObjectInfo(key, len(key)) for key in stored if key.startswith(prefix))
+    assert list(store.list(prefix)) == expected
+
+
+def test_an_object_is_never_the_folder_of_another(store: ObjectStore) -> None:
+    store.put("a/b", b"x")
+    for key in ["a", "a/b/c", "a/b/c/d"]:
+        with pytest.raises(KeyRefused):
+            store.put(key, b"y")
+    assert [info.key for info in store.list("")] == ["a/b"]
+
+
+@pytest.mark.parametrize("key", HOSTILE_KEYS, ids=ascii)
+def test_a_hostile_key_is_refused_by_every_verb(store: ObjectStore, key: str) -> None:
+    for attempt in (
+        lambda: store.put(key, b"x"),
+        lambda: store.get(key),
+        lambda: store.get_range(key, offset_bytes=0, length_bytes=1),
+        lambda: store.size(key),
+        lambda: store.delete(key),
+        lambda: store.try_punch(key, []),
+    ):
+        with pytest.raises(KeyRefused):
+            attempt()
+    assert list(store.list("")) == []
+
+
+@pytest.mark.parametrize("prefix", ["/", "../", "a/../", "a//", "./", "a b", ".", "a\n", "x" * 201])
+def test_a_hostile_prefix_is_refused(store: ObjectStore, prefix: str) -> None:
+    with pytest.raises(KeyRefused):
+        list(store.list(prefix))
+
+
+def test_a_punched_range_reads_as_zeros_and_the_rest_stays(store: ObjectStore) -> None:
+    content = b"x" * 20_000
+    store.put("a", content)
+    extents = [Extent(offset_bytes=100, length_bytes=50), Extent(offset_bytes=4096, length_bytes=8192)]
+    for _ in range(2):
+        freed = store.try_punch("a", extents)
+        if freed is None:
+            assert store.get("a") == content
+            pytest.skip("this file system cannot punch holes")
+        assert freed == 50 + 8192
+    expected = bytearray(content)
+    expected[100:150] = bytes(50)
+    expected[4096:12288] = bytes(8192)
+    assert store.get("a") == expected
+
+
+def test_a_hole_beyond_the_end_is_refused_before_anything_is_punched(store: ObjectStore) -> None:
+    store.put("a", b"x" * 100)
+    with pytest.raises(RangeNotSatisfiable):
+        store.try_punch("a", [Extent(offset_bytes=0, length_bytes=50), Extent(offset_bytes=90, length_bytes=11)])
+    assert store.get("a") == b"x" * 100
+
+
+def test_a_store_tells_people_where_it_is_and_what_is_free(store: ObjectStore) -> None:
+    assert store.describe()
+    free_bytes = store.free_bytes()
+    assert free_bytes is None or free_bytes > 0
