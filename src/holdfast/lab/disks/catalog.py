@@ -1,0 +1,300 @@
+"""The list of disks and how their layers stand on each other, kept in one small file.
+
+The file is replaced atomically at every change of the tree, before the caller hears of success: what was acknowledged
+survives a killed lab (not a power cut; the lab does not flush). Invariant: every layer and log that the file names was
+named before it was written to, and is deleted only after a newer file stopped naming it.
+"""
+
+from __future__ import annotations
+
+import enum
+import fcntl
+import os
+import re
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from holdfast.lab.disks.errors import DiskExists, DiskStoreDamaged, DiskStoreInUse, DiskUnknown
+from holdfast.lab.disks.files import OpenFiles
+from holdfast.lab.disks.granules import GranuleMap, granules_of
+from holdfast.lab.disks.layer import Layer
+from holdfast.model import DiskUuid
+
+__all__ = ["Catalog", "CbtLog", "Digest", "Disk", "Role", "Witness"]
+
+CATALOG_VERSION = 1
+_OWN_FILE = re.compile(r"(?:layer|log)-(\d{8})\.(?:data|map)")
+
+
+class Role(enum.Enum):
+    """What a disk is to the tree."""
+
+    LIVE = "live"
+    SNAPSHOT = "snapshot"
+    BASE = "base"
+    """A hidden base copy: what a disk became when a snapshot froze it."""
+
+
+@dataclass(slots=True, eq=False)
+class CbtLog:
+    """What was written to a disk since the snapshot before it; linked to its neighbours in time."""
+
+    number: int
+    changed: GranuleMap
+    parent: DiskUuid | None = None
+    child: DiskUuid | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A hash that holds as long as the layer and its write count are these."""
+
+    layer: Layer
+    writes: int
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(slots=True, eq=False)
+class Disk:
+    """One disk. ``lock`` is held while its top layer is written or exchanged; the catalog's lock comes first."""
+
+    uuid: DiskUuid
+    size_bytes: int
+    role: Role
+    layer: Layer | None
+    log: CbtLog | None = None
+    digest: Digest | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(slots=True, eq=False)
+class Witness:
+    """What is remembered of a destroyed snapshot: its bytes, or only their hash."""
+
+    uuid: DiskUuid
+    size_bytes: int
+    layer: Layer | None
+    sha256: str | None
+
+
+class _StoredLog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    number: int
+    parent: str | None
+    child: str | None
+
+
+class _StoredLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    number: int
+    parent: int | None
+    size_bytes: int
+
+
+class _StoredDisk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    uuid: str
+    size_bytes: int
+    role: Role
+    layer: int | None
+    log: _StoredLog | None
+
+
+class _StoredWitness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    uuid: str
+    size_bytes: int
+    layer: int | None
+    sha256: str | None
+
+
+class _StoredCatalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: int
+    next_number: int
+    keeps_witnesses: bool
+    layers: list[_StoredLayer]
+    disks: list[_StoredDisk]
+    witnesses: list[_StoredWitness]
+
+
+class Catalog:
+    """All disks of one folder. Whoever changes the tree holds ``lock`` and calls ``save`` before letting go."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lock = threading.RLock()
+        self.files = OpenFiles()
+        self.disks: dict[DiskUuid, Disk] = {}
+        self.witnesses: dict[DiskUuid, Witness] = {}
+        self.keeps_witnesses = False
+        self._folder = folder
+        self._path = folder / "disks.json"
+        self._next_number = 1
+        self._stored_layers: dict[int, Layer] = {}
+        self._stored_logs: dict[int, CbtLog] = {}
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._guard = _guard(folder)
+        try:
+            self._load()
+        except BaseException:
+            os.close(self._guard)
+            raise
+
+    def disk(self, uuid: str) -> Disk:
+        """Return the disk; ``DiskUnknown`` when there is none."""
+        disk = self.disks.get(DiskUuid(uuid))
+        if disk is None:
+            raise DiskUnknown(disk=uuid)
+        return disk
+
+    def check_free(self, uuid: str) -> DiskUuid:
+        """Return ``uuid`` as a disk's; ``DiskExists`` when it is taken."""
+        if uuid in self.disks:
+            raise DiskExists(disk=uuid)
+        return DiskUuid(uuid)
+
+    def new_layer(self, *, parent: Layer | None, size_bytes: int) -> Layer:
+        """Return a fresh, empty layer; it has no file yet."""
+        return Layer(self._folder, number=self._take_number(), parent=parent, size_bytes=size_bytes, files=self.files)
+
+    def new_log(self, *, size_bytes: int) -> CbtLog:
+        """Return a fresh change log that has seen nothing."""
+        return self._log(self._take_number(), size_bytes=size_bytes)
+
+    def children(self, layer: Layer) -> list[Disk]:
+        """Return the disks whose own layer stands directly on ``layer``."""
+        return [disk for disk in self.disks.values() if disk.layer is not None and disk.layer.parent is layer]
+
+    def save(self) -> None:
+        """Make the tree durable as it is now, then delete what it no longer needs."""
+        self._drop_childless_bases()
+        layers = self._reachable_layers()
+        logs = {disk.log.number: disk.log for disk in self.disks.values() if disk.log is not None}
+        temporary = self._path.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.encode(self._stored(layers)))
+        temporary.replace(self._path)
+        for number, layer in self._stored_layers.items():
+            if number not in layers:
+                layer.remove()
+        for number, log in self._stored_logs.items():
+            if number not in logs:
+                log.changed.remove()
+        self._stored_layers, self._stored_logs = layers, logs
+
+    def close(self) -> None:
+        """Let go of the files and of the folder. Safe to call twice."""
+        with self.lock:
+            self.files.close()
+            if self._guard >= 0:
+                os.close(self._guard)
+                self._guard = -1
+
+    def _take_number(self) -> int:
+        number = self._next_number
+        self._next_number += 1
+        return number
+
+    def _log(self, number: int, *, size_bytes: int) -> CbtLog:
+        path = self._folder / f"log-{number:08d}.map"
+        return CbtLog(number, GranuleMap(path, granules=granules_of(size_bytes), files=self.files))
+
+    def _drop_childless_bases(self) -> None:
+        """A base copy exists for what stands on it; free those on which nothing visible stands any more."""
+        while True:
+            stood_on = {disk.layer.parent for disk in self.disks.values() if disk.layer is not None}
+            idle = [uuid for uuid, disk in self.disks.items() if disk.role is Role.BASE and disk.layer not in stood_on]
+            if not idle:
+                return
+            for uuid in idle:
+                del self.disks[uuid]
+
+    def _reachable_layers(self) -> dict[int, Layer]:
+        tops = [disk.layer for disk in self.disks.values()] + [witness.layer for witness in self.witnesses.values()]
+        found: dict[int, Layer] = {}
+        for top in tops:
+            layer = top
+            while layer is not None and layer.number not in found:
+                found[layer.number] = layer
+                layer = layer.parent
+        return found
+
+    def _stored(self, layers: dict[int, Layer]) -> _StoredCatalog:
+        return _StoredCatalog(
+            version=CATALOG_VERSION,
+            next_number=self._next_number,
+            keeps_witnesses=self.keeps_witnesses,
+            layers=[
+                _StoredLayer(layer.number, layer.parent.number if layer.parent else None, layer.size_bytes)
+                for layer in layers.values()
+            ],
+            disks=[
+                _StoredDisk(
+                    disk.uuid,
+                    disk.size_bytes,
+                    disk.role,
+                    disk.layer.number if disk.layer else None,
+                    _StoredLog(disk.log.number, disk.log.parent, disk.log.child) if disk.log else None,
+                )
+                for disk in self.disks.values()
+            ],
+            witnesses=[
+                _StoredWitness(seen.uuid, seen.size_bytes, seen.layer.number if seen.layer else None, seen.sha256)
+                for seen in self.witnesses.values()
+            ],
+        )
+
+    def _load(self) -> None:
+        try:
+            stored = msgspec.json.decode(self._path.read_bytes(), type=_StoredCatalog)
+        except FileNotFoundError:
+            return
+        except msgspec.DecodeError as cause:
+            raise DiskStoreDamaged(path=self._path, reason=str(cause)) from cause
+        if stored.version != CATALOG_VERSION:
+            raise DiskStoreDamaged(path=self._path, reason=f"version {stored.version}, expected {CATALOG_VERSION}")
+        try:
+            self._adopt(stored)
+        except KeyError as cause:
+            raise DiskStoreDamaged(path=self._path, reason=f"layer {cause} is named but not described") from cause
+        self._sweep()
+
+    def _adopt(self, stored: _StoredCatalog) -> None:
+        self._next_number, self.keeps_witnesses = stored.next_number, stored.keeps_witnesses
+        layers = {
+            kept.number: Layer(
+                self._folder, number=kept.number, parent=None, size_bytes=kept.size_bytes, files=self.files
+            )
+            for kept in stored.layers
+        }
+        for kept in stored.layers:
+            layers[kept.number].parent = None if kept.parent is None else layers[kept.parent]
+        for one in stored.disks:
+            disk = Disk(DiskUuid(one.uuid), one.size_bytes, one.role, None if one.layer is None else layers[one.layer])
+            if one.log is not None:
+                disk.log = self._log(one.log.number, size_bytes=one.size_bytes)
+                disk.log.parent = None if one.log.parent is None else DiskUuid(one.log.parent)
+                disk.log.child = None if one.log.child is None else DiskUuid(one.log.child)
+                self._stored_logs[disk.log.number] = disk.log
+            self.disks[disk.uuid] = disk
+        for seen in stored.witnesses:
+            layer = None if seen.layer is None else layers[seen.layer]
+            self.witnesses[DiskUuid(seen.uuid)] = Witness(DiskUuid(seen.uuid), seen.size_bytes, layer, seen.sha256)
+        self._stored_layers = layers
+
+    def _sweep(self) -> None:
+        """Delete files that a lab killed between two steps left behind."""
+        named = {*self._stored_layers, *self._stored_logs}
+        for path in self._folder.iterdir():
+            match = _OWN_FILE.fullmatch(path.name)
+            if match is not None and int(match[1]) not in named:
+                path.unlink(missing_ok=True)
+
+
+def _guard(folder: Path) -> int:
+    """Return a descriptor whose lock says that this process owns the folder; the system frees it when we die."""
+    descriptor = os.open(folder / "in-use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as cause:
+        os.close(descriptor)
+        raise DiskStoreInUse(folder=folder) from cause
+    return descriptor

@@ -1,0 +1,158 @@
+"""What the lab's storage refuses, one class per cause; the lab's XAPI translates them into XAPI error codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from holdfast.core import ExitStatus, HoldfastError, Retry
+
+__all__ = [
+    "CbtLogMissing",
+    "CbtUnrelated",
+    "DiskBusy",
+    "DiskChainTooLong",
+    "DiskExists",
+    "DiskHasNoData",
+    "DiskRangeInvalid",
+    "DiskReadOnly",
+    "DiskSizeInvalid",
+    "DiskStoreDamaged",
+    "DiskStoreInUse",
+    "DiskUnknown",
+]
+
+
+class _DiskError(HoldfastError):
+    """An error about one disk of the lab."""
+
+    effect = "The lab's disk is as it was."
+    advice = "Look at the lab's disks with 'holdfast lab status'."
+
+    def __init__(self, text: str, *, disk: str) -> None:
+        super().__init__(f"lab disk {disk}: {text}")
+        self.disk = disk
+
+
+class DiskUnknown(_DiskError):
+    """The store has no disk of that uuid."""
+
+    code = "lab.disk-unknown"
+    exit_status = ExitStatus.NOT_FOUND
+
+    def __init__(self, *, disk: str) -> None:
+        super().__init__("there is none of this uuid", disk=disk)
+
+
+class DiskExists(_DiskError):
+    """A new disk was given a uuid that is taken."""
+
+    code = "lab.disk-exists"
+
+    def __init__(self, *, disk: str) -> None:
+        super().__init__("the uuid is taken", disk=disk)
+
+
+class DiskHasNoData(_DiskError):
+    """Only the change log of the disk is left: its data was destroyed."""
+
+    code = "lab.disk-has-no-data"
+
+    def __init__(self, *, disk: str) -> None:
+        super().__init__("its data was destroyed, only its change log is left", disk=disk)
+
+
+class DiskReadOnly(_DiskError):
+    """A hidden base copy was to be changed; disks that people see stand on it."""
+
+    code = "lab.disk-read-only"
+
+    def __init__(self, *, disk: str) -> None:
+        super().__init__("it is a base copy, which never changes", disk=disk)
+
+
+class DiskRangeInvalid(_DiskError):
+    """A read or write reaches beyond the end of the disk."""
+
+    code = "lab.disk-range-invalid"
+
+    def __init__(self, *, disk: str, offset_bytes: int, length_bytes: int, size_bytes: int) -> None:
+        text = f"{length_bytes} bytes at {offset_bytes} are not inside its {size_bytes} bytes"
+        super().__init__(text, disk=disk)
+        self.offset_bytes, self.length_bytes, self.size_bytes = offset_bytes, length_bytes, size_bytes
+
+
+class DiskSizeInvalid(_DiskError):
+    """The size is no positive multiple of a sector, or smaller than it must be."""
+
+    code = "lab.disk-size-invalid"
+
+    def __init__(self, *, disk: str, size_bytes: int, reason: str) -> None:
+        super().__init__(f"size {size_bytes} refused: {reason}", disk=disk)
+        self.size_bytes = size_bytes
+
+
+class DiskChainTooLong(_DiskError):
+    """A snapshot would make the tree deeper than a VHD storage repository allows."""
+
+    code = "lab.disk-chain-too-long"
+    retry = Retry.LATER
+    advice = "Coalesce the tree: layers that only one disk stands on are merged."
+
+    def __init__(self, *, disk: str, depth: int, depth_max: int) -> None:
+        super().__init__(f"{depth} layers deep, limit {depth_max}", disk=disk)
+        self.depth, self.depth_max = depth, depth_max
+
+
+class DiskBusy(_DiskError):
+    """The tree around the disk does not allow the merge that was asked for."""
+
+    code = "lab.disk-busy"
+    retry = Retry.LATER
+
+    def __init__(self, *, disk: str, reason: str) -> None:
+        super().__init__(reason, disk=disk)
+
+
+class CbtLogMissing(_DiskError):
+    """Changed blocks were asked of a disk that keeps no change log."""
+
+    code = "lab.cbt-log-missing"
+
+    def __init__(self, *, disk: str) -> None:
+        super().__init__("it has no change log", disk=disk)
+
+
+class CbtUnrelated(_DiskError):
+    """No chain of change logs leads from the one disk to the other."""
+
+    code = "lab.cbt-unrelated"
+
+    def __init__(self, *, disk: str, target: str) -> None:
+        super().__init__(f"no change log leads from it to {target}", disk=disk)
+        self.target = target
+
+
+class DiskStoreInUse(HoldfastError):
+    """Another process serves the lab's disks in this folder."""
+
+    code = "lab.store-in-use"
+    exit_status = ExitStatus.BUSY
+    effect = "Nothing was read or changed in the folder."
+    advice = "Stop the lab that runs on this folder ('holdfast lab stop'), or choose another folder."
+
+    def __init__(self, *, folder: Path) -> None:
+        super().__init__(f"the lab disks in {folder} are in use by another process")
+        self.folder = str(folder)
+
+
+class DiskStoreDamaged(HoldfastError):
+    """The lab's list of disks cannot be read."""
+
+    code = "lab.store-damaged"
+    exit_status = ExitStatus.DAMAGED
+    effect = "The lab's disks cannot be used; nothing outside the lab's folder is concerned."
+    advice = "Remove the lab's folder and start a new lab."
+
+    def __init__(self, *, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = str(path)

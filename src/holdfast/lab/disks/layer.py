@@ -1,0 +1,90 @@
+"""One node of a copy-on-write tree: the bytes that were written while it was the top, over a parent.
+
+A layer is a sparse file in which every byte lies at its own disk offset, plus a map that says for each 64 KiB granule
+whether this layer answers for it (with data, or with zeros) or leaves it to its parent. Space and differences are
+counted as VHD counts: in whole 2 MiB blocks. Invariants: a granule marked as data is complete in the file; a layer that
+has children never changes, but for a merge that no reader can see.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.core import BLOCK_BYTES, MIB
+from holdfast.lab.disks.files import OpenFiles, read_exactly, write_all
+from holdfast.lab.disks.granules import GranuleMap, granules_of
+
+__all__ = ["DATA", "INHERITED", "VHD_BLOCK_BYTES", "ZERO", "Layer"]
+
+INHERITED, DATA, ZERO = 0, 1, 2
+"""What a layer says about a granule: ask my parent; it is in my file; it is zeros, whatever my file holds there."""
+
+VHD_BLOCK_BYTES = 2 * MIB
+GRANULES_PER_VHD_BLOCK = VHD_BLOCK_BYTES // BLOCK_BYTES
+
+
+class Layer:
+    """The bytes of one node. Writers hold the lock of the disk whose top it is; readers need none."""
+
+    def __init__(self, folder: Path, *, number: int, parent: Layer | None, size_bytes: int, files: OpenFiles) -> None:
+        self.number = number
+        self.parent = parent
+        self.size_bytes = size_bytes
+        self.writes = 0
+        self._files = files
+        self._path = folder / f"layer-{number:08d}.data"
+        self.states = GranuleMap(folder / f"layer-{number:08d}.map", granules=granules_of(size_bytes), files=files)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever written to it."""
+        values = self.states.values()
+        return values is None or not values.any()
+
+    def lineage(self) -> list[Layer]:
+        """Return this layer and everything below it, top first."""
+        found = []
+        layer: Layer | None = self
+        while layer is not None:
+            found.append(layer)
+            layer = layer.parent
+        return found
+
+    def read_into(self, view: memoryview, offset_bytes: int) -> None:
+        """Fill ``view`` from this layer's file. FileNotFoundError when the layer was merged away meanwhile."""
+        with self._files.borrow(self._path) as descriptor:
+            read_exactly(descriptor, view, offset_bytes)
+
+    def write(self, data: memoryview | bytes, offset_bytes: int) -> None:
+        """Put bytes into the file; ``mark`` makes them count."""
+        with self._files.borrow(self._path, create=True) as descriptor:
+            write_all(descriptor, data, offset_bytes)
+
+    def mark(self, first: int, end: int, state: int) -> None:
+        """Say what granules ``first`` to ``end`` are from now on."""
+        self.states.mark(first, end, state)
+        self.writes += 1
+
+    def vhd_blocks(self) -> NDArray[np.bool_]:
+        """Return for each 2 MiB block whether a VHD of this layer would hold it."""
+        blocks = -(-self.states.granules // GRANULES_PER_VHD_BLOCK)
+        values = self.states.values()
+        if values is None:
+            return np.zeros(blocks, dtype=np.bool_)
+        padded = np.zeros(blocks * GRANULES_PER_VHD_BLOCK, dtype=np.bool_)
+        padded[: len(values)] = values != INHERITED
+        held: NDArray[np.bool_] = np.any(padded.reshape(blocks, GRANULES_PER_VHD_BLOCK), axis=1)
+        return held
+
+    def grow(self, size_bytes: int) -> None:
+        """Cover a larger disk."""
+        self.states.grow(granules_of(size_bytes))
+        self.size_bytes = size_bytes
+
+    def remove(self) -> None:
+        """Delete the files; a reader in the middle of one keeps it."""
+        self.states.remove()
+        self._files.remove(self._path)
