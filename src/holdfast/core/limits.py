@@ -123,7 +123,7 @@ NBD_TIMEOUT_S = 60.0
 """A read of 2 MiB from a loaded SR takes seconds at worst; attaching the disk up to half a minute."""
 
 NBD_RECONNECTS_MAX = 5
-"""Consecutive failures without one good read; with the back-off about a minute, a host restart is the run's business."""
+"""Failures in a row without one good read: about a minute of back-off; a restarting host is the run's business."""
 
 NBD_READ_AHEAD_MAX = 8
 """Reads under way or waiting in order per disk: two per connection, 16 MiB of buffers."""
