@@ -5,9 +5,11 @@ Invariant: every TLS connection to a pool is made by ``connect_trusted``, so no 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +28,10 @@ __all__ = [
     "NoTls",
     "PinnedCertificate",
     "TlsTrust",
+    "connect_plain",
     "connect_trusted",
+    "describe_os_error",
+    "interrupt",
     "normalised_fingerprint",
     "read_certificate",
 ]
@@ -92,7 +97,7 @@ def read_certificate(address: PoolAddress, *, timeout_s: float = 10.0) -> Certif
     if not address.is_encrypted:
         raise AddressInvalid(text=address.url, why="plain http has no certificate")
     with (
-        mapped(OSError, to=lambda cause: PoolUnreachable(address=address.url, why=_why(cause))),
+        mapped(OSError, to=lambda cause: PoolUnreachable(address=address.url, why=describe_os_error(cause))),
         socket.create_connection((address.host, address.port), timeout=timeout_s) as plain,
         _context(None).wrap_socket(plain, server_hostname=address.host) as encrypted,
     ):
@@ -108,17 +113,23 @@ def read_certificate(address: PoolAddress, *, timeout_s: float = 10.0) -> Certif
     )
 
 
-def connect_trusted(address: PoolAddress, trust: TlsTrust, *, timeout_s: float) -> socket.socket:
+def connect_trusted(
+    address: PoolAddress,
+    trust: TlsTrust,
+    *,
+    timeout_s: float,
+    opened: Callable[[socket.socket], None] = lambda _: None,
+) -> socket.socket:
     """Return a connected socket, encrypted and trusted as ``trust`` says; nothing has been sent on it.
 
-    Raises ``PoolUnreachable``, ``CertificateChanged`` or ``CertificateRefused``. A pinned certificate is compared
-    before the caller can write, so a stranger never sees the password.
+    ``opened`` is given the bare socket before it connects, so that another thread can interrupt it. Raises
+    ``PoolUnreachable``, ``CertificateChanged`` or ``CertificateRefused``. A pinned certificate is compared before the
+    caller can write, so a stranger never sees the password.
     """
     if address.is_encrypted == isinstance(trust, NoTls):
         raise AddressInvalid(text=address.url, why="NoTls goes with http:// and a certificate with https://")
-    with mapped(OSError, to=lambda cause: PoolUnreachable(address=address.url, why=_why(cause))):
-        plain = socket.create_connection((address.host, address.port), timeout=timeout_s)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with mapped(OSError, to=lambda cause: PoolUnreachable(address=address.url, why=describe_os_error(cause))):
+        plain = connect_plain(address.host, address.port, timeout_s=timeout_s, opened=opened)
     match trust:
         case NoTls():
             return plain
@@ -132,6 +143,32 @@ def connect_trusted(address: PoolAddress, trust: TlsTrust, *, timeout_s: float) 
             assert_never(trust)
 
 
+def connect_plain(
+    host: str, port: int, *, timeout_s: float, opened: Callable[[socket.socket], None] = lambda _: None
+) -> socket.socket:
+    """Return a TCP connection to the first of the host's addresses that answers; OSError of the last otherwise."""
+    failure: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, target in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(timeout_s)
+            opened(sock)
+            sock.connect(target)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError as cause:
+            sock.close()
+            failure = cause
+    raise failure
+
+
+def interrupt(sock: socket.socket) -> None:
+    """Make every blocked call on the socket return. Unlike ``close`` it is safe while another thread uses it."""
+    with contextlib.suppress(OSError):
+        # Not SSLSocket.shutdown: that would switch the other thread to plain text in the middle of a record.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
 def _wrapped(plain: socket.socket, context: ssl.SSLContext, address: PoolAddress) -> ssl.SSLSocket:
     try:
         return context.wrap_socket(plain, server_hostname=address.host)
@@ -140,7 +177,9 @@ def _wrapped(plain: socket.socket, context: ssl.SSLContext, address: PoolAddress
         raise CertificateRefused(address=address.url, why=cause.verify_message) from cause
     except OSError as cause:
         plain.close()
-        raise PoolUnreachable(address=address.url, why=f"TLS could not be set up: {_why(cause)}") from cause
+        raise PoolUnreachable(
+            address=address.url, why=f"TLS could not be set up: {describe_os_error(cause)}"
+        ) from cause
 
 
 def _check_pin(encrypted: ssl.SSLSocket, trust: PinnedCertificate, address: PoolAddress) -> None:
@@ -166,7 +205,8 @@ def _context(authority: CertificateAuthority | None) -> ssl.SSLContext:
     return context
 
 
-def _why(cause: BaseException) -> str:
+def describe_os_error(cause: BaseException) -> str:
+    """Return a system or TLS error as a phrase for people."""
     if isinstance(cause, TimeoutError):
         return "no answer in time"
     if isinstance(cause, OSError) and cause.strerror:
