@@ -63,7 +63,7 @@ class HoldfastError(Exception):
         }
 
 
-def iter_error_classes(root: type[HoldfastError] = HoldfastError) -> Iterator[type[HoldfastError]]:
+def iter_error_classes(*, root: type[HoldfastError] = HoldfastError) -> Iterator[type[HoldfastError]]:
     """Yield every subclass of ``root`` that has been imported, depth first, each once."""
     seen: set[type[HoldfastError]] = set()
     stack = [root]

@@ -1,0 +1,88 @@
+"""Rules on shape: a module holds one idea, a function fits one screen, a file says what it is responsible for."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from tests.tidy.source import Module, Offence
+
+__all__ = [
+    "FUNCTION_LINES_MAX",
+    "MODULE_LINES_MAX",
+    "MODULE_LINES_WANTED",
+    "broad_handlers",
+    "crowded_modules",
+    "long_functions",
+    "silent_modules",
+    "unexplained_skips",
+]
+
+MODULE_LINES_WANTED = 500
+MODULE_LINES_MAX = 600
+FUNCTION_LINES_MAX = 60
+
+
+def crowded_modules(module: Module) -> Iterator[Offence]:
+    """Yield an offence when a file holds more than one idea can need."""
+    lines = module.text.count("\n")
+    if lines > MODULE_LINES_MAX:
+        yield module.offence(
+            lines, f"{lines} lines; split it by ideas (at {MODULE_LINES_WANTED}, {MODULE_LINES_MAX} is refused)"
+        )
+
+
+def long_functions(module: Module) -> Iterator[Offence]:
+    """Yield the functions that do not fit one screen. Decorators do not count, docstrings do."""
+    for node in module.nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > FUNCTION_LINES_MAX:
+                yield module.offence(node, f"{node.name} has {lines} lines, {FUNCTION_LINES_MAX} fit one screen")
+
+
+def silent_modules(module: Module) -> Iterator[Offence]:
+    """Yield files that do not open with a sentence on what they are responsible for."""
+    said = ast.get_docstring(module.tree) or ""
+    if len(said.split()) < 2 or not said.split("\n\n")[0].rstrip().endswith((".", ":", "?", "!", "``")):
+        yield module.offence(1, "a file opens with a sentence that says what it is responsible for")
+
+
+def broad_handlers(module: Module) -> Iterator[Offence]:
+    """Yield handlers that catch everything and hand on nothing."""
+    for node in module.nodes:
+        if not isinstance(node, ast.ExceptHandler):
+            continue
+        if node.type is None:
+            yield module.offence(node, "bare except: it also swallows Ctrl-C; name what can be handled here")
+        elif _catches(node.type, "BaseException") and not _hands_on(node):
+            yield module.offence(node, "except BaseException that neither raises nor keeps the error swallows Ctrl-C")
+        elif _catches(node.type, "Exception") and all(isinstance(each, ast.Pass) for each in node.body):
+            yield module.offence(node, "an error is raised or reported, never dropped: name it, or make it a finding")
+
+
+def unexplained_skips(module: Module) -> Iterator[Offence]:
+    """Yield tests marked slow, skipped or expected to fail without a reason that a reader can judge."""
+    for node in module.nodes:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        for decorator in node.decorator_list:
+            name = ast.unparse(decorator.func if isinstance(decorator, ast.Call) else decorator)
+            if name not in ("pytest.mark.slow", "pytest.mark.skip", "pytest.mark.skipif", "pytest.mark.xfail"):
+                continue
+            given = {each.arg for each in decorator.keywords} if isinstance(decorator, ast.Call) else set()
+            if "reason" not in given:
+                yield module.offence(decorator, f'{name} needs reason="..."')
+
+
+def _catches(kind: ast.expr, name: str) -> bool:
+    """Whether an except clause names that class, alone or in a tuple."""
+    kinds = kind.elts if isinstance(kind, ast.Tuple) else [kind]
+    return any(isinstance(each, ast.Name) and each.id == name for each in kinds)
+
+
+def _hands_on(handler: ast.ExceptHandler) -> bool:
+    """Whether the error is raised again, or kept by name for the thread that will raise it."""
+    inside = list(ast.walk(handler))
+    kept = any(isinstance(each, ast.Name) and each.id == handler.name for each in inside)
+    return kept or any(isinstance(each, ast.Raise) for each in inside)
