@@ -1,8 +1,8 @@
 """Coalescing: a layer that only one other stands on is merged with it, so that chains do not grow for ever.
 
 Two merges exist, as on a real storage repository: a base copy into the one below it, and a disk into its base copy
-(leaf coalesce). Invariant: no reader of any disk, and no witness, can see a merge: the bytes below change only where the
-layer above answers anyway. When to merge is the caller's business.
+(leaf coalesce). Invariant: no reader of any disk, and no witness, can see a merge: the bytes below change only where
+the layer above answers anyway. When to merge is the caller's business.
 """
 
 from __future__ import annotations
