@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -17,6 +18,7 @@ __all__ = [
     "heavy_files",
     "incomplete_formats",
     "misshapen_fragments",
+    "unadmitted_dependencies",
 ]
 
 BLOB_BYTES_MAX = 1_000_000
@@ -106,6 +108,19 @@ def decisions_out_of_order(pages: Collection[Page]) -> Iterator[Offence]:
                 yield page.offence(1, f"a decision has a part “{part}”")
     for number in sorted(set(range(1, len(seen) + 1)) - set(seen)):
         yield Offence(path="docs/decisions", line=1, what=f"there is no decision {number:04}: numbers leave no gap")
+
+
+def unadmitted_dependencies(project: str, pages: Collection[Page]) -> Iterator[Offence]:
+    """Yield dependencies of ``pyproject.toml`` that no decision admits by their name in bold."""
+    settings = tomllib.loads(project)
+    wanted = [*settings["project"]["dependencies"]]
+    for group in settings.get("dependency-groups", {}).values():
+        wanted += group
+    decisions = "".join(page.text for page in pages if page.path.startswith("docs/decisions/")).lower()
+    for requirement in wanted:
+        name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+        if f"**{name.lower()}**" not in decisions:
+            yield Offence(path="pyproject.toml", line=1, what=f"no page in docs/decisions admits **{name}**")
 
 
 def heavy_files(files: Collection[str], *, length_bytes: Callable[[str], int]) -> Iterator[Offence]:

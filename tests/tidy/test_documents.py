@@ -11,6 +11,7 @@ from tests.tidy.documents import (
     heavy_files,
     incomplete_formats,
     misshapen_fragments,
+    unadmitted_dependencies,
 )
 from tests.tidy.source import PROJECT, Page, pages, project_files, report
 
@@ -50,6 +51,12 @@ def test_every_changelog_fragment_has_the_shape() -> None:
 @pytest.mark.slow(reason="reads the whole tree")
 def test_decisions_are_numbered_without_gaps_and_complete() -> None:
     assert (found := report(decisions_out_of_order(pages()))) == "", found
+
+
+@pytest.mark.slow(reason="reads the whole tree")
+def test_every_dependency_was_admitted_by_a_decision() -> None:
+    project = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
+    assert (found := report(unadmitted_dependencies(project, pages()))) == "", found
 
 
 @pytest.mark.slow(reason="reads the whole tree")
@@ -141,3 +148,10 @@ def test_decisions_in_order_pass() -> None:
 def test_a_heavy_file_is_found() -> None:
     sizes = {"a.bin": 1_000_001, "b.bin": 1_000_000}
     assert [each.path for each in heavy_files(sizes, length_bytes=sizes.__getitem__)] == ["a.bin"]
+
+
+def test_a_dependency_without_a_decision_is_found() -> None:
+    project = '[project]\ndependencies = ["Known>=1,<2", "left-pad>=1"]\n[dependency-groups]\ndev = ["pytest"]\n'
+    decision = Page(path="docs/decisions/0001-a.md", text="| **known** | ... | **pytest** |")
+    (offence,) = unadmitted_dependencies(project, [decision, Page(path="docs/x.md", text="**left-pad**")])
+    assert "**left-pad**" in offence.what
