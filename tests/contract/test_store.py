@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,24 +12,52 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from holdfast.core import Cancellation, ManualClock, SeededEntropy
 from holdfast.model import Extent
 from holdfast.storage import (
+    CappedStore,
+    FaultyStore,
     KeyRefused,
+    LaggingStore,
     MemoryStore,
+    MeteredStore,
     ObjectExists,
     ObjectInfo,
     ObjectMissing,
     ObjectStore,
     PosixStore,
     RangeNotSatisfiable,
+    RetryStore,
     holds,
 )
+from holdfast.storage.posix_calls import PosixCalls
 
 MakeStore = Callable[[Path], ObjectStore]
+
+
+class CallsWithoutHardLinks(PosixCalls):
+    """A file system such as exFAT or an SMB share: no hard links, but exclusive renames."""
+
+    def link(self, source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(target))
+
+
+def with_retries(inner: ObjectStore) -> ObjectStore:
+    return RetryStore(inner, clock=ManualClock(), entropy=SeededEntropy(1), cancel=Cancellation())
+
 
 STORES: dict[str, MakeStore] = {
     "memory": lambda folder: MemoryStore(),
     "posix": lambda folder: PosixStore(folder / "store", create=True),
+    "posix-without-hard-links": lambda folder: PosixStore(folder / "store", create=True, calls=CallsWithoutHardLinks()),
+    "capped": lambda folder: CappedStore(MemoryStore(), capacity_bytes=1 << 30),
+    "faulty-without-faults": lambda folder: FaultyStore(MemoryStore()),
+    "lagging-by-nothing": lambda folder: LaggingStore(MemoryStore(), lag_changes=0),
+    "metered": lambda folder: MeteredStore(MemoryStore()),
+    "retry": lambda folder: with_retries(MemoryStore()),
+    "all-of-them-around-posix": lambda folder: MeteredStore(
+        with_retries(FaultyStore(CappedStore(PosixStore(folder / "store", create=True), capacity_bytes=1 << 30)))
+    ),
 }
 
 HOSTILE_KEYS = [
@@ -222,7 +252,8 @@ def test_a_prefix_is_plain_text_not_a_folder(store: ObjectStore) -> None:
     assert list(store.list("q")) == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@pytest.mark.slow(reason="dozens of generated listings on a real file system")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(keys=st.sets(KEYS, max_size=12), prefix=st.one_of(st.just(""), KEYS, SEGMENTS.map(lambda text: text + "/")))
 def test_a_listing_is_sorted_and_complete(store: ObjectStore, keys: set[str], prefix: str) -> None:
     for info in list(store.list("")):

@@ -1,5 +1,6 @@
 """Object stores: one contract, several implementations, wrappers around them."""
 
+from holdfast.storage.capped import CappedStore
 from holdfast.storage.errors import (
     KeyRefused,
     LocationRefused,
@@ -17,16 +18,28 @@ from holdfast.storage.errors import (
     StoreUnreachable,
     StoreUnsuitable,
 )
+from holdfast.storage.faulty import Fault, FaultEffect, FaultyStore, SimulatedCrash
 from holdfast.storage.keys import check_key
+from holdfast.storage.lagging import LaggingStore
 from holdfast.storage.location import open_store
 from holdfast.storage.memory import MemoryStore
+from holdfast.storage.metered import Meter, MeteredStore
 from holdfast.storage.posix import PosixStore
+from holdfast.storage.retry import RetryStore
 from holdfast.storage.store import ObjectInfo, ObjectStore, Part, Parts, holds
+from holdfast.storage.wrapper import Verb
 
 __all__ = [
+    "CappedStore",
+    "Fault",
+    "FaultEffect",
+    "FaultyStore",
     "KeyRefused",
+    "LaggingStore",
     "LocationRefused",
     "MemoryStore",
+    "Meter",
+    "MeteredStore",
     "ObjectExists",
     "ObjectInfo",
     "ObjectMissing",
@@ -35,6 +48,8 @@ __all__ = [
     "Parts",
     "PosixStore",
     "RangeNotSatisfiable",
+    "RetryStore",
+    "SimulatedCrash",
     "StoreEmpty",
     "StoreError",
     "StoreFailed",
@@ -45,6 +60,7 @@ __all__ = [
     "StoreNotWritable",
     "StoreUnreachable",
     "StoreUnsuitable",
+    "Verb",
     "check_key",
     "holds",
     "open_store",
