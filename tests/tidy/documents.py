@@ -19,6 +19,7 @@ __all__ = [
     "incomplete_formats",
     "misshapen_fragments",
     "unadmitted_dependencies",
+    "unplaced_packages",
 ]
 
 BLOB_BYTES_MAX = 1_000_000
@@ -121,6 +122,20 @@ def unadmitted_dependencies(project: str, pages: Collection[Page]) -> Iterator[O
         name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
         if f"**{name.lower()}**" not in decisions:
             yield Offence(path="pyproject.toml", line=1, what=f"no page in docs/decisions admits **{name}**")
+
+
+def unplaced_packages(files: Collection[str], *, project: str, architecture: str) -> Iterator[Offence]:
+    """Yield packages of the product that the layer contract or the architecture page does not place."""
+    contracts = tomllib.loads(project)["tool"]["importlinter"]["contracts"]
+    layers = {
+        name.strip() for contract in contracts for layer in contract.get("layers", []) for name in layer.split("|")
+    }
+    names = {found.group(1) for each in files if (found := re.match(r"src/holdfast/(\w+)/__init__\.py", each))}
+    for name in sorted(names):
+        if f"holdfast.{name}" not in layers:
+            yield Offence(path="pyproject.toml", line=1, what=f"holdfast.{name} is in no layer of the contract")
+        if not re.search(rf"\b{name}\b", architecture):
+            yield Offence(path="docs/architecture.md", line=1, what=f"does not say what {name} is for")
 
 
 def heavy_files(files: Collection[str], *, length_bytes: Callable[[str], int]) -> Iterator[Offence]:

@@ -61,9 +61,10 @@ def unclear_doors(module: Module) -> Iterator[Offence]:
 def side_entries(module: Module, doors: Mapping[str, frozenset[str] | None]) -> Iterator[Offence]:
     """Yield imports that reach into a package past its front door, or take a name that the door does not offer.
 
-    Tests may look inside the package that they test: they mirror it file by file.
+    Tests may look inside the package that they test: they mirror it file by file. A ``__main__`` is no importer but a
+    way to start.
     """
-    if not module.is_product:
+    if not module.is_product or module.dotted.endswith("__main__"):
         return
     for node in module.nodes:
         for target, name in _imports(node, module):

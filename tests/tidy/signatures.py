@@ -38,7 +38,8 @@ def quantities_without_unit(module: Module) -> Iterator[Offence]:
 def defaults_by_position(module: Module) -> Iterator[Offence]:
     """Yield functions whose defaulted arguments can be given by position, where nobody sees what they mean.
 
-    A method of a class with a base is left alone: what it overrides may have chosen for it.
+    A method of a class with a base is left alone: what it overrides may have chosen for it. So is a command of the
+    command line, whose signature is its grammar, and ``default``, which means the same everywhere.
     """
     if not module.is_product:
         return
@@ -49,7 +50,14 @@ def defaults_by_position(module: Module) -> Iterator[Offence]:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node in inherited or not node.args.defaults:
             continue
         defaulted = (node.args.posonlyargs + node.args.args)[-len(node.args.defaults) :]
+        if [each.arg for each in defaulted] == ["default"] or any(_is_command(each) for each in node.decorator_list):
+            continue
         # The one obvious thing an object is made of may be left out by position: ManualClock(start).
         if not (node.name == "__init__" and len(defaulted) == 1):
             names = ", ".join(each.arg for each in defaulted)
             yield module.offence(node, f"{node.name}: {names} has a default, so it is keyword-only (put * before it)")
+
+
+def _is_command(decorator: ast.expr) -> bool:
+    name = ast.unparse(decorator.func if isinstance(decorator, ast.Call) else decorator)
+    return name in ("app.command", "app.default")

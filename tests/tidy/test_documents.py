@@ -12,6 +12,7 @@ from tests.tidy.documents import (
     incomplete_formats,
     misshapen_fragments,
     unadmitted_dependencies,
+    unplaced_packages,
 )
 from tests.tidy.source import PROJECT, Page, pages, project_files, report
 
@@ -57,6 +58,13 @@ def test_decisions_are_numbered_without_gaps_and_complete() -> None:
 def test_every_dependency_was_admitted_by_a_decision() -> None:
     project = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
     assert (found := report(unadmitted_dependencies(project, pages()))) == "", found
+
+
+@pytest.mark.slow(reason="reads the whole tree")
+def test_every_package_has_its_layer_and_its_line_in_the_architecture() -> None:
+    project, architecture = ((PROJECT / path).read_text() for path in ("pyproject.toml", "docs/architecture.md"))
+    found = report(unplaced_packages(project_files(), project=project, architecture=architecture))
+    assert found == "", found
 
 
 @pytest.mark.slow(reason="reads the whole tree")
@@ -155,3 +163,10 @@ def test_a_dependency_without_a_decision_is_found() -> None:
     decision = Page(path="docs/decisions/0001-a.md", text="| **known** | ... | **pytest** |")
     (offence,) = unadmitted_dependencies(project, [decision, Page(path="docs/x.md", text="**left-pad**")])
     assert "**left-pad**" in offence.what
+
+
+def test_a_package_without_a_place_is_found() -> None:
+    project = '[[tool.importlinter.contracts]]\nlayers = ["holdfast.cli", "holdfast.core | holdfast.model"]\n'
+    files = [f"src/holdfast/{name}/__init__.py" for name in ("cli", "core", "model", "extra")]
+    found = list(unplaced_packages(files, project=project, architecture="cli, core and model"))
+    assert [each.path for each in found] == ["pyproject.toml", "docs/architecture.md"]

@@ -62,6 +62,7 @@ def test_a_side_entry_is_found(importer: str, statement: str) -> None:
         ("src/holdfast/lab/disks/store.py", "from .layer import Layer"),
         ("src/holdfast/lab/disks/store.py", "from holdfast.lab.nbd import NbdServer"),
         ("src/holdfast/xapi/nbd.py", "import numpy.typing as npt"),
+        ("src/holdfast/__main__.py", "from holdfast.core.clock import Clock"),
         ("tests/unit/core/test_clock.py", "from holdfast.core.clock import Clock"),
     ],
 )

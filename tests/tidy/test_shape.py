@@ -60,6 +60,7 @@ def test_a_bad_snippet_is_found_once(rule: Rule, bad: str) -> None:
     [
         (shape.crowded_modules, "x = 1\n" * shape.MODULE_LINES_MAX),
         (shape.long_functions, _function(shape.FUNCTION_LINES_MAX)),
+        (shape.long_functions, "def f():\n    '''" + "Help.\n" * 40 + "'''\n" + "    x = 1\n" * 50),
         (shape.silent_modules, '"""Says what it is responsible for.\n\nMore below"""\n'),
         (shape.broad_handlers, _handler("except BaseException:", "raise")),
         (shape.broad_handlers, _handler("except BaseException as cause:", "self.failure = cause")),

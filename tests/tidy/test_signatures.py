@@ -42,6 +42,8 @@ def test_a_bad_snippet_is_found_once(rule: Rule, bad: str) -> None:
         (signatures.quantities_without_unit, "class A:\n    length_bytes: int\n    def size(self): ..."),
         (signatures.defaults_by_position, "def f(a, *, b=1): ..."),
         (signatures.defaults_by_position, "class A:\n    def __init__(self, reason=''): ..."),
+        (signatures.defaults_by_position, "@app.command(name='list')\ndef list_(pool=None): ..."),
+        (signatures.defaults_by_position, "def text(record, name, default=''): ..."),
         (signatures.defaults_by_position, "class A(Transport):\n    def request(self, host, verbose=False): ..."),
     ],
 )
