@@ -81,7 +81,7 @@ class PosixStore:
     def get(self, key: str) -> bytes:
         """See ``ObjectStore.get``."""
         with self._opened(key) as (descriptor, size_bytes):
-            return _read(descriptor, offset_bytes=0, length_bytes=size_bytes)
+            return self._read(key, descriptor, offset_bytes=0, length_bytes=size_bytes)
 
     def get_range(self, key: str, *, offset_bytes: int, length_bytes: int) -> bytes:
         """See ``ObjectStore.get_range``."""
@@ -89,7 +89,7 @@ class PosixStore:
         assert length_bytes >= 0
         with self._opened(key) as (descriptor, size_bytes):
             self._check_range(key, size_bytes, offset_bytes=offset_bytes, length_bytes=length_bytes)
-            return _read(descriptor, offset_bytes=offset_bytes, length_bytes=length_bytes)
+            return self._read(key, descriptor, offset_bytes=offset_bytes, length_bytes=length_bytes)
 
     def size(self, key: str) -> int:
         """See ``ObjectStore.size``."""
@@ -283,6 +283,19 @@ class PosixStore:
             finally:
                 os.close(descriptor)
 
+    def _read(self, key: str, descriptor: int, *, offset_bytes: int, length_bytes: int) -> bytes:
+        """Return exactly that range, which was there a moment ago."""
+        pieces = []
+        missing_bytes = length_bytes
+        while missing_bytes:
+            done_bytes = length_bytes - missing_bytes
+            piece = os.pread(descriptor, min(missing_bytes, _READ_BYTES_MAX), offset_bytes + done_bytes)
+            if not piece:
+                self._check_range(key, offset_bytes + done_bytes, offset_bytes=offset_bytes, length_bytes=length_bytes)
+            pieces.append(piece)
+            missing_bytes -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
     def _check_range(self, key: str, size_bytes: int, *, offset_bytes: int, length_bytes: int) -> None:
         if offset_bytes + length_bytes > size_bytes:
             raise RangeNotSatisfiable(
@@ -306,19 +319,3 @@ class PosixStore:
             yield
         except OSError as cause:
             raise error_of_os(cause, store=self.describe(), key=key, writing=writing) from cause
-
-
-def _read(descriptor: int, *, offset_bytes: int, length_bytes: int) -> bytes:
-    """Return the range, shorter only where the file ends."""
-    content = os.pread(descriptor, min(length_bytes, _READ_BYTES_MAX), offset_bytes)
-    if len(content) == length_bytes or not content:
-        return content
-    pieces = [content]
-    done_bytes = len(content)
-    while done_bytes < length_bytes:
-        piece = os.pread(descriptor, min(length_bytes - done_bytes, _READ_BYTES_MAX), offset_bytes + done_bytes)
-        if not piece:
-            break
-        pieces.append(piece)
-        done_bytes += len(piece)
-    return b"".join(pieces)

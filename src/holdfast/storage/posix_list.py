@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from holdfast.storage.keys import TEMPORARY_FOLDER, is_segment
+from holdfast.storage.keys import SEGMENTS_MAX, TEMPORARY_FOLDER, is_segment
 from holdfast.storage.store import ObjectInfo
 
 __all__ = ["list_folder"]
@@ -29,7 +29,7 @@ def _walk(root: Path, folder: str, *, tail: str) -> Iterator[ObjectInfo]:
     for order, entry in _entries(root / folder, tail=tail):
         key = f"{folder}/{order}" if folder else order
         if order.endswith("/"):
-            if key != f"{TEMPORARY_FOLDER}/":
+            if key != f"{TEMPORARY_FOLDER}/" and key.count("/") < SEGMENTS_MAX:
                 yield from _walk(root, key[:-1], tail="")
             continue
         try:

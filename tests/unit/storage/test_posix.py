@@ -7,8 +7,10 @@ import hashlib
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from holdfast.storage import (
     ObjectInfo,
     ObjectMissing,
     PosixStore,
+    RangeNotSatisfiable,
     SimulatedCrash,
     StoreEmpty,
     StoreError,
@@ -34,6 +37,7 @@ from holdfast.storage import (
     StoreUnreachable,
     StoreUnsuitable,
     holds,
+    open_store,
 )
 from holdfast.storage.posix_calls import PosixCalls
 
@@ -394,9 +398,11 @@ def test_foreign_files_are_neither_listed_nor_touched(root: Path, tmp_path: Path
     (root / "tmp/put-other").write_bytes(b"unfinished")
     (root / "packs/elsewhere").symlink_to(tmp_path)
     (root / "packs/3f/link").symlink_to(root / "packs/3f/a")
+    (root / "1/2/3/4/5/6/7/8").mkdir(parents=True)
+    (root / "1/2/3/4/5/6/7/8/too-deep").write_bytes(b"")
     os.mkfifo(root / "packs/3f/fifo")
     assert [info.key for info in store.list("")] == ["packs/3f/a"]
-    assert list(store.list("tm")) == []
+    assert list(store.list("tm")) == list(store.list("tmp/")) == []
     with pytest.raises(StoreError):
         store.get("packs/3f/link")
 
@@ -444,36 +450,60 @@ def test_no_failure_leaks_a_descriptor(root: Path) -> None:
     assert open_descriptors() == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="NOT PROVEN HERE: nothing is forbidden to root")
-def test_what_is_forbidden_is_called_so(root: Path) -> None:
+@pytest.fixture
+def folder_of_ordinary_user() -> Iterator[Path]:
+    """Yield a folder of ours, as a user to whom things can be forbidden: root steps down for the time of the test."""
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as name:
+        if os.geteuid() != 0:
+            yield Path(name)
+            return
+        os.chown(name, nobody, nobody)
+        os.seteuid(nobody)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(0)
+
+
+def test_what_is_forbidden_is_called_so(folder_of_ordinary_user: Path) -> None:
+    root = folder_of_ordinary_user / "store"
     store = PosixStore(root, create=True)
     store.put("packs/a", b"x")
     (root / "packs").chmod(0o500)
     (root / "packs/a").chmod(0o000)
-    try:
-        with pytest.raises(StoreNotWritable):
-            store.put("packs/b", b"y")
-        with pytest.raises(StoreNotWritable):
-            store.delete("packs/a")
-        with pytest.raises(StoreNotReadable):
-            store.get("packs/a")
-        assert names_in(root / "tmp") == []
-        (root / "packs").chmod(0o000)
-        with pytest.raises(StoreNotReadable):
-            list(store.list(""))
-    finally:
-        (root / "packs").chmod(0o700)
+    with pytest.raises(StoreNotWritable):
+        store.put("packs/b", b"y")
+    with pytest.raises(StoreNotWritable):
+        store.delete("packs/a")
+    with pytest.raises(StoreNotReadable):
+        store.get("packs/a")
+    assert names_in(root / "tmp") == []
+    (root / "packs").chmod(0o000)
+    with pytest.raises(StoreNotReadable):
+        list(store.list(""))
+    (root / "packs").chmod(0o700)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="NOT PROVEN HERE: nothing is forbidden to root")
-def test_a_store_cannot_be_made_where_writing_is_forbidden(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(StoreNotWritable) as refusal:
-            PosixStore(tmp_path / "store", create=True)
-        assert refusal.value.exit_status is ExitStatus.REFUSED
-    finally:
-        tmp_path.chmod(0o700)
+def test_a_store_cannot_be_made_where_writing_is_forbidden(folder_of_ordinary_user: Path) -> None:
+    folder_of_ordinary_user.chmod(0o500)
+    with pytest.raises(StoreNotWritable) as refusal:
+        PosixStore(folder_of_ordinary_user / "store", create=True)
+    assert refusal.value.exit_status is ExitStatus.REFUSED
+
+
+def test_a_store_that_may_only_be_read_can_be_opened_and_read(folder_of_ordinary_user: Path) -> None:
+    root = folder_of_ordinary_user / "store"
+    PosixStore(root, create=True).put("packs/a", b"x")
+    for folder in (root / "tmp", root / "packs", root):
+        folder.chmod(0o500)
+    store = open_store(str(root))
+    assert [info.key for info in store.list("")] == ["packs/a"]
+    assert store.get("packs/a") == b"x"
+    with pytest.raises(StoreNotWritable):
+        store.put("b", b"y")
+    for folder in (root, root / "tmp", root / "packs"):
+        folder.chmod(0o700)
 
 
 def test_a_refused_read_is_named_for_reading(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,6 +518,66 @@ def test_a_refused_read_is_named_for_reading(root: Path, monkeypatch: pytest.Mon
         store.get("a")
     with pytest.raises(StoreNotWritable):
         store.try_punch("a", [])
+
+
+def test_a_read_that_the_system_splits_comes_back_whole(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.storage.posix._READ_BYTES_MAX", 3)
+    store = PosixStore(root, create=True)
+    store.put("a", b"0123456789")
+    assert store.get("a") == b"0123456789"
+    assert store.get_range("a", offset_bytes=1, length_bytes=8) == b"12345678"
+
+
+def test_an_object_that_shrinks_while_it_is_read_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = PosixStore(root, create=True)
+    store.put("a", b"0123456789")
+
+    def lie(descriptor: int) -> os.stat_result:
+        facts = list(os.stat(descriptor))
+        facts[6] = 20
+        return os.stat_result(tuple(facts))
+
+    monkeypatch.setattr("holdfast.storage.posix.os.fstat", lie)
+    attempts: list[Callable[[], bytes]] = [
+        lambda: store.get("a"),
+        lambda: store.get_range("a", offset_bytes=5, length_bytes=10),
+    ]
+    for attempt in attempts:
+        with pytest.raises(RangeNotSatisfiable) as refusal:
+            attempt()
+        assert refusal.value.size_bytes == 10
+
+
+def test_an_object_that_goes_while_it_is_listed_is_left_out(root: Path) -> None:
+    store = PosixStore(root, create=True)
+    for key in ("a/1", "b/1", "b/2", "c/1"):
+        store.put(key, b"x")
+    listing = store.list("")
+    assert next(listing).key == "a/1"
+    assert next(listing).key == "b/1"
+    store.delete("b/2")
+    store.delete("c/1")
+    (root / "c").rmdir()
+    assert list(listing) == []
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_only_a_folder_that_cannot_be_synced_at_all_goes_unsynced(
+    root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store = PosixStore(root, create=True)
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("holdfast.storage.posix_calls.os.fsync", sync)
+    if number == errno.EIO:
+        with pytest.raises(StoreFailed):
+            store.put("a", b"x")
+    else:
+        store.put("a", b"x")
+        assert store.get("a") == b"x"
 
 
 def test_an_object_that_is_a_folder_is_missing(root: Path) -> None:

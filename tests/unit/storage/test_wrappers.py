@@ -183,6 +183,11 @@ class TestLagging:
         store.put("b", b"x")
         assert [info.key for info in store.list("")] == []
 
+    def test_a_late_listing_keeps_to_its_prefix(self) -> None:
+        store = LaggingStore(with_object(), lag_changes=5)
+        store.delete("a")
+        assert list(store.list("b")) == []
+
     def test_a_listing_is_exactly_the_past(self) -> None:
         for lag in range(6):
             store = LaggingStore(MemoryStore(), lag_changes=lag)
