@@ -81,8 +81,8 @@ class VhdDiskTooLarge(VhdError):
 
     def __init__(self, size_bytes: int) -> None:
         super().__init__(
-            f"a disk of {format_bytes(size_bytes)} does not fit into a VHD, "
-            f"the limit is {format_bytes(limits.VHD_DISK_BYTES_MAX)}"
+            f"a disk of {size_bytes} bytes ({format_bytes(size_bytes)}) does not fit into a VHD, "
+            f"which may hold {limits.VHD_DISK_BYTES_MAX} bytes"
         )
         self.size_bytes, self.size_bytes_max = size_bytes, limits.VHD_DISK_BYTES_MAX
 

@@ -1,0 +1,1 @@
+"""Formats of others, held against frozen bytes and recordings."""
