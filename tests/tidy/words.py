@@ -19,7 +19,7 @@ _SPOKEN = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/", "changelog.d
 """Where people read us. In wire code XAPI's own words stand."""
 
 _LATER = re.compile(r"\b(TO[D]O|FIXM[E]|XX[X]|HAC[K])\b")
-_HOMES = re.compile(r"(?<![\w.$}])/(?:home|Users)/[A-Za-z][\w.-]*/")
+_HOMES = re.compile(r"(?<![\w.$}])/(?:home|Users)/[A-Za-z][\w.-]{2,}/")
 _TABLE_ROW = re.compile(r"^\|(?P<cells>.+)\|\s*$")
 _CODE = re.compile(r"`[^`]*`")
 
