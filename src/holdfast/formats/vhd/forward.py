@@ -20,7 +20,7 @@ _MEMORY_BYTES = 8 * KIB
 _SKIP_BYTES = 64 * KIB
 _MESSAGE_CHARACTERS_MAX = 1000
 
-_EMBEDDED_RESPONSE = re.compile(rb"HTTP/1\.[01] (?P<status>[1-5]\d\d [ -~]{0,80})\r?\n[\t\r\n -~\x80-\xff]*\Z")
+_EMBEDDED_RESPONSE = re.compile(rb"HTTP/1\.[01] (?P<status>[45]\d\d [ -~]{0,80})\r?\n[\t\r\n -~\x80-\xff]*\Z")
 _EXCUSE = re.compile(r"^.*Additional information", re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
 _SPACE = re.compile(r"\s+")

@@ -55,6 +55,9 @@ STREAM_TABLE_OFFSET = 2048
 STREAM_LOCATOR_OFFSET = 1536
 """Where a stream that a pool exports has its table, and the sector that it reserves for a parent locator."""
 
+GEOMETRY_MAX = (65535, 16, 255)
+"""Cylinders, heads and sectors per track beyond which the fields cannot count: 127 GiB."""
+
 PARENT_NAME_BYTES = 512
 MAC_LOCATOR = b"MacX"
 """A parent named by a file URL in UTF-8; the one locator that pools write into streams."""

@@ -172,7 +172,7 @@ def _pack_footer(
         layout.CREATOR_OWN_SYSTEM if own else layout.CREATOR_POOL_SYSTEM,
         size_bytes,
         size_bytes,
-        *_geometry(size_bytes // SECTOR_BYTES),
+        *_geometry(size_bytes // SECTOR_BYTES, style=style),
         DiskType.DIFFERENCE if is_difference else DiskType.DYNAMIC,
         0,
         uuid.bytes,
@@ -270,21 +270,31 @@ def _seconds_since_epoch(moment: datetime.datetime) -> int:
     return max(0, min(int((moment - VHD_EPOCH).total_seconds()), 0xFFFF_FFFF))
 
 
-def _geometry(sectors: int) -> tuple[int, int, int]:
-    """Return cylinders, heads and sectors per track as the specification's appendix computes them.
+def _geometry(sectors: int, *, style: VhdStyle) -> tuple[int, int, int]:
+    """Return cylinders, heads and sectors per track.
 
-    They denote at most 127 GiB and often less than the disk; only ``size_bytes`` is to be believed.
+    The specification's formula mostly denotes less than the disk, and qemu believes it from creators that it does not
+    know: it would cut the end off, a GPT's second header with it. The largest geometry tells it to believe the size.
     """
-    sectors = min(sectors, 65535 * 16 * 255)
-    if sectors >= 65535 * 16 * 63:
-        return sectors // 255 // 16, 16, 255
+    cylinders, heads, sectors_per_track = _specified_geometry(sectors)
+    if style is VhdStyle.OWN and cylinders * heads * sectors_per_track != sectors:
+        return layout.GEOMETRY_MAX
+    return cylinders, heads, sectors_per_track
+
+
+def _specified_geometry(sectors: int) -> tuple[int, int, int]:
+    """Return the geometry as the specification's appendix computes it."""
+    cylinders_max, heads_max, sectors_per_track_max = layout.GEOMETRY_MAX
+    sectors = min(sectors, cylinders_max * heads_max * sectors_per_track_max)
+    if sectors >= cylinders_max * heads_max * 63:
+        return sectors // sectors_per_track_max // heads_max, heads_max, sectors_per_track_max
     tracks = sectors // 17
     heads = max(4, -(-tracks // 1024))
-    if heads <= 16 and tracks < heads * 1024:
+    if heads <= heads_max and tracks < heads * 1024:
         return tracks // heads, heads, 17
-    if (tracks := sectors // 31) < 16 * 1024:
-        return tracks // 16, 16, 31
-    return sectors // 63 // 16, 16, 63
+    if (tracks := sectors // 31) < heads_max * 1024:
+        return tracks // heads_max, heads_max, 31
+    return sectors // 63 // heads_max, heads_max, 63
 
 
 def _sync_folder(folder: Path) -> None:

@@ -89,7 +89,19 @@ def test_a_time_before_the_formats_epoch_becomes_its_first_second() -> None:
         (limits.VHD_DISK_BYTES_MAX // 512, (65535, 16, 255)),
     ],
 )
-def test_the_geometry_follows_the_specification(sectors: int, geometry: tuple[int, int, int]) -> None:
+def test_a_pools_geometry_follows_the_specification(sectors: int, geometry: tuple[int, int, int]) -> None:
+    blocks = np.array([], dtype=np.int64)
+    plan = plan_vhd(sectors * 512, blocks, uuid=IDENTITY, created_at=NOW, style=VhdStyle.POOL)
+    assert struct.unpack_from(">HBB", plan.footer, 56) == geometry
+
+
+@pytest.mark.parametrize(
+    ("sectors", "geometry"),
+    [(16_384, (65535, 16, 255)), (17 * 4 * 100, (100, 4, 17)), (17 * 4 * 100 + 1, (65535, 16, 255))],
+)
+def test_our_geometry_denotes_the_whole_disk_or_points_at_the_size(
+    sectors: int, geometry: tuple[int, int, int]
+) -> None:
     assert struct.unpack_from(">HBB", planned(sectors * 512, []).footer, 56) == geometry
 
 
