@@ -25,7 +25,7 @@ def test_the_project_keeps(rule: Rule) -> None:
     [
         (signatures.quantities_without_unit, "def f(size: int): ..."),
         (signatures.quantities_without_unit, "def f(*, timeout: float = 1): ..."),
-        (signatures.quantities_without_unit, "class A:\n    offset: int"),
+        (signatures.quantities_without_unit, "class A:\n    length: int"),
         (signatures.defaults_by_position, "def f(a, b=1): ..."),
         (signatures.defaults_by_position, "class A:\n    def f(self, b=1): ..."),
         (signatures.defaults_by_position, "class A:\n    def __init__(self, a=1, b=2): ..."),
@@ -51,6 +51,7 @@ def test_a_good_snippet_passes(rule: Rule, good: str) -> None:
     assert list(rule(snippet(good))) == []
 
 
-def test_tests_and_measurements_are_free() -> None:
-    module = snippet("def f(size, a=1): ...", path="tests/unit/x.py")
+@pytest.mark.parametrize("path", ["tests/unit/x.py", "bench/x.py", "src/holdfast/lab/calls/session.py"])
+def test_tests_measurements_and_calls_of_the_pool_are_free(path: str) -> None:
+    module = snippet("def f(size, a=1): ...", path=path)
     assert list(signatures.quantities_without_unit(module)) + list(signatures.defaults_by_position(module)) == []
