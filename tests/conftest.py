@@ -71,7 +71,7 @@ def pytest_make_collect_report(
 
 
 def _must_not_be_skipped(report: pytest.TestReport | pytest.CollectReport) -> bool:
-    """Whether this skip hides a judge that CI installs. Recordings that CI cannot have, and expected failures, do not."""
+    """Whether this skip hides a judge that CI installs; recordings that CI cannot have and expected failures do not."""
     required = os.environ.get("HOLDFAST_REQUIRE_JUDGES", "") not in ("", "0")
     excused = hasattr(report, "wasxfail") or GOLDEN_ABSENT in _reason_of(report.longrepr)
     return required and report.skipped and not excused
