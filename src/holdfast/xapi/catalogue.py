@@ -24,6 +24,7 @@ __all__ = [
     "DiskMissing",
     "DiskTooLarge",
     "DiskUnavailable",
+    "KeyTaken",
     "LicenceRefused",
     "ObjectBusy",
     "ObjectGone",
@@ -303,6 +304,16 @@ class VmCannotBeHere(CatalogueEntry):
     what = "no host can run the VM"
     effect = "The VM is restored but not started."
     advice = "The raw answer names what is missing: memory, CPU features, storage or virtualisation support."
+
+
+class KeyTaken(CatalogueEntry):
+    """Another client set the same key at the same moment."""
+
+    code = "pool.key-taken"
+    xapi_codes = ("MAP_DUPLICATE_KEY",)
+    what = "another client changed the same setting at the same moment"
+    retry = Retry.NOW
+    advice = "Run again."
 
 
 class CancelledOnPool(CatalogueEntry):

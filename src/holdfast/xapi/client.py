@@ -13,10 +13,10 @@ from typing import Self
 from holdfast.core import Cancellation, Clock, Entropy, Progress
 from holdfast.model import (
     Disk,
-    DiskReader,
     DiskSource,
     DiskUuid,
     JsonObject,
+    JsonValue,
     NetworkUuid,
     PoolUuid,
     Reference,
@@ -24,10 +24,21 @@ from holdfast.model import (
     Vm,
     VmUuid,
 )
+from holdfast.xapi import metadata, restore, snapshots, tags
 from holdfast.xapi.address import Credentials, PoolAddress
+from holdfast.xapi.calls import Calls
+from holdfast.xapi.changes import plan_read
+from holdfast.xapi.errors import VmUnknown
 from holdfast.xapi.inventory import Inventory
+from holdfast.xapi.nbd_door import NbdDoor
+from holdfast.xapi.readers import PoolReader, open_reader
+from holdfast.xapi.records import text
+from holdfast.xapi.session import PoolSession
+from holdfast.xapi.tables import disk_at, inventory_of, read_tables, vm_at
+from holdfast.xapi.tasks import call_async, wait_task
 from holdfast.xapi.tls import TlsTrust
 from holdfast.xapi.values import CbtState, ReadPlan, Tagged, TaggedKind, VmSnapshot
+from holdfast.xapi.vm_record import describe_vm
 
 __all__ = ["PoolClient", "open_pool"]
 
@@ -46,32 +57,40 @@ def open_pool(
     A member names its master and is followed there; the master must satisfy the same ``trust`` (a pin must list its
     certificate). Raises ``PoolUnreachable``, ``LoginRefused``, ``CertificateChanged`` or ``CertificateRefused``.
     """
-    raise NotImplementedError
+    session = PoolSession(address, credentials, trust)
+    session.login(cancel=cancel)
+    calls = Calls(session, clock=clock, entropy=entropy, cancel=cancel)
+    return PoolClient(calls, NbdDoor(), owns_login=True)
 
 
 class PoolClient:
     """A logged-in pool. A context manager: leaving the block logs out."""
 
+    def __init__(self, calls: Calls, door: NbdDoor, *, owns_login: bool) -> None:
+        self._calls, self._door, self._owns_login = calls, door, owns_login
+
     @property
     def address(self) -> PoolAddress:
         """The master's address, which may differ from the one that was given."""
-        raise NotImplementedError
+        return self._calls.session.address
 
     @property
     def pool(self) -> PoolUuid:
         """The uuid of the pool."""
-        raise NotImplementedError
+        record = next(iter(self._calls.table("pool").values()))
+        return PoolUuid(text(record, "uuid"))
 
     def with_cancel(self, cancel: Cancellation) -> PoolClient:
         """Return a view of the same login whose waits listen to ``cancel``.
 
         Cleaning up after a cancelled run needs ``with_cancel(Cancellation())``. Closing the view does nothing.
         """
-        raise NotImplementedError
+        return PoolClient(self._calls.with_cancel(cancel), self._door, owns_login=False)
 
     def close(self) -> None:
         """Log out and drop every connection. Safe to call twice; never fails."""
-        raise NotImplementedError
+        if self._owns_login:
+            self._calls.session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -85,90 +104,95 @@ class PoolClient:
 
     def inventory(self) -> Inventory:
         """Return what the pool holds now, consistent in itself."""
-        raise NotImplementedError
+        return inventory_of(read_tables(self._calls))
 
     def vm(self, uuid: VmUuid) -> Vm:
         """Return a VM as it is now; ``VmUnknown`` when it is gone."""
-        raise NotImplementedError
+        ref = self._calls.try_ref("VM", uuid)
+        if ref is None:
+            raise VmUnknown(wanted=uuid, near=())
+        return vm_at(self._calls, ref)
 
     def disk(self, uuid: DiskUuid) -> Disk | None:
         """Return a disk as it is now, or None when it is gone. A cbt_metadata record counts as a disk."""
-        raise NotImplementedError
+        return disk_at(self._calls, uuid)
 
     def describe_vm(self, uuid: VmUuid) -> JsonObject:
         """Return the VM's record and all that belongs to it, by XAPI's class names, for ``PointFacts.vm_record``.
 
         Keys: ``VM`` and ``VM_guest_metrics`` (records), ``VBD``, ``VIF``, ``VDI``, ``network``, ``VTPM`` (lists).
         """
-        raise NotImplementedError
+        return describe_vm(self._calls, self._calls.ref("VM", uuid))
 
     def sr_free_bytes(self, sr: SrUuid) -> int:
         """Return what the SR has left, after asking it to look (``SR.scan``)."""
-        raise NotImplementedError
+        return restore.sr_free_bytes(self._calls, sr)
 
     # --- tasks
 
-    def call_async(self, method: str, *params: object) -> object:
+    def call_async(self, method: str, *params: object) -> JsonValue:
         """Run ``Async.<method>`` and return its parsed result when the task has ended."""
-        raise NotImplementedError
+        return call_async(self._calls, method, *params)
 
-    def wait_task(self, task: str, *, operation: str) -> object:
+    def wait_task(self, task: str, *, operation: str) -> JsonValue:
         """Return the parsed result of a task once it succeeded. Raises its failure, ``TaskVanished`` or ``Cancelled``.
 
         A cancelled wait asks the pool to cancel the task too.
         """
-        raise NotImplementedError
+        return wait_task(self._calls, task, operation=operation)
 
     # --- snapshots
 
     def enable_cbt(self, disk: DiskUuid) -> CbtState:
         """Switch changed block tracking on where the pool can; a refusal is an answer, not an error. Safe twice."""
-        raise NotImplementedError
+        return snapshots.enable_cbt(self._calls, disk)
 
     def snapshot_vm(self, vm: VmUuid, *, name_label: str) -> VmSnapshot:
         """Take a snapshot of all disks of a VM and return it."""
-        raise NotImplementedError
+        return snapshots.snapshot_vm(self._calls, vm, name_label=name_label)
 
     def find_snapshots(self, vm: VmUuid, *, name_label: str) -> list[VmSnapshot]:
         """Return the VM's snapshots of that name: what a crash between call and answer may have left."""
-        raise NotImplementedError
+        return snapshots.find_snapshots(self._calls, vm, name_label=name_label)
 
     def destroy_snapshot(self, snapshot: VmUuid, *, keep_disks: bool) -> None:
         """Remove a snapshot, with its disks unless they are kept. Patient with busy disks. Safe twice."""
-        raise NotImplementedError
+        snapshots.destroy_snapshot(self._calls, snapshot, keep_disks=keep_disks)
 
     def destroy_disk(self, disk: DiskUuid) -> None:
         """Remove a disk, snapshot or change metadata. Patient with busy disks. Safe twice."""
-        raise NotImplementedError
+        snapshots.destroy_disk(self._calls, disk)
 
     def data_destroy(self, disk: DiskUuid) -> None:
         """Remove a snapshot disk's data and keep its change metadata. Patient. Safe twice.
 
         The disk must not be attached any more: destroy the snapshot VM with ``keep_disks`` first.
         """
-        raise NotImplementedError
+        snapshots.data_destroy(self._calls, disk)
 
     def tag(self, kind: TaggedKind, uuid: str, key: str, value: str) -> None:
         """Set ``other_config[key]`` of an object. Safe twice."""
-        raise NotImplementedError
+        tags.tag(self._calls, kind, uuid, key, value)
 
     def untag(self, kind: TaggedKind, uuid: str, key: str) -> None:
         """Remove ``other_config[key]`` of an object; gone already is fine."""
-        raise NotImplementedError
+        tags.untag(self._calls, kind, uuid, key)
 
     def find_tagged(self, key: str) -> list[Tagged]:
         """Return every VM, snapshot, disk, VBD and task whose ``other_config`` has ``key``."""
-        raise NotImplementedError
+        return tags.find_tagged(self._calls, key)
 
     # --- metadata
 
     def export_metadata(self, vm: VmUuid) -> bytes:
         """Return the pool's own description of a VM (a tar with ``ova.xml``), TPM contents included."""
-        raise NotImplementedError
+        return metadata.export_metadata(self._calls, vm)
 
-    def import_metadata(self, metadata: bytes, *, disk_map: Mapping[DiskUuid, DiskUuid], restore: bool) -> VmUuid:
+    def import_metadata(self, description: bytes, *, disk_map: Mapping[DiskUuid, DiskUuid], restore: bool) -> VmUuid:
         """Make the VM described, its disks replaced through ``disk_map``; ``restore`` keeps uuid and MACs."""
-        raise NotImplementedError
+        return metadata.import_metadata(
+            self._calls, description, disk_map=disk_map, restore=restore, cancel=self._calls.cancel
+        )
 
     # --- reading
 
@@ -176,11 +200,16 @@ class PoolClient:
         self, *, live: DiskUuid, snapshot: DiskUuid, reference: Reference | None, force_full: bool = False
     ) -> ReadPlan:
         """Return how the snapshot is best read: CBT over NBD, else a VHD difference, else in full; and why."""
-        raise NotImplementedError
+        return plan_read(
+            self._calls, self._door, live=live, snapshot=snapshot, reference=reference, force_full=force_full
+        )
 
-    def open_reader(self, plan: ReadPlan, *, cancel: Cancellation) -> DiskReader:
-        """Return a reader for the plan; use it in a ``with`` block."""
-        raise NotImplementedError
+    def open_reader(self, plan: ReadPlan, *, cancel: Cancellation) -> PoolReader:
+        """Return a reader for the plan, to be used in a ``with`` block; its ``plan`` says how it really reads.
+
+        Where NBD worked when it was planned and does not any more, another way is planned and taken.
+        """
+        return open_reader(self._calls.with_cancel(cancel), self._door, plan)
 
     # --- restore
 
@@ -192,41 +221,55 @@ class PoolClient:
         name: str,
         description: str = "",
         other_config: Mapping[str, str] | None = None,
-        tags: Sequence[str] = (),
+        labels: Sequence[str] = (),
     ) -> DiskUuid:
         """Create an empty disk and return its uuid."""
-        raise NotImplementedError
+        return restore.create_disk(
+            self._calls,
+            sr,
+            size_bytes=size_bytes,
+            name=name,
+            description=description,
+            other_config=other_config or {},
+            tags=labels,
+        )
 
     def write_disk(self, disk: DiskUuid, source: DiskSource, *, progress: Progress, cancel: Cancellation) -> None:
         """Fill a freshly created, empty disk with ``source``; judged by the task and by the disk afterwards."""
-        raise NotImplementedError
+        restore.write_disk(self._calls.with_cancel(cancel), disk, source, progress=progress, cancel=cancel)
 
     def create_vm(self, record: JsonObject) -> VmUuid:
         """Create a halted VM from a saved record, without disks and network cards."""
-        raise NotImplementedError
+        return restore.create_vm(self._calls, record)
 
     def set_bios_strings(self, vm: VmUuid, strings: Mapping[str, str]) -> None:
         """Give a VM its BIOS strings; once only, and only what the pool accepts."""
-        raise NotImplementedError
+        restore.set_bios_strings(self._calls, vm, strings)
+
+    def set_blocked_operations(self, vm: VmUuid, reasons: Mapping[str, str]) -> None:
+        """Forbid operations on a VM, each with its reason; creating a VM does not carry them over."""
+        restore.set_blocked_operations(self._calls, vm, reasons)
 
     def create_vbd(
         self, vm: VmUuid, disk: DiskUuid, *, position: str, bootable: bool, read_only: bool, record: JsonObject
     ) -> None:
         """Attach a disk to a halted VM at a position; ``record`` is the saved VBD."""
-        raise NotImplementedError
+        restore.create_vbd(
+            self._calls, vm, disk, position=position, bootable=bootable, read_only=read_only, record=record
+        )
 
     def create_vif(self, vm: VmUuid, network: NetworkUuid, *, position: str, mac: str, record: JsonObject) -> None:
         """Give a VM a network card; an empty ``mac`` lets the pool choose. ``record`` is the saved VIF."""
-        raise NotImplementedError
+        restore.create_vif(self._calls, vm, network, position=position, mac=mac, record=record)
 
     def start_vm(self, vm: VmUuid) -> None:
         """Start a halted VM."""
-        raise NotImplementedError
+        restore.start_vm(self._calls, vm)
 
     def shutdown_vm(self, vm: VmUuid) -> None:
         """Switch a VM off, hard. Safe twice."""
-        raise NotImplementedError
+        restore.shutdown_vm(self._calls, vm)
 
     def destroy_vm(self, vm: VmUuid, *, with_disks: bool = False) -> None:
         """Remove a halted VM, and its disks when asked. Safe twice."""
-        raise NotImplementedError
+        restore.destroy_vm(self._calls, vm, with_disks=with_disks)

@@ -15,12 +15,14 @@ __all__ = [
     "CertificateRefused",
     "ExportDamaged",
     "LoginRefused",
+    "MetadataImportFailed",
     "NbdConnectionLost",
     "NbdUnavailable",
     "PoolAnswerInvalid",
     "PoolConnectionLost",
     "PoolFailure",
     "PoolUnreachable",
+    "TaskOverdue",
     "TaskVanished",
     "UploadIncomplete",
     "VmAmbiguous",
@@ -177,6 +179,20 @@ class TaskVanished(HoldfastError):
         self.operation, self.task = operation, task
 
 
+class TaskOverdue(HoldfastError):
+    """The task is still pending long after it should have ended."""
+
+    code = "pool.task-overdue"
+    retry = Retry.LATER
+    exit_status = ExitStatus.BUSY
+    effect = "The run is not published; existing restore points are untouched."
+    advice = "Look at the pool's task list and at the SR it works on; run again once the task is gone."
+
+    def __init__(self, *, operation: str, task: str, timeout_s: float) -> None:
+        super().__init__(f"{operation}: the pool's task has not ended after {timeout_s:.0f} s")
+        self.operation, self.task, self.timeout_s = operation, task, timeout_s
+
+
 class NbdUnavailable(HoldfastError):
     """The disk cannot be read over NBD; another way is taken where there is one."""
 
@@ -223,6 +239,18 @@ class ExportDamaged(HoldfastError):
     def __init__(self, *, disk: str, why: str) -> None:
         super().__init__(f"the export of disk {disk} cannot be trusted: {why}")
         self.disk, self.why = disk, why
+
+
+class MetadataImportFailed(HoldfastError):
+    """The pool took a VM's description without making the VM."""
+
+    code = "pool.metadata-import-failed"
+    effect = "The restored disks are there, the VM is not; the restore point is untouched."
+    advice = "Restore without the pool's own metadata; the VM is then made from its saved record."
+
+    def __init__(self, *, count: int) -> None:
+        super().__init__(f"the pool made {count} VMs of a description of one")
+        self.count = count
 
 
 class UploadIncomplete(HoldfastError):

@@ -37,7 +37,7 @@ from holdfast.xapi.records import (
     vm_from,
 )
 
-__all__ = ["Tables", "inventory_of", "read_tables", "vm_at"]
+__all__ = ["Tables", "disk_at", "inventory_of", "read_tables", "vm_at"]
 
 _log = get_log(__name__)
 
@@ -132,6 +132,20 @@ def _disk_of(vbd: JsonObject, tables: Tables) -> Disk | None:
     return disk_from(
         record,
         sr=SrUuid(text(sr, "uuid") if sr is not None else ""),
+        snapshot_of=DiskUuid(text(origin, "uuid")) if origin is not None else None,
+    )
+
+
+def disk_at(calls: Calls, uuid: DiskUuid) -> Disk | None:
+    """Return one disk as it is now, or None when it is gone."""
+    ref = calls.try_ref("VDI", uuid)
+    record = calls.try_record("VDI", ref) if ref is not None else None
+    if record is None:
+        return None
+    origin = calls.try_record("VDI", text(record, "snapshot_of", NULL_REF))
+    return disk_from(
+        record,
+        sr=SrUuid(calls.uuid("SR", text(record, "SR"))),
         snapshot_of=DiskUuid(text(origin, "uuid")) if origin is not None else None,
     )
 

@@ -11,12 +11,12 @@ from holdfast.core import Cancellation, Cancelled, HoldfastError, get_log, limit
 from holdfast.model import JsonObject, JsonValue
 from holdfast.xapi.calls import Calls
 from holdfast.xapi.catalogue import failure_from
-from holdfast.xapi.errors import PoolFailure, TaskVanished
+from holdfast.xapi.errors import PoolFailure, TaskOverdue, TaskVanished
 from holdfast.xapi.records import as_object, as_text, refs, text
 from holdfast.xapi.retry import CALL_RULES, RetryRule
 from holdfast.xapi.wire import parse_task_result
 
-__all__ = ["call_async", "create_task", "destroy_task", "task_state", "wait_task"]
+__all__ = ["call_async", "create_task", "destroy_task", "wait_task"]
 
 _log = get_log(__name__)
 
@@ -48,14 +48,15 @@ def destroy_task(calls: Calls, task: str) -> None:
         calls.with_cancel(Cancellation()).call("task.destroy", task, timeout_s=_CANCEL_TIMEOUT_S)
 
 
-def wait_task(calls: Calls, task: str, *, operation: str) -> JsonValue:
+def wait_task(calls: Calls, task: str, *, operation: str, timeout_s: float = limits.POOL_TASK_WAIT_S_MAX) -> JsonValue:
     """Return the parsed result of a task once it has ended, and destroy it.
 
-    Raises the task's failure as ``PoolFailure``, ``TaskVanished`` when the pool forgot it, ``Cancelled`` when we were
-    cancelled: then the pool was asked to cancel it too, and it may still end either way.
+    Raises the task's failure as ``PoolFailure``, ``TaskVanished`` when the pool forgot it, ``TaskOverdue`` after
+    ``timeout_s``, ``Cancelled`` when we were cancelled: then the pool was asked to cancel it too, and it may still end
+    either way.
     """
     try:
-        record = _wait_end(calls, task, operation=operation)
+        record = _wait_end(calls, task, operation=operation, timeout_s=timeout_s)
     except Cancelled:
         with contextlib.suppress(HoldfastError):
             calls.with_cancel(Cancellation()).call("task.cancel", task, timeout_s=_CANCEL_TIMEOUT_S)
@@ -64,15 +65,9 @@ def wait_task(calls: Calls, task: str, *, operation: str) -> JsonValue:
     return _outcome(record, operation=operation)
 
 
-def task_state(calls: Calls, task: str, *, operation: str) -> JsonValue | None:
-    """Return the result of a task that has ended, None while it is pending; errors as ``wait_task``."""
-    record = _look(calls, task, operation=operation)
-    return _outcome(record, operation=operation) if text(record, "status") in _FINAL else None
-
-
-def _wait_end(calls: Calls, task: str, *, operation: str) -> JsonObject:
+def _wait_end(calls: Calls, task: str, *, operation: str, timeout_s: float) -> JsonObject:
     """Return the record of the task at its end."""
-    deadline_s = calls.clock.monotonic_s() + limits.POOL_TASK_WAIT_S_MAX
+    deadline_s = calls.clock.monotonic_s() + timeout_s
     token = ""
     while calls.clock.monotonic_s() < deadline_s:
         try:
@@ -86,7 +81,7 @@ def _wait_end(calls: Calls, task: str, *, operation: str) -> JsonObject:
             record = _look(calls, task, operation=operation)
         if text(record, "status") in _FINAL:
             return record
-    raise TaskVanished(operation=operation, task=task)
+    raise TaskOverdue(operation=operation, task=task, timeout_s=timeout_s)
 
 
 def _next_event(calls: Calls, task: str, token: str) -> tuple[JsonObject | None, str]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.formats.cbt import iter_extents
 from holdfast.model import (
     ChangeSource,
     Coverage,
@@ -71,7 +75,7 @@ class NbdServer:
     subject: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReadPlan:
     """How a snapshot's disk will be read, and why not better. A value; reading it again changes nothing."""
 
@@ -85,11 +89,20 @@ class ReadPlan:
     """One sentence for people: where the knowledge comes from and why no better source was taken."""
     reference: Reference | None
     """What the changes are counted from; None when the whole disk is read."""
-    extents: tuple[Extent, ...] | None = field(repr=False)
-    """What will be read, ascending; None when only the export stream tells."""
+    wanted: Reference | None
+    """What the changes should have been counted from, had the pool been able to."""
+    force_full: bool
+    blocks: NDArray[np.bool_] | None = field(repr=False)
+    """One flag for each 64 KiB that will be read; None when only the export stream tells."""
     planned_bytes: int
     """How many bytes will be read at most."""
-    servers: tuple[NbdServer, ...] = field(default=(), repr=False)
+    reference_size_bytes: int | None = None
+    """How large the disk was at the reference; what lies behind is zero where it is not read."""
+
+    def extents(self) -> Iterator[Extent]:
+        """Yield what will be read, ascending, merged; nothing where only the export stream tells."""
+        if self.blocks is not None:
+            yield from iter_extents(self.blocks, size_bytes=self.size_bytes)
 
     def explain(self) -> str:
         """Return the plan as one line."""
