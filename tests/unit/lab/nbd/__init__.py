@@ -1,0 +1,1 @@
+"""The lab pool's NBD server."""
