@@ -63,9 +63,8 @@ def decode_blocks(text_base64: str, *, size_bytes: int) -> NDArray[np.bool_]:
 
 def iter_extents(blocks: NDArray[np.bool_], *, size_bytes: int) -> Iterator[Extent]:
     """Yield the ranges of the flagged blocks, ascending, merged, clipped; one at a time, for disks full of changes."""
+    assert size_bytes > 0
     assert blocks.size == layout.block_count(size_bytes)
-    if not blocks.size:
-        return
     borders = np.flatnonzero(blocks[1:] != blocks[:-1]) + 1
     if blocks[0]:
         borders = np.concatenate(([0], borders))

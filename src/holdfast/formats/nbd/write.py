@@ -35,13 +35,13 @@ def pack_client_flags(flags: ClientFlag) -> bytes:
     return layout.CLIENT_FLAGS.pack(flags)
 
 
-def pack_option(option: Option, data: bytes = b"") -> bytes:
+def pack_option(option: Option, *, data: bytes = b"") -> bytes:
     """Return an option with its data; for EXPORT_NAME the data is the name in UTF-8."""
     assert len(data) <= limits.NBD_OPTION_BYTES_MAX
     return layout.OPTION.pack(layout.OPTION_MAGIC, option, len(data)) + data
 
 
-def pack_option_reply(option: int, reply: Reply, data: bytes = b"") -> bytes:
+def pack_option_reply(option: int, reply: Reply, *, data: bytes = b"") -> bytes:
     """Return the server's answer to an option, which may be one that we do not know."""
     assert len(data) <= limits.NBD_OPTION_BYTES_MAX
     return layout.OPTION_REPLY.pack(layout.OPTION_REPLY_MAGIC, option, reply, len(data)) + data

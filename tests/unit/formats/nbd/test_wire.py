@@ -42,14 +42,14 @@ def test_client_flags_arrive_as_they_were_sent(flags: ClientFlag) -> None:
 
 @given(st.sampled_from(Option), st.binary(max_size=50))
 def test_an_option_arrives_as_it_was_sent(option: Option, data: bytes) -> None:
-    packed = nbd.pack_option(option, data)
+    packed = nbd.pack_option(option, data=data)
     assert nbd.unpack_option(packed[: nbd.OPTION_BYTES]) == OptionHeader(option, len(data))
     assert packed[nbd.OPTION_BYTES :] == data
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(Reply), st.binary(max_size=50))
 def test_an_answer_to_an_option_arrives_as_it_was_sent(option: int, reply: Reply, data: bytes) -> None:
-    packed = nbd.pack_option_reply(option, reply, data)
+    packed = nbd.pack_option_reply(option, reply, data=data)
     unpacked = nbd.unpack_option_reply(packed[: nbd.OPTION_REPLY_BYTES])
     assert unpacked == OptionReply(option, reply, len(data))
     assert unpacked.is_error == reply.name.startswith("ERR_")

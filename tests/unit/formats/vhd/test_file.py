@@ -136,6 +136,15 @@ def test_files_with_different_block_sizes_make_one_chain() -> None:
     ]
 
 
+def test_a_base_larger_than_its_child_is_cut_at_the_childs_end() -> None:
+    base = VhdSpec(size_bytes=4 * KIB64, identity=BASE)
+    base.blocks = [BlockSpec(index=index, data=pattern(KIB64, seed=index)) for index in (1, 3)]
+    leaf = VhdSpec(size_bytes=KIB64 + 1024, disk_type=4, identity=LEAF, parent=BASE)
+    chain = open_chain([io.BytesIO(leaf.pack()), io.BytesIO(base.pack())])
+    assert chain.read(0, chain.size_bytes) == bytes(KIB64) + base.blocks[0].data[:1024]
+    assert list(chain.data_extents()) == [Extent(offset_bytes=KIB64, length_bytes=1024)]
+
+
 def test_runs_are_never_longer_than_the_limit() -> None:
     spec = VhdSpec(size_bytes=6 << 20, block_bytes=2 << 20)
     spec.blocks = [BlockSpec(index=index, data=pattern(2 << 20, seed=index)) for index in range(3)]
