@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import holdfast
 from holdfast.core import ExitStatus, HoldfastError, Retry, iter_error_classes
-from tests.tidy.source import Offence
+from tests.tidy.source import Offence, modules
 
 __all__ = ["ERRORS_PAGE", "error_classes", "errors_page", "steps_of", "unclear_errors"]
 
@@ -46,14 +46,33 @@ _RETRY_MEANINGS = {
 
 
 def error_classes() -> list[type[HoldfastError]]:
-    """Return every public error class of the product, by code, after importing all of its modules."""
-    for module in pkgutil.walk_packages(holdfast.__path__, prefix="holdfast."):
+    """Return every error class of the product that can be raised, by code, after importing all of its modules.
+
+    Private ones do not reach anybody; a class that is only inherited from is no cause of its own.
+    """
+    for module in pkgutil.walk_packages(holdfast.__path__, prefix="holdfast.", onerror=_raise):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    raised = _called_names()
     found = {each for each in iter_error_classes() if each.__module__.startswith("holdfast.")}
-    return sorted(
-        (each for each in found if not each.__name__.startswith("_")), key=lambda each: (each.code, each.__name__)
-    )
+    public = [each for each in found if not each.__name__.startswith("_")]
+    causes = [each for each in public if each.__name__ in raised or not each.__subclasses__()]
+    return sorted(causes, key=lambda each: (each.code, each.__name__))
+
+
+def _raise(name: str) -> None:
+    raise ImportError(f"{name} cannot be imported")
+
+
+def _called_names() -> set[str]:
+    """Return the names that are called, or raised without a call, anywhere in the product."""
+    names: set[str] = set()
+    for module in modules():
+        for node in module.nodes if module.is_product else ():
+            target = node.func if isinstance(node, ast.Call) else node.exc if isinstance(node, ast.Raise) else None
+            if isinstance(target, ast.Name | ast.Attribute):
+                names.add(target.id if isinstance(target, ast.Name) else target.attr)
+    return names
 
 
 def unclear_errors(classes: Iterable[type[HoldfastError]]) -> Iterator[Offence]:
@@ -91,7 +110,7 @@ def _ancestry(cls: type[HoldfastError]) -> list[type]:
 
 
 def steps_of(cls: type[HoldfastError]) -> list[str]:
-    """Return the sentences that ``next_step`` can give, facts as ``<names>``; the advice when it is not overridden."""
+    """Return the sentences that ``next_step`` can give, facts as ``{names}``; the advice when it is not overridden."""
     if cls.next_step is HoldfastError.next_step:
         return [cls.advice]
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls.next_step)))
@@ -110,7 +129,8 @@ def _sentences(value: ast.expr, *, advice: str) -> Iterator[str]:
             yield text
         case ast.JoinedStr():
             yield "".join(
-                str(part.value) if isinstance(part, ast.Constant) else f"<{_fact_name(part)}>" for part in value.values
+                str(part.value) if isinstance(part, ast.Constant) else f"{{{_fact_name(part)}}}"
+                for part in value.values
             )
         case ast.IfExp(body=body, orelse=orelse):
             yield from _sentences(body, advice=advice)
@@ -121,12 +141,12 @@ def _sentences(value: ast.expr, *, advice: str) -> Iterator[str]:
         case ast.Attribute(attr="advice"):
             yield advice
         case _:
-            yield f"<{ast.unparse(value).removeprefix('self.')}>"
+            yield f"{{{_fact_name(value)}}}"
 
 
 def _fact_name(part: ast.expr) -> str:
     inner = part.value if isinstance(part, ast.FormattedValue) else part
-    return ast.unparse(inner).removeprefix("self.").replace("_", " ")
+    return ast.unparse(inner).removeprefix("self.").strip("_").replace("_", " ")
 
 
 def errors_page(classes: Sequence[type[HoldfastError]]) -> str:

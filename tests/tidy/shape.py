@@ -15,7 +15,6 @@ __all__ = [
     "crowded_modules",
     "long_functions",
     "silent_modules",
-    "unexplained_skips",
 ]
 
 MODULE_LINES_WANTED = 500
@@ -59,20 +58,6 @@ def broad_handlers(module: Module) -> Iterator[Offence]:
             yield module.offence(node, "except BaseException that neither raises nor keeps the error swallows Ctrl-C")
         elif _catches(node.type, "Exception") and all(isinstance(each, ast.Pass) for each in node.body):
             yield module.offence(node, "an error is raised or reported, never dropped: name it, or make it a finding")
-
-
-def unexplained_skips(module: Module) -> Iterator[Offence]:
-    """Yield tests marked slow, skipped or expected to fail without a reason that a reader can judge."""
-    for node in module.nodes:
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            continue
-        for decorator in node.decorator_list:
-            name = ast.unparse(decorator.func if isinstance(decorator, ast.Call) else decorator)
-            if name not in ("pytest.mark.slow", "pytest.mark.skip", "pytest.mark.skipif", "pytest.mark.xfail"):
-                continue
-            given = {each.arg for each in decorator.keywords} if isinstance(decorator, ast.Call) else set()
-            if "reason" not in given:
-                yield module.offence(decorator, f'{name} needs reason="..."')
 
 
 def _lines_of(node: ast.stmt) -> int:

@@ -89,7 +89,7 @@ class _Advising(HoldfastError):
 
 def test_the_page_shows_each_sentence_that_advice_can_be() -> None:
     assert steps_of(_Advising) == [
-        "Did you mean <near names>?",
+        "Did you mean {near names}?",
         "List them with 'holdfast vm list'.",
         HoldfastError.advice,
     ]
