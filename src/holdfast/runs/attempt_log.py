@@ -75,17 +75,21 @@ class AttemptLog:
             "message": finding.message,
             "next_step": finding.next_step,
         }
-        return self._add_line(findings, values, lines_max=limits.RUN_FINDINGS_MAX, what="findings")
+        # Counted by severity: thousands of notes must not crowd out one finding about data at risk.
+        same = findings.c.severity == finding.severity.value
+        return self._add_line(findings, values, counted=same, lines_max=limits.RUN_FINDINGS_MAX, what="findings")
 
     def add_note(self, message: str) -> bool:
         """Keep one line; return whether it is new to this run."""
         values = {"told": format_time(self._clock.now()), "message": message}
-        return self._add_line(notes, values, lines_max=limits.RUN_NOTES_MAX, what="notes")
+        return self._add_line(notes, values, counted=sa.true(), lines_max=limits.RUN_NOTES_MAX, what="notes")
 
-    def _add_line(self, table: sa.Table, values: dict[str, str], *, lines_max: int, what: str) -> bool:
+    def _add_line(
+        self, table: sa.Table, values: dict[str, str], *, counted: sa.ColumnElement[bool], lines_max: int, what: str
+    ) -> bool:
         with self._database.write() as connection:
             count = connection.execute(
-                sa.select(sa.func.count()).select_from(table).where(table.c.run_id == self._run_id)
+                sa.select(sa.func.count()).select_from(table).where(table.c.run_id == self._run_id, counted)
             ).scalar_one()
             if count >= lines_max:
                 table = notes

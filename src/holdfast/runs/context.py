@@ -7,10 +7,11 @@ that changes the world inside steps. A step that runs now gives exactly what it 
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -204,37 +205,36 @@ class StepContext:
 
         def work() -> JsonObject:
             has_run.set()
-            try:
-                return self._perform(name, function, causes)
-            except HoldfastError as broken:
-                # Only the log raises here. As an ordinary exception it would be recorded as the step's own result.
-                raise RecordsBroken(broken) from broken
+            return self._perform(name, function, causes)
 
         envelope = place(work)
         error = ErrorFacts.from_json(envelope["error"]) if "error" in envelope else None
-        if not has_run.is_set():
-            self._log.step_replayed(name, error)
+        with _records_needed():
+            # Written after the engine's record, never before: a step that is told to be done does not run again.
+            if has_run.is_set():
+                self._log.step_ended(name, StepState.DONE if error is None else StepState.FAILED, error)
+            else:
+                self._log.step_replayed(name, error)
         if error is not None:
             raise StepFailed(step=name, error=error) from (causes[0] if causes else None)
         return envelope["value"]
 
     def _perform(self, name: str, function: StepFunction, causes: list[Exception]) -> JsonObject:
-        self._log.step_started(name)
+        with _records_needed():
+            self._log.step_started(name)
         try:
-            value = _as_recorded(name, function())
+            return {"value": _as_recorded(name, function())}
         except Exception as cause:
             if self.cancel.is_cancelled:
                 # A stop shows as many errors (a closed socket, a lost task); none of them is the step's own fault.
-                self._log.step_ended(name, StepState.STOPPED, None)
+                with _records_needed():
+                    self._log.step_ended(name, StepState.STOPPED, None)
                 raise RunStopped(self.cancel.reason) from cause
             causes.append(cause)
             error = ErrorFacts.of(cause)
             if error.code == UNEXPECTED_CODE:
                 _log.error("run.step-crashed", run=self.run_id, step=name, exc_info=cause)
-            self._log.step_ended(name, StepState.FAILED, error)
             return {"error": error.to_json()}
-        self._log.step_ended(name, StepState.DONE, None)
-        return {"value": value}
 
 
 Flow = Callable[[StepContext, JsonObject], JsonObject]
@@ -246,3 +246,12 @@ def _as_recorded(name: str, value: JsonValue) -> JsonValue:
     assert len(text) <= limits.STEP_RESULT_BYTES_MAX, f"the result of step {name!r} has {len(text)} bytes"
     recorded: JsonValue = json.loads(text)
     return recorded
+
+
+@contextlib.contextmanager
+def _records_needed() -> Iterator[None]:
+    """Stop the flow when the log cannot be written: an ordinary exception would be taken for the step's own failure."""
+    try:
+        yield
+    except HoldfastError as broken:
+        raise RecordsBroken(broken) from broken
