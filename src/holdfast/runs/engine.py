@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSPortableJSONSerializer, SetWorkflowID
+from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, SetWorkflowID
 from dbos import error as dbos_error
 
 from holdfast.core import get_log, limits
@@ -30,11 +30,12 @@ __all__ = ["Body", "Engine"]
 Body = Callable[[], JsonObject]
 """The whole of a run: returns what is recorded as its outcome, or raises and leaves the run unfinished."""
 
+_APPLICATION = "holdfast"
 _APPLICATION_VERSION = "holdfast-1"
 """Fixed, or DBOS would hash the source and strand every paused run at an upgrade."""
 
 _QUEUE_PREFIX = "holdfast-"
-_QUEUE_POLL_S = 0.1
+_QUEUE_POLL_S = 0.05
 _THREADS_MAX = 64
 _LISTENER_POLL_S = 0.2
 """We use no notifications; the listener is only waited for at the end, where its default of 1 s would be felt."""
@@ -85,12 +86,14 @@ class Engine:
         self._path = path
         self._queue = _QUEUE_PREFIX + executor
         _quiet_log()
+        url = sa.URL.create("sqlite", database=str(path)).render_as_string()
         with mapped_database(path):
             _enable_wal(path)
+            _prepare_queue(url, self._queue, dead=dead)
             DBOS(
                 config={
-                    "name": "holdfast",
-                    "system_database_url": sa.URL.create("sqlite", database=str(path)).render_as_string(),
+                    "name": _APPLICATION,
+                    "system_database_url": url,
                     "executor_id": executor,
                     "application_version": _APPLICATION_VERSION,
                     "serializer": DBOSPortableJSONSerializer(),
@@ -103,14 +106,10 @@ class Engine:
             try:
                 DBOS.listen_queues([self._queue])
                 DBOS.launch()
-                _forward_log()
-                DBOS.register_queue(self._queue, polling_interval_sec=_QUEUE_POLL_S)
-                for queue in DBOS.list_queues():
-                    if queue.name.startswith(_QUEUE_PREFIX) and dead(queue.name.removeprefix(_QUEUE_PREFIX)):
-                        DBOS.delete_queue(queue.name)
             except BaseException:
                 DBOS.destroy()
                 raise
+        _forward_log()
 
     def start(self, run_id: RunId, body: Body, *, interrupted: Callable[[], None]) -> JsonObject:
         """Carry out a new run and return its outcome; what ``body`` raises is passed on and leaves the run unfinished.
@@ -214,6 +213,19 @@ def _job(run_id: RunId, body: Body) -> Iterator[_Job]:
         yield job
     finally:
         del _jobs[run_id]
+
+
+def _prepare_queue(url: str, name: str, *, dead: Callable[[str], bool]) -> None:
+    """Make our queue and remove those of the dead, before the launch: a queue made later is noticed a second later."""
+    DBOS.migrate(url)
+    client = DBOSClient(system_database_url=url, serializer=DBOSPortableJSONSerializer(), application_name=_APPLICATION)
+    try:
+        client.register_queue(name, polling_interval_sec=_QUEUE_POLL_S)
+        for queue in client.list_queues():
+            if queue.name.startswith(_QUEUE_PREFIX) and dead(queue.name.removeprefix(_QUEUE_PREFIX)):
+                client.delete_queue(queue.name)
+    finally:
+        client.destroy()
 
 
 def _enable_wal(path: Path) -> None:
