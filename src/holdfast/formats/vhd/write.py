@@ -6,7 +6,6 @@ ascending order each with a full bitmap, footer. Invariant: ``stream_vhd`` yield
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import enum
 import os
@@ -131,14 +130,16 @@ def stream_vhd(plan: VhdPlan, source: DiskSource) -> Iterator[bytes | memoryview
 def write_vhd_file(path: Path, source: DiskSource, *, entropy: Entropy, created_at: datetime.datetime) -> VhdPlan:
     """Write the whole disk into a dynamic VHD and return what was written.
 
-    The file appears under its name complete and durable, or not at all; one that is there is replaced. Raises
-    ``VhdDiskTooLarge`` before anything is written, and ``OSError`` as the file system gives it.
+    The file appears under its name complete and durable, or not at all; one that is there is replaced. Only its owner
+    may read it: it is somebody's disk in the clear. Raises ``VhdDiskTooLarge`` before anything is written, and
+    ``OSError`` as the file system gives it.
     """
     blocks = allocated_vhd_blocks(source.data_extents(), size_bytes=source.size_bytes)
     plan = plan_vhd(source.size_bytes, blocks, uuid=new_vhd_uuid(entropy), created_at=created_at)
     unfinished = path.with_name(path.name + ".part")
     try:
-        with unfinished.open("wb") as file:
+        unfinished.unlink(missing_ok=True)
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             for piece in stream_vhd(plan, source):
                 file.write(piece)
             file.flush()
@@ -146,8 +147,7 @@ def write_vhd_file(path: Path, source: DiskSource, *, entropy: Entropy, created_
         unfinished.replace(path)
         _sync_folder(path.parent)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            unfinished.unlink()
+        unfinished.unlink(missing_ok=True)
         raise
     return plan
 

@@ -180,10 +180,12 @@ def test_a_file_is_a_disk_source(tmp_path: Path) -> None:
         assert opened.head.allocated_blocks.tolist() == [0, 1, 3]
 
 
-def test_closing_twice_is_harmless(tmp_path: Path) -> None:
+def test_a_closed_file_is_not_read_and_closing_twice_is_harmless(tmp_path: Path) -> None:
     opened = VhdFile(written(tmp_path)[0])
     opened.close()
     opened.close()
+    with pytest.raises(ValueError, match="closed"):
+        opened.read(0, 512)
 
 
 def test_a_difference_alone_is_not_a_disk() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tracemalloc
@@ -17,6 +18,7 @@ from holdfast.formats.vhd import (
     VHD_EPOCH,
     VhdDamaged,
     VhdError,
+    VhdFile,
     VhdInterrupted,
     VhdStreamReader,
     VhdTruncated,
@@ -207,6 +209,22 @@ def test_a_flipped_byte_of_footer_header_or_table_is_refused_or_harmless() -> No
             assert found == disk
     # Both footers, the header, and the table's four entries; the table's padding means nothing.
     assert refused == 512 + 1024 + 4 * 4 + 512
+
+
+@given(st.integers(0, 2047), st.binary(min_size=1, max_size=24))
+def test_a_forged_head_with_right_checksums_brings_a_disk_or_a_typed_error(position: int, forged: bytes) -> None:
+    data = bytearray(small_vhd()[0])
+    data[position : position + len(forged)] = forged
+    for start, end, field in ((0, 512, 64), (512, 1536, 512 + 36)):
+        data[field : field + 4] = bytes(4)
+        data[field : field + 4] = (~sum(data[start:end]) & 0xFFFF_FFFF).to_bytes(4, "big")
+    data[-512:] = data[:512]
+    with contextlib.suppress(VhdError):
+        head = read_vhd_head(io.BytesIO(data))
+        if head.size_bytes <= MIB:
+            assert len(read_all(bytes(data))) == head.size_bytes
+    with contextlib.suppress(VhdError):
+        assert len(VhdFile(io.BytesIO(data)).read(0, 512)) == 512
 
 
 @pytest.mark.parametrize(

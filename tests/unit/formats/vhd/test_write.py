@@ -197,8 +197,10 @@ def test_an_exported_file_holds_the_disk(tmp_path: Path) -> None:
     disk = MemoryDisk(bytes(4 << 20) + pattern(KIB64, seed=1) + bytes(3 * 512))
     path = tmp_path / "disk.vhd"
     path.write_bytes(b"an older export")
+    (tmp_path / "disk.vhd.part").write_bytes(b"left by a crash")
     plan = write_vhd_file(path, disk, entropy=SeededEntropy(1), created_at=NOW)
     assert path.stat().st_size == plan.length_bytes
+    assert path.stat().st_mode & 0o777 == 0o600, "a disk in the clear is nobody else's business"
     with VhdFile(path) as written:
         assert written.read(0, disk.size_bytes) == disk.content
         assert written.head.allocated_blocks.tolist() == [2]
