@@ -119,9 +119,11 @@ def stream_vhd(plan: VhdPlan, source: DiskSource) -> Iterator[bytes | memoryview
     """Yield the VHD of ``source`` as planned, ``plan.length_bytes`` in total.
 
     A whole disk is drawn from ``source.runs()``, which must not leave the planned blocks; of a difference only the
-    planned blocks are read. A piece is valid until the next one is asked for.
+    planned blocks are read. The plan may round the disk up within its last block, as pools do. A piece is valid until the next
+    one is asked for.
     """
-    assert source.size_bytes == plan.size_bytes, "the plan is of another disk"
+    last_block = (plan.size_bytes - 1) // layout.BLOCK_BYTES_USUAL
+    assert last_block * layout.BLOCK_BYTES_USUAL < source.size_bytes <= plan.size_bytes, "the plan is of another disk"
     yield plan.head
     yield from _blocks_by_reads(plan, source) if plan.is_difference else _blocks_from_runs(plan, source)
     yield plan.footer
@@ -251,7 +253,7 @@ def _blocks_by_reads(plan: VhdPlan, source: DiskSource) -> Iterator[memoryview]:
     data = buffer[_BITMAP_BYTES:]
     for block in plan.allocated_blocks.tolist():
         offset_bytes = block * layout.BLOCK_BYTES_USUAL
-        length_bytes = min(layout.BLOCK_BYTES_USUAL, plan.size_bytes - offset_bytes)
+        length_bytes = min(layout.BLOCK_BYTES_USUAL, source.size_bytes - offset_bytes)
         data[:length_bytes] = source.read(offset_bytes, length_bytes)
         data[length_bytes:] = _ZEROS[length_bytes:]
         yield buffer

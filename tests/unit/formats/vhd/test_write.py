@@ -181,9 +181,18 @@ def test_runs_that_cross_blocks_are_cut_where_blocks_end() -> None:
     assert VhdFile(io.BytesIO(data)).read(0, disk.size_bytes) == disk.content
 
 
-def test_a_plan_of_another_disk_is_our_own_mistake() -> None:
+@pytest.mark.parametrize("size_bytes", [512, 6 << 20, (8 << 20) + 512])
+def test_a_plan_of_another_disk_is_our_own_mistake(size_bytes: int) -> None:
     with pytest.raises(AssertionError, match="another disk"):
-        streamed(planned(8 << 20, []), MemoryDisk(bytes(512)))
+        streamed(planned(8 << 20, []), MemoryDisk(bytes(size_bytes)))
+
+
+@pytest.mark.parametrize("parent", [None, PARENT])
+def test_a_plan_may_round_the_disk_up_as_pools_do(parent: VhdParent | None) -> None:
+    disk = MemoryDisk(pattern((3 << 20) + 512, seed=4))
+    data = streamed(planned(4 << 20, [0, 1], parent=parent), disk)
+    found = b"".join(bytes(block.data) for block in VhdStreamReader(io.BytesIO(data)).blocks())
+    assert found == disk.content.ljust(4 << 20, b"\0")
 
 
 def test_a_new_identity_is_a_random_uuid() -> None:
