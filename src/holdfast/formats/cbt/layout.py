@@ -9,8 +9,6 @@ from typing import Literal
 
 from holdfast.core import BLOCK_BYTES
 
-__all__: list[str] = []
-
 BLOCKS_PER_BYTE = 8
 BIT_ORDER: Literal["big"] = "big"
 

@@ -7,8 +7,6 @@ conversation and what of it a pool speaks.
 import enum
 import struct
 
-__all__: list[str] = []
-
 GREETING = struct.Struct(">8s8sH")
 CLIENT_FLAGS = struct.Struct(">I")
 OPTION = struct.Struct(">8sII")

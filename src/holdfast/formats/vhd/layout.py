@@ -8,8 +8,6 @@ import struct
 
 from holdfast.core import KIB, MIB, SECTOR_BYTES, limits
 
-__all__: list[str] = []
-
 FOOTER_BYTES = 512
 HEADER_BYTES = 1024
 

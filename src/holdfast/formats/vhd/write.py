@@ -119,8 +119,8 @@ def stream_vhd(plan: VhdPlan, source: DiskSource) -> Iterator[bytes | memoryview
     """Yield the VHD of ``source`` as planned, ``plan.length_bytes`` in total.
 
     A whole disk is drawn from ``source.runs()``, which must not leave the planned blocks; of a difference only the
-    planned blocks are read. The plan may round the disk up within its last block, as pools do. A piece is valid until the next
-    one is asked for.
+    planned blocks are read. The plan may round the disk up within its last block, as pools do. A piece is valid until
+    the next one is asked for.
     """
     last_block = (plan.size_bytes - 1) // layout.BLOCK_BYTES_USUAL
     assert last_block * layout.BLOCK_BYTES_USUAL < source.size_bytes <= plan.size_bytes, "the plan is of another disk"
