@@ -161,3 +161,14 @@ with open_runs(Path({str(tmp_path)!r}), clock=SystemClock(), entropy=SystemEntro
 assert "dbos" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_several_processes_carry_out_runs_of_one_folder_side_by_side(tmp_path: Path) -> None:
+    processes = [start_process(worker.carry_out_many, tmp_path, f"r-{n}", 3) for n in range(4)]
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 4
+    with open_folder(tmp_path) as runs:
+        assert [run.status for run in runs.list()] == [RunStatus.SUCCEEDED] * 12
+    told = World(tmp_path / "world").told()
+    assert {told[f"r-{n}-{m} begin {step}"] for n in range(4) for m in range(3) for step in STEPS} == {1}

@@ -158,3 +158,10 @@ def resume_when_told(folder: Path, run_id: str, ready: Event, go: Event) -> None
 def execute(runs: Runs, run_id: RunId) -> None:
     """Carry a backup out, and check nothing."""
     runs.execute("backup", run_id, {}, cancel=Cancellation(), progress=NoProgress(), title="web")
+
+
+def carry_out_many(folder: Path, prefix: str, count: int) -> None:
+    """Carry several runs out, one after the other."""
+    with open_folder(folder) as runs:
+        for number in range(count):
+            execute(runs, RunId(f"{prefix}-{number}"))
