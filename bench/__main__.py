@@ -1,0 +1,68 @@
+"""``python -m bench <name>``: build the inputs, run a comparison."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench.contenders import Contender, Holdfast, Restic
+from bench.engine import RestoredWrongly, compare, table
+from bench.images import Images, Recipe, ToolMissing, default_folder, prepare_images
+from bench.measure import CommandFailed
+from holdfast.core import MIB
+
+SMALL = Recipe(disk_bytes=512 * MIB, files_bytes=150_000_000, database_bytes=128 * MIB, random_bytes=32 * MIB)
+"""For trying the harness; its figures say nothing about engines."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run what was asked for; return the exit status."""
+    options = _parser().parse_args(arguments)
+    folder: Path = options.dir / ("small" if options.small else "full")
+    try:
+        images = prepare_images(folder, recipe=SMALL if options.small else None)
+        print(images.explain())
+        if options.verb == "engine":
+            _engine(images, folder, options)
+    except (ToolMissing, CommandFailed, RestoredWrongly) as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the engine beside its peers.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    images = verbs.add_parser("images", help="build the disk images and say what is in them")
+    engine = verbs.add_parser("engine", help="our engine beside restic: backup, increment, restore, verify")
+    for verb in (images, engine):
+        verb.add_argument("--dir", type=Path, default=default_folder(), help="where images are kept (%(default)s)")
+        verb.add_argument("--small", action="store_true", help="an eighth of everything: to try the harness itself")
+    engine.add_argument("--rounds", type=int, default=3, help="how often each engine runs (%(default)s)")
+    engine.add_argument("--restic", default="restic", help="the restic program (%(default)s)")
+    engine.add_argument("--only-ours", action="store_true", help="leave the peers out")
+    engine.add_argument("--out", type=Path, help="samples as JSON lines (<dir>/engine.jsonl)")
+    return parser
+
+
+def _engine(images: Images, folder: Path, options: argparse.Namespace) -> None:
+    contenders: list[Contender] = [Holdfast(compression="standard"), Holdfast(compression="fast")]
+    restic = None if options.only_ours else Restic.find(options.restic)
+    if restic is not None:
+        contenders.append(restic)
+    elif not options.only_ours:
+        print(f"{options.restic} is not installed, so there is no peer; on Debian: apt install restic", file=sys.stderr)
+    log = options.out or folder / "engine.jsonl"
+    samples = compare(contenders, images, rounds=options.rounds, folder=folder, log=log, say=_say)
+    print()
+    print(table(samples, images))
+    print(f"\nEvery sample: {log}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
