@@ -11,6 +11,7 @@ import enum
 import fcntl
 import os
 import re
+import shutil
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +24,10 @@ from holdfast.lab.disks.granules import GranuleMap, granules_of
 from holdfast.lab.disks.layer import Layer
 from holdfast.model import DiskUuid
 
-__all__ = ["Catalog", "CbtLog", "Digest", "Disk", "Role", "Witness"]
+__all__ = ["SCRATCH_PREFIX", "Catalog", "CbtLog", "Digest", "Disk", "Role", "Witness"]
 
 CATALOG_VERSION = 1
+SCRATCH_PREFIX = "scratch-"
 _OWN_FILE = re.compile(r"(?:layer|log)-(\d{8})\.(?:data|map)")
 
 
@@ -126,7 +128,7 @@ class Catalog:
         self.disks: dict[DiskUuid, Disk] = {}
         self.witnesses: dict[DiskUuid, Witness] = {}
         self.keeps_witnesses = False
-        self._folder = folder
+        self.folder = folder
         self._path = folder / "disks.json"
         self._next_number = 1
         self._stored_layers: dict[int, Layer] = {}
@@ -154,7 +156,7 @@ class Catalog:
 
     def new_layer(self, *, parent: Layer | None, size_bytes: int) -> Layer:
         """Return a fresh, empty layer; it has no file yet."""
-        return Layer(self._folder, number=self._take_number(), parent=parent, size_bytes=size_bytes, files=self.files)
+        return Layer(self.folder, number=self._take_number(), parent=parent, size_bytes=size_bytes, files=self.files)
 
     def new_log(self, *, size_bytes: int) -> CbtLog:
         """Return a fresh change log that has seen nothing."""
@@ -194,7 +196,7 @@ class Catalog:
         return number
 
     def _log(self, number: int, *, size_bytes: int) -> CbtLog:
-        path = self._folder / f"log-{number:08d}.map"
+        path = self.folder / f"log-{number:08d}.map"
         return CbtLog(number, GranuleMap(path, granules=granules_of(size_bytes), files=self.files))
 
     def _drop_childless_bases(self) -> None:
@@ -261,7 +263,7 @@ class Catalog:
         self._next_number, self.keeps_witnesses = stored.next_number, stored.keeps_witnesses
         layers = {
             kept.number: Layer(
-                self._folder, number=kept.number, parent=None, size_bytes=kept.size_bytes, files=self.files
+                self.folder, number=kept.number, parent=None, size_bytes=kept.size_bytes, files=self.files
             )
             for kept in stored.layers
         }
@@ -283,10 +285,12 @@ class Catalog:
     def _sweep(self) -> None:
         """Delete files that a lab killed between two steps left behind."""
         named = {*self._stored_layers, *self._stored_logs}
-        for path in self._folder.iterdir():
+        for path in self.folder.iterdir():
             match = _OWN_FILE.fullmatch(path.name)
             if match is not None and int(match[1]) not in named:
                 path.unlink(missing_ok=True)
+            elif path.name.startswith(SCRATCH_PREFIX):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _guard(folder: Path) -> int:

@@ -17,7 +17,9 @@ __all__ = ["StoreSource"]
 class _Readable(Protocol):
     def size_bytes(self, uuid: str) -> int: ...
 
-    def data_extents(self, uuid: str, offset_bytes: int = 0, length_bytes: int | None = None) -> Iterator[Extent]: ...
+    def data_extents(
+        self, uuid: str, *, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Iterator[Extent]: ...
 
     def read(self, uuid: str, offset_bytes: int, length_bytes: int) -> bytes: ...
 
@@ -37,7 +39,7 @@ class StoreSource:
 
     def data_extents(self) -> Iterator[Extent]:
         """See ``DiskSource.data_extents``."""
-        return self._store.data_extents(self._uuid, 0, self._size_bytes)
+        return self._store.data_extents(self._uuid, length_bytes=self._size_bytes)
 
     def read(self, offset_bytes: int, length_bytes: int) -> bytes:
         """See ``DiskSource.read``."""

@@ -7,7 +7,9 @@ changes; a write is in the change log before it is on the disk.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from holdfast.core import BLOCK_BYTES, SECTOR_BYTES, Entropy, SystemEntropy
 from holdfast.lab.disks import cbt, chain, merge, tree, witness
-from holdfast.lab.disks.catalog import Catalog, Disk, Role
+from holdfast.lab.disks.catalog import SCRATCH_PREFIX, Catalog, Disk, Role
 from holdfast.lab.disks.errors import (
     DiskBusy,
     DiskRangeInvalid,
@@ -60,6 +62,12 @@ class DiskStore:
     def close(self) -> None:
         """Let go of the folder. Safe to call twice."""
         self._catalog.close()
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Lend an empty folder beside the disks; it is gone after the block, or at the next start."""
+        with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=self._catalog.folder) as name:
+            yield Path(name)
 
     # The tree
 
@@ -215,6 +223,18 @@ class DiskStore:
             with self._writing(uuid, offset_bytes, len(view)) as disk:
                 _reading(disk, lambda layer: chain.write(layer, view, offset_bytes))
 
+    def write_together(self, uuid: str, pieces: Sequence[tuple[int, Bytes]]) -> None:
+        """Write pieces, each with its offset, so that no snapshot holds only some of them."""
+        if not pieces:
+            return
+        low = min(offset_bytes for offset_bytes, _ in pieces)
+        high = max(offset_bytes + len(data) for offset_bytes, data in pieces)
+        with self._holding(uuid, low, high - low) as disk:
+            for offset_bytes, data in pieces:
+                _log_change(disk, offset_bytes, len(data))
+                view = memoryview(data).cast("B")
+                _reading(disk, partial(chain.write, data=view, offset_bytes=offset_bytes))
+
     def zero(self, uuid: str, offset_bytes: int, length_bytes: int) -> None:
         """Make a range read as zeros; what was never allocated stays so. The change log sees it."""
         if length_bytes:
@@ -233,7 +253,7 @@ class DiskStore:
             low = block * VHD_BLOCK_BYTES
             high = min(low + VHD_BLOCK_BYTES, size_bytes)
             position = low
-            for extent in self.data_extents(uuid, low, high - low):
+            for extent in self.data_extents(uuid, offset_bytes=low, length_bytes=high - low):
                 self.zero(into, position, extent.offset_bytes - position)
                 part = buffer[: extent.length_bytes]
                 self.read_into(uuid, extent.offset_bytes, part)
@@ -241,7 +261,7 @@ class DiskStore:
                 position = extent.end_bytes
             self.zero(into, position, high - position)
 
-    def data_extents(self, uuid: str, offset_bytes: int = 0, length_bytes: int | None = None) -> Iterator[Extent]:
+    def data_extents(self, uuid: str, *, offset_bytes: int = 0, length_bytes: int | None = None) -> Iterator[Extent]:
         """Yield the ranges inside the window that may hold anything but zeros: ascending, merged, on 64 KiB borders but
         for the window's own ends."""
         disk = self._catalog.disk(uuid)
@@ -327,14 +347,24 @@ class DiskStore:
     @contextlib.contextmanager
     def _writing(self, uuid: str, offset_bytes: int, length_bytes: int) -> Iterator[Disk]:
         """Hold the disk's lock, the range logged as changed."""
+        with self._holding(uuid, offset_bytes, length_bytes) as disk:
+            _log_change(disk, offset_bytes, length_bytes)
+            yield disk
+
+    @contextlib.contextmanager
+    def _holding(self, uuid: str, offset_bytes: int, length_bytes: int) -> Iterator[Disk]:
+        """Hold the lock of a disk that may be written there."""
         disk = self._catalog.disk(uuid)
         tree.check_not_base(disk)
         with disk.lock:
             _check_range(disk, offset_bytes, length_bytes)
             tree.top_of(disk)
-            if disk.log is not None:
-                disk.log.changed.mark(offset_bytes // BLOCK_BYTES, granules_of(offset_bytes + length_bytes), 1)
             yield disk
+
+
+def _log_change(disk: Disk, offset_bytes: int, length_bytes: int) -> None:
+    if disk.log is not None:
+        disk.log.changed.mark(offset_bytes // BLOCK_BYTES, granules_of(offset_bytes + length_bytes), 1)
 
 
 def _reading(disk: Disk, action: Callable[[Layer], _Answer]) -> _Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,7 +179,7 @@ def test_data_extents_are_granules_merged_and_cut_at_the_window(store: DiskStore
         Extent(offset_bytes=64 * KIB, length_bytes=128 * KIB),
         Extent(offset_bytes=5 * MIB, length_bytes=64 * KIB),
     ]
-    assert list(store.data_extents("live", 100 * KIB, 10 * KIB)) == [
+    assert list(store.data_extents("live", offset_bytes=100 * KIB, length_bytes=10 * KIB)) == [
         Extent(offset_bytes=100 * KIB, length_bytes=10 * KIB)
     ]
 
@@ -338,9 +339,48 @@ def test_a_killed_store_keeps_what_it_acknowledged_and_sweeps_the_rest(tmp_path:
     (folder / "layer-00000099.data").write_bytes(b"a layer that no list names")
     (folder / "log-00000098.map").write_bytes(b"a log that no list names")
     (folder / "disks.new").write_bytes(b"{ half a list")
+    (folder / "scratch-of-the-dead").mkdir()
     with DiskStore(folder) as second:
         assert second.read("live", 5, 4) == b"kept"
-    assert not list(folder.glob("*99*")) and not list(folder.glob("*98*"))
+    assert sorted(path.suffix for path in folder.iterdir()) == ["", ".data", ".json", ".map", ".new"]
+
+
+def test_pieces_written_together_are_in_a_snapshot_all_or_not_at_all(store: DiskStore) -> None:
+    stop = threading.Event()
+
+    def keep_writing() -> None:
+        number = 0
+        while not stop.is_set():
+            number = number % 250 + 1
+            store.write_together("live", [(0, bytes([number])), (5 * MIB, bytes([number])), (MIB, bytes([number]))])
+
+    writer = threading.Thread(target=keep_writing)
+    writer.start()
+    try:
+        for number in range(20):
+            store.snapshot("live", f"snap-{number}")
+            torn = {store.read(f"snap-{number}", offset_bytes, 1) for offset_bytes in (0, MIB, 5 * MIB)}
+            assert len(torn) == 1
+            store.destroy(f"snap-{number}")
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_pieces_written_together_are_tracked_each_for_itself(store: DiskStore) -> None:
+    store.enable_cbt("live")
+    store.snapshot("live", "old")
+    store.write_together("live", [])
+    store.write_together("live", [(0, b"x"), (5 * MIB, b"y")])
+    assert store.changed_blocks("old", "live").nonzero()[0].tolist() == [0, 80]
+    with pytest.raises(DiskRangeInvalid):
+        store.write_together("live", [(0, b"x"), (SIZE_BYTES, b"y")])
+
+
+def test_a_scratch_folder_is_lent_and_taken_back(store: DiskStore) -> None:
+    with store.scratch() as folder:
+        (folder / "file").write_bytes(b"x")
+    assert not folder.exists()
 
 
 def test_a_folder_serves_one_store_at_a_time(store: DiskStore, tmp_path: Path) -> None:
