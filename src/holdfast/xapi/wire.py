@@ -136,9 +136,9 @@ def parse_task_result(fragment: str) -> JsonValue:
     try:
         values, _ = xmlrpc.client.loads(document)
     except (ExpatError, xmlrpc.client.Error, ValueError):
-        # Some calls leave plain text there; it is the value then.
-        return fragment
-    return _plain(values[0])
+        values = ()
+    # Some calls leave plain text there; it is the value then.
+    return _plain(values[0]) if values else fragment
 
 
 def _plain(value: Any) -> JsonValue:
