@@ -240,6 +240,8 @@ class PosixStore:
         try:
             self._link_or_rename(key, temporary, target)
         except FileExistsError:
+            if _is_one_file(temporary, target):
+                return  # NFS sends a request again when the answer got lost; the second one finds the first one's name
             if target.is_dir():
                 raise KeyRefused(key=key, reason="one object would be the folder of another") from None
             raise ObjectExists(store=self.describe(), key=key) from None
@@ -319,3 +321,11 @@ class PosixStore:
             yield
         except OSError as cause:
             raise error_of_os(cause, store=self.describe(), key=key, writing=writing) from cause
+
+
+def _is_one_file(path: Path, other: Path) -> bool:
+    """Return whether both names are there and lead to one file."""
+    try:
+        return path.samefile(other)
+    except FileNotFoundError:
+        return False

@@ -287,6 +287,19 @@ def test_without_hard_links_and_exclusive_renames_nothing_is_stored(root: Path) 
     assert list(store.list("")) == []
 
 
+def test_a_link_that_nfs_repeats_is_no_clash(root: Path) -> None:
+    class CallsThatRepeat(PosixCalls):
+        def link(self, source: Path, target: Path) -> None:
+            super().link(source, target)
+            super().link(source, target)
+
+    store = PosixStore(root, create=True, calls=CallsThatRepeat())
+    store.put("a", b"first")
+    assert store.get("a") == b"first"
+    with pytest.raises(ObjectExists):
+        store.put("a", b"first")
+
+
 def test_where_holes_are_unknown_nothing_is_punched(root: Path) -> None:
     class CallsWithoutHoles(PosixCalls):
         def punch(self, descriptor: int, *, offset_bytes: int, length_bytes: int) -> None:
