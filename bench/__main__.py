@@ -10,6 +10,7 @@ from bench.contenders import Contender, Holdfast, Restic
 from bench.engine import RestoredWrongly, compare, table
 from bench.images import Images, Recipe, ToolMissing, default_folder, prepare_images
 from bench.measure import CommandFailed
+from bench.memory import measure_memory
 from holdfast.core import MIB
 
 SMALL = Recipe(disk_bytes=512 * MIB, files_bytes=150_000_000, database_bytes=128 * MIB, random_bytes=32 * MIB)
@@ -25,6 +26,8 @@ def main(arguments: list[str]) -> int:
         print(images.explain())
         if options.verb == "engine":
             _engine(images, folder, options)
+        if options.verb == "memory":
+            print(measure_memory(images, folder=folder, say=_say))
     except (ToolMissing, CommandFailed, RestoredWrongly) as failure:
         print(failure, file=sys.stderr)
         return 1
@@ -36,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     images = verbs.add_parser("images", help="build the disk images and say what is in them")
     engine = verbs.add_parser("engine", help="our engine beside restic: backup, increment, restore, verify")
-    for verb in (images, engine):
+    memory = verbs.add_parser("memory", help="peak memory of a backup: a 4 GiB disk beside a 64 GiB sparse one")
+    for verb in (images, engine, memory):
         verb.add_argument("--dir", type=Path, default=default_folder(), help="where images are kept (%(default)s)")
         verb.add_argument("--small", action="store_true", help="an eighth of everything: to try the harness itself")
     engine.add_argument("--rounds", type=int, default=3, help="how often each engine runs (%(default)s)")

@@ -13,6 +13,7 @@ import pytest
 from bench.database import PAGE_BYTES, plan_page_writes, spoil_page, write_database
 from bench.gpt import PARTITION_OFFSET_BYTES, partition_bytes, write_table
 from bench.images import Recipe, ToolMissing, prepare_images
+from bench.memory import prepare_wide_image
 
 from holdfast.core import BLOCK_BYTES, MIB
 
@@ -111,3 +112,16 @@ def test_images_are_made_once_per_recipe(tmp_path: Path) -> None:
     (tmp_path / "images.json").write_text(json.dumps({"recipe": {}}))
     prepare_images(tmp_path, recipe=TINY)
     assert first.base.stat().st_mtime_ns != made_at
+
+
+def test_the_wide_image_holds_the_same_data_and_takes_the_same_space(tmp_path: Path) -> None:
+    base = tmp_path / "base.raw"
+    base.write_bytes(b"a" * MIB + bytes(2 * MIB) + b"b" * MIB)
+    wide = prepare_wide_image(base, tmp_path)
+    assert wide.stat().st_size == 16 * 4 * MIB
+    assert wide.stat().st_blocks * 512 < 3 * MIB
+    with wide.open("rb") as file:
+        assert file.read(MIB + 1) == b"a" * MIB + b"\0"
+        file.seek(3 * 16 * MIB)
+        assert file.read(MIB + 1) == b"b" * MIB + b"\0"
+    assert prepare_wide_image(base, tmp_path) == wide
