@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import TypeGuard
 
-from holdfast.core import Cancellation, HoldfastError, Progress, get_log
+from holdfast.core import Cancellation, HoldfastError, Progress, Retry, get_log
 from holdfast.model import Finding, JsonObject, RunStatus, Severity
 from holdfast.runs.attempt_log import AttemptLog
-from holdfast.runs.context import Flow, RecordsBroken, RunStopped, StepContext, StepsChanged
+from holdfast.runs.context import Flow, RecordsBroken, RunStopped, StepContext, StepFailed, StepsChanged
 from holdfast.runs.engine import Engine
 from holdfast.runs.errors import RunFlowChanged, RunStateLost
 from holdfast.runs.journal import Attempt, Journal
@@ -25,6 +26,14 @@ __all__ = ["Execution"]
 
 _log = get_log(__name__)
 _CLOSE_REQUEST = "cancel"
+
+
+class _NotNow(BaseException):
+    """The flow met an obstacle outside its steps that may pass; what it has done so far is worth keeping."""
+
+    def __init__(self, error: HoldfastError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Execution:
@@ -71,6 +80,9 @@ class Execution:
                 outcome = self._run_engine()
         except RunStopped:
             self._end_stopped()
+        except _NotNow as obstacle:
+            facts = ErrorFacts.of(obstacle.error)
+            self._journal.end(self._attempt, status=RunStatus.PAUSED, reason=facts.message, error=facts)
         except StepsChanged as changed:
             error = RunFlowChanged(run_id=self._attempt.run_id, detail=str(changed))
             self._journal.end(self._attempt, status=RunStatus.FAILED, error=ErrorFacts.of(error))
@@ -100,6 +112,8 @@ class Execution:
         except Exception as cause:
             if self._cancel.is_cancelled:
                 raise RunStopped(self._cancel.reason) from cause
+            if self._may_pass(cause):
+                raise _NotNow(cause) from cause
             error = ErrorFacts.of(cause)
             if error.code == UNEXPECTED_CODE:
                 _log.error("run.crashed", run=self._attempt.run_id, exc_info=cause)
@@ -108,6 +122,12 @@ class Execution:
         if left_out:
             raise StepsChanged(f"recorded step {left_out[0]!r} is not reached any more")
         return {"result": result, "partial": self._context.partial_reason}
+
+    def _may_pass(self, cause: Exception) -> TypeGuard[HoldfastError]:
+        """Whether resuming later can help: the error says so, steps are recorded, and it is not itself recorded."""
+        if not isinstance(cause, HoldfastError) or isinstance(cause, StepFailed):
+            return False
+        return cause.retry is not Retry.NEVER and bool(self._completed | self._context.reached)
 
     def _end_with(self, outcome: JsonObject) -> None:
         self._report_beat_failures()

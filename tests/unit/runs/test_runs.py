@@ -15,6 +15,7 @@ import pytest
 from holdfast.core import Cancellation, NoProgress, SystemClock, SystemEntropy
 from holdfast.model import Finding, JsonObject, JsonValue, RunId, RunStatus, Severity
 from holdfast.runs import (
+    FlowUnknown,
     RunAlreadyExists,
     RunFinished,
     RunRecord,
@@ -176,6 +177,36 @@ def test_a_failure_of_the_flow_is_told_by_the_record(runs: Runs, world: World) -
     assert record.error is not None
     assert (record.error.code, record.error.message) == ("runs.disk-full", "no space left to write disk")
     assert "Free some space" in record.error.next_step
+
+
+def test_an_obstacle_outside_the_steps_that_may_pass_pauses_what_was_begun(runs: Runs) -> None:
+    """A resumed run whose pool is still unreachable must not be lost for that."""
+    obstacles = [RunsDiskFull(path=Path("disk"))]
+
+    def flow(context: StepContext, args: JsonObject) -> JsonObject:
+        context.step("one", lambda: 1)
+        if obstacles:
+            raise obstacles.pop()
+        return {}
+
+    runs.register("obstructed", flow)
+    run_id = RunId("r-obstructed")
+    record = runs.execute("obstructed", run_id, {}, cancel=Cancellation(), progress=NoProgress(), title="t")
+    assert (record.status, record.reason) == (RunStatus.PAUSED, "no space left to write disk")
+    assert record.error is not None and record.error.code == "runs.disk-full"
+    again = _resume(runs, run_id)
+    assert (again.status, again.error, again.reason) == (RunStatus.SUCCEEDED, None, "")
+
+
+@pytest.mark.parametrize("error", [RunsDiskFull(path=Path("disk")), FlowUnknown(run_id=RunId("r"), kind="k")])
+def test_an_error_before_the_first_step_fails_the_run(runs: Runs, error: Exception) -> None:
+    def flow(context: StepContext, args: JsonObject) -> JsonObject:
+        raise error
+
+    kind = f"failing-{next(_numbers)}"
+    runs.register(kind, flow)
+    record = runs.execute(kind, RunId(f"r-{kind}"), {}, cancel=Cancellation(), progress=NoProgress(), title="t")
+    assert record.status is RunStatus.FAILED
 
 
 def test_a_mistake_in_the_flow_is_told_by_the_record(runs: Runs) -> None:
