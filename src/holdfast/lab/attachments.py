@@ -1,0 +1,107 @@
+"""Disks attached to the control domain while an export, an import or an NBD connection reads or writes them.
+
+The attachment is an ordinary VBD that clients see: it takes a moment to go away again, and while it is there the disk
+is in use. Invariant: what was attached here is detached exactly once, unless a fault leaks it on purpose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from holdfast.lab.context import PoolCore
+from holdfast.lab.datamodel import NULL_REF
+from holdfast.lab.errors import ApiFailure
+from holdfast.lab.rules import CBT_METADATA
+
+__all__ = [
+    "attach_to_control_domain",
+    "attached",
+    "detach_from_control_domain",
+    "remove_attachment",
+    "sweep_attachments",
+]
+
+
+def attach_to_control_domain(pool: PoolCore, vdi: str, *, is_writable: bool) -> str:
+    """Attach the disk and return the VBD; the pool's refusal when someone else writes to it."""
+    db = pool.db
+    with db.transaction():
+        row = db.row("VDI", vdi)
+        if row.fields["type"] == CBT_METADATA:
+            raise ApiFailure("VDI_INCOMPATIBLE_TYPE", vdi, "CBT metadata")
+        for vbd in db.texts("VDI", vdi, "VBDs"):
+            if _collides(pool, vbd, is_writable=is_writable):
+                raise ApiFailure("VDI_IN_USE", vdi, "attach")
+        number = _free_device(pool)
+        vbd = db.create(
+            "VBD",
+            {
+                "VM": pool.control_domain_ref,
+                "VDI": vdi,
+                "userdevice": str(number),
+                "device": f"sm/backend/{pool.new_uuid()}",
+                "mode": "RW" if is_writable else "RO",
+                "type": "Disk",
+                "unpluggable": True,
+                "currently_attached": True,
+                "metrics": f"OpaqueRef:{pool.new_uuid()}",
+            },
+        )
+        db.touch("VDI", vdi)
+    if pool.delays.plug_s:
+        pool.clock.sleep(pool.delays.plug_s)
+    return vbd
+
+
+def _collides(pool: PoolCore, vbd: str, *, is_writable: bool) -> bool:
+    fields = pool.db.row("VBD", vbd).fields
+    return bool(fields["currently_attached"]) and (is_writable or fields["mode"] == "RW")
+
+
+def _free_device(pool: PoolCore) -> int:
+    db = pool.db
+    taken = {db.text("VBD", vbd, "userdevice") for vbd in db.texts("VM", pool.control_domain_ref, "VBDs")}
+    return next(number for number in range(len(taken) + 1) if str(number) not in taken)
+
+
+def detach_from_control_domain(pool: PoolCore, vbd: str) -> None:
+    """Detach the disk after the usual moment and remove the VBD. Safe when somebody else removed it meanwhile."""
+    if pool.faults.take("vbd-leaks"):
+        return
+    fault = pool.faults.take("disk-stays-in-use")
+    delay_s = pool.delays.unplug_s + (fault.seconds() if fault else 0.0)
+    if delay_s:
+        pool.clock.sleep(delay_s)
+    remove_attachment(pool, vbd)
+
+
+def remove_attachment(pool: PoolCore, vbd: str) -> None:
+    """Remove the VBD at once. Safe to call twice."""
+    db = pool.db
+    with db.transaction():
+        row = db.find("VBD", vbd)
+        if row is None:
+            return
+        vdi = str(row.fields["VDI"])
+        db.destroy("VBD", vbd)
+        if vdi != NULL_REF and db.exists("VDI", vdi):
+            db.touch("VDI", vdi)
+
+
+@contextlib.contextmanager
+def attached(pool: PoolCore, vdi: str, *, is_writable: bool) -> Iterator[None]:
+    """Have the disk attached to the control domain while the block runs."""
+    vbd = attach_to_control_domain(pool, vdi, is_writable=is_writable)
+    try:
+        yield
+    finally:
+        detach_from_control_domain(pool, vbd)
+
+
+def sweep_attachments(pool: PoolCore) -> int:
+    """Remove what a killed lab left attached; return how many."""
+    vbds = pool.db.texts("VM", pool.control_domain_ref, "VBDs")
+    for vbd in vbds:
+        remove_attachment(pool, vbd)
+    return len(vbds)

@@ -1,0 +1,30 @@
+"""The calls that have a behaviour of their own, by domain; everything else is derived from the datamodel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from holdfast.lab.calls import cbt, network, pool, storage, vbd, vdi, vm, vm_copy, vm_power
+from holdfast.lab.calls.session import make_session_calls
+from holdfast.lab.events import Events
+
+__all__ = ["all_handlers"]
+
+
+def all_handlers(events: Events) -> dict[str, Callable[..., object]]:
+    """Return every handler by the name of its call."""
+    handlers: dict[str, Callable[..., object]] = {}
+    for calls in (
+        make_session_calls(events),
+        cbt.calls,
+        network.calls,
+        pool.calls,
+        storage.calls,
+        vbd.calls,
+        vdi.calls,
+        vm.calls,
+        vm_copy.calls,
+        vm_power.calls,
+    ):
+        handlers |= calls.handlers
+    return handlers

@@ -1,0 +1,100 @@
+"""What every call of the pool works with: the pool's parts, and who is asking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from holdfast.core import Clock, Entropy
+from holdfast.lab.database import Database, new_uuid
+from holdfast.lab.datamodel import NULL_REF, DateTime
+from holdfast.lab.disks import DiskStore
+from holdfast.lab.faults import Faults
+from holdfast.lab.operations import Operations
+from holdfast.lab.options import LabDelays
+from holdfast.lab.sessions import Sessions
+from holdfast.lab.tasks import Tasks
+
+__all__ = ["CallSet", "Context", "PoolCore"]
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+@dataclass(slots=True)
+class PoolCore:
+    """One running pool: its database, disks and services. Shared by all threads."""
+
+    db: Database
+    disks: DiskStore
+    clock: Clock
+    entropy: Entropy
+    faults: Faults
+    sessions: Sessions
+    tasks: Tasks
+    operations: Operations
+    delays: LabDelays
+    address: str
+    nbd_port: int = 0
+    certificate_pem: str = ""
+    certificate_subject: str = ""
+    host_addresses: dict[str, str] = field(default_factory=dict)
+    """Address by host reference; members differ from the master by their port only."""
+
+    def now(self) -> DateTime:
+        """Return the pool's wall clock in the spelling of the API."""
+        return DateTime.of(self.clock.now())
+
+    def new_uuid(self) -> str:
+        """Return a fresh identity."""
+        return new_uuid(self.entropy)
+
+    @property
+    def pool_ref(self) -> str:
+        """The pool object."""
+        return self.db.rows("pool")[0].ref
+
+    @property
+    def master_ref(self) -> str:
+        """The host that is master."""
+        return self.db.text("pool", self.pool_ref, "master")
+
+    @property
+    def control_domain_ref(self) -> str:
+        """The control domain of the master, to which exports attach their disks."""
+        return self.db.text("host", self.master_ref, "control_domain")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One call: the pool, the session it came with, and the task it runs in."""
+
+    pool: PoolCore
+    session: str = NULL_REF
+    task: str = NULL_REF
+    """A task's reference, or a dummy one for calls that were made synchronously."""
+    host: str = NULL_REF
+    """The host that received the call."""
+
+    @property
+    def db(self) -> Database:
+        """The pool's database."""
+        return self.pool.db
+
+
+class CallSet:
+    """The calls that one module answers, by their name on the wire."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Callable[..., object]] = {}
+
+    def on(self, *names: str) -> Callable[[Function], Function]:
+        """Register the decorated function for these names; it gets a ``Context`` and the call's parameters."""
+
+        def register(function: Function) -> Function:
+            for name in names:
+                assert name not in self.handlers, name
+                self.handlers[name] = function
+            return function
+
+        return register

@@ -1,0 +1,282 @@
+"""The pool's database: rows of classes, kept consistent, ordered by generation, stored before an answer is given.
+
+A row's fields follow the datamodel; a set of references that the datamodel computes from the other side is kept here
+and never written by anyone else. Every write gets the next *generation*, which is all that the event interface needs.
+
+Invariant: values are immutable by agreement (a changed list is a new list), so a record handed out stays as it was;
+what happened inside one ``transaction`` becomes visible to events, and durable, as one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from holdfast.core import Entropy
+from holdfast.lab.datamodel import NULL_REF, ClassTable, Datamodel
+from holdfast.lab.errors import ApiFailure
+from holdfast.lab.store import RowStore
+
+__all__ = ["Database", "Deletion", "Fields", "Row", "new_uuid"]
+
+Fields = dict[str, object]
+
+DELETIONS_KEPT_MAX = 20_000
+"""Enough for hours of backups; a client whose token is older sees wrong counts and reads everything anew."""
+
+TRANSIENT = frozenset({"session", "task"})
+"""Classes whose rows end with the process, as a pool's do with its tool stack."""
+
+
+def new_uuid(entropy: Entropy) -> str:
+    """Return a fresh identity, spelled as the pool does."""
+    text = entropy.token_bytes(16).hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+@dataclass(slots=True)
+class Row:
+    """One object."""
+
+    ref: str
+    fields: Fields
+    created: int
+    modified: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """An object that is gone, remembered for events."""
+
+    cls: str
+    ref: str
+    created: int
+    deleted: int
+
+
+class Database:
+    """All objects of one pool. Every method may be called from any thread."""
+
+    def __init__(self, datamodel: Datamodel, store: RowStore, entropy: Entropy) -> None:
+        self.datamodel = datamodel
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.deletions: deque[Deletion] = deque(maxlen=DELETIONS_KEPT_MAX)
+        self._store = store
+        self._entropy = entropy
+        self._tables: dict[str, dict[str, Row]] = {name: {} for name in datamodel.classes}
+        self._uuids: dict[str, dict[str, str]] = {name: {} for name in datamodel.classes}
+        self._depth = 0
+        self._dirty: set[tuple[str, str]] = set()
+        self.generation = 0
+        self._load()
+
+    def _load(self) -> None:
+        self.generation = self._store.generation()
+        for stored in self._store.rows():
+            table = self.datamodel.classes[stored.cls]
+            fields = {
+                name: spec.type.restore(stored.fields.get(name, spec.default)) for name, spec in table.fields.items()
+            }
+            self._tables[stored.cls][stored.ref] = Row(stored.ref, fields, stored.created, stored.modified)
+            self._uuids[stored.cls][str(fields["uuid"])] = stored.ref
+
+    # -- grouping
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Hold the lock; at the end of the outermost block, store what changed and wake whoever waits for events."""
+        with self.lock:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if self._depth == 0 and self._dirty:
+                    self._flush()
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, set()
+        kept, gone = [], []
+        for cls, ref in dirty:
+            if cls in TRANSIENT:
+                continue
+            row = self._tables[cls].get(ref)
+            if row is None:
+                gone.append((cls, ref))
+            else:
+                kept.append((cls, ref, row.created, row.modified, row.fields))
+        if kept or gone:
+            self._store.apply(kept, gone, self.generation)
+        self.changed.notify_all()
+
+    # -- reading
+
+    def table(self, cls: str) -> ClassTable:
+        """Return the class's datamodel."""
+        return self.datamodel.classes[cls]
+
+    def find(self, cls: str, ref: str) -> Row | None:
+        """Return the row, or None when there is no such object."""
+        return self._tables[cls].get(ref)
+
+    def row(self, cls: str, ref: str) -> Row:
+        """Return the row; ``HANDLE_INVALID`` when there is no such object."""
+        row = self._tables[cls].get(ref)
+        if row is None:
+            raise ApiFailure("HANDLE_INVALID", cls, ref)
+        return row
+
+    def exists(self, cls: str, ref: str) -> bool:
+        """Whether the object is there."""
+        return ref in self._tables[cls]
+
+    def rows(self, cls: str) -> list[Row]:
+        """Return all rows of a class, oldest first."""
+        with self.lock:
+            return list(self._tables[cls].values())
+
+    def count(self, cls: str) -> int:
+        """Return how many objects a class has."""
+        return len(self._tables[cls])
+
+    def get(self, cls: str, ref: str, name: str) -> object:
+        """Return one field."""
+        return self.row(cls, ref).fields[name]
+
+    def text(self, cls: str, ref: str, name: str) -> str:
+        """Return one field that is a string, a reference or an enumeration."""
+        return cast(str, self.row(cls, ref).fields[name])
+
+    def number(self, cls: str, ref: str, name: str) -> int:
+        """Return one field that is a whole number."""
+        return cast(int, self.row(cls, ref).fields[name])
+
+    def flag(self, cls: str, ref: str, name: str) -> bool:
+        """Return one field that is a boolean."""
+        return cast(bool, self.row(cls, ref).fields[name])
+
+    def texts(self, cls: str, ref: str, name: str) -> list[str]:
+        """Return one field that is a set of strings or references. Do not change it."""
+        return cast("list[str]", self.row(cls, ref).fields[name])
+
+    def mapping(self, cls: str, ref: str, name: str) -> dict[str, str]:
+        """Return one field that is a map of strings. Do not change it."""
+        return cast("dict[str, str]", self.row(cls, ref).fields[name])
+
+    def by_uuid(self, cls: str, uuid: str) -> str:
+        """Return the reference of the object with this uuid; ``UUID_INVALID`` when there is none."""
+        ref = self._uuids[cls].get(uuid)
+        if ref is None:
+            raise ApiFailure("UUID_INVALID", cls, uuid)
+        return ref
+
+    def has_uuid(self, cls: str, uuid: str) -> bool:
+        """Whether an object of the class has this uuid."""
+        return uuid in self._uuids[cls]
+
+    # -- writing
+
+    def create(self, cls: str, values: Fields, *, ref: str | None = None) -> str:
+        """Add an object and return its reference; fields that are not given get the datamodel's default."""
+        with self.transaction():
+            table = self.datamodel.classes[cls]
+            assert table.has_objects, cls
+            unknown = set(values) - set(table.fields)
+            assert not unknown, (cls, unknown)
+            reference = ref or f"OpaqueRef:{new_uuid(self._entropy)}"
+            fields: Fields = {name: spec.default for name, spec in table.fields.items()}
+            if "uuid" in fields and not values.get("uuid"):
+                values = {**values, "uuid": new_uuid(self._entropy)}
+            generation = self._next_generation()
+            self._tables[cls][reference] = Row(reference, fields, generation, generation)
+            self._dirty.add((cls, reference))
+            for name, value in values.items():
+                fields[name] = value
+                self._relate(cls, reference, name, NULL_REF, value)
+            self._uuids[cls][str(fields["uuid"])] = reference
+            return reference
+
+    def update(self, cls: str, ref: str, values: Fields) -> None:
+        """Change fields of an object, as one generation."""
+        with self.transaction():
+            row = self.row(cls, ref)
+            generation = self._next_generation()
+            for name, value in values.items():
+                before = row.fields[name]
+                row.fields[name] = value
+                self._relate(cls, ref, name, before, value)
+            row.modified = generation
+            self._dirty.add((cls, ref))
+
+    def set(self, cls: str, ref: str, name: str, value: object) -> None:
+        """Change one field."""
+        self.update(cls, ref, {name: value})
+
+    def put_key(self, cls: str, ref: str, name: str, *, key: str, value: object) -> None:
+        """Set one key of a map, whether it is there or not."""
+        with self.transaction():
+            self.set(cls, ref, name, {**self.mapping(cls, ref, name), key: value})
+
+    def drop_key(self, cls: str, ref: str, name: str, *, key: str) -> None:
+        """Remove one key of a map; nothing happens when it is absent."""
+        with self.transaction():
+            before = self.mapping(cls, ref, name)
+            self.set(cls, ref, name, {k: v for k, v in before.items() if k != key})
+
+    def touch(self, cls: str, ref: str) -> None:
+        """Give the object a new generation although nothing changed; it shows up as modified."""
+        self.update(cls, ref, {})
+
+    def destroy(self, cls: str, ref: str) -> None:
+        """Remove an object. References that other objects hold to it stay and dangle, as on a real pool."""
+        with self.transaction():
+            row = self.row(cls, ref)
+            for name, value in row.fields.items():
+                self._relate(cls, ref, name, value, NULL_REF)
+            generation = self._next_generation()
+            del self._tables[cls][ref]
+            self._uuids[cls].pop(str(row.fields["uuid"]), None)
+            if cls not in ("session",):
+                self.deletions.append(Deletion(cls, ref, row.created, generation))
+            self._dirty.add((cls, ref))
+
+    def _relate(self, cls: str, ref: str, name: str, before: object, after: object) -> None:
+        """Keep the set on the other side of a reference field as the field says."""
+        relation = self.datamodel.relations.get((cls, name))
+        if relation is None or before == after:
+            return
+        other, set_name = relation
+        for target in _targets(before):
+            row = self._tables[other].get(target)
+            if row is not None:
+                row.fields[set_name] = [item for item in cast("list[str]", row.fields[set_name]) if item != ref]
+                self._bump(other, row)
+        for target in _targets(after):
+            row = self._tables[other].get(target)
+            if row is not None:
+                row.fields[set_name] = [ref, *cast("list[str]", row.fields[set_name])]
+                self._bump(other, row)
+
+    def _bump(self, cls: str, row: Row) -> None:
+        row.modified = self._next_generation()
+        self._dirty.add((cls, row.ref))
+
+    def _next_generation(self) -> int:
+        self.generation += 1
+        return self.generation
+
+    def close(self) -> None:
+        """Release the store. What was acknowledged is already in it."""
+        with self.lock:
+            self._store.close()
+
+
+def _targets(value: object) -> list[str]:
+    if isinstance(value, list):
+        return [str(item) for item in value]
+    return [str(value)] if value != NULL_REF else []

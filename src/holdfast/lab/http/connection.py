@@ -1,0 +1,133 @@
+"""One client's connection: reading heads and bodies, sending answers, always bounded in time.
+
+Invariant: after ``close`` the descriptor is gone, whatever state the peer left it in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+from holdfast.lab.http.request import HEAD_BYTES_MAX, BadRequest, Request, parse_head
+
+__all__ = ["Connection", "Disconnected"]
+
+IDLE_S_MAX = 600.0
+"""How long a kept connection may say nothing; clients hold theirs for minutes between calls."""
+
+STALL_S_MAX = 300.0
+"""How long a transfer may stand still; the pool's own inactivity limit."""
+
+HEAD_S_MAX = 30.0
+"""How long a started head may take; half-open and drip-feeding clients end here."""
+
+LINGER_S = 0.5
+"""How long a finished download stays open. Some clients abort when the close arrives together with the last byte."""
+
+
+class Disconnected(Exception):
+    """The peer went away, or said nothing for too long."""
+
+
+class Connection:
+    """A socket with the bytes that were read too early. Used by one thread; ``abort`` may come from another."""
+
+    def __init__(self, sock: socket.socket, *, peer: str) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.idle_since: float | None = time.monotonic()
+        self._early = bytearray()
+
+    def read_request(self) -> Request | None:
+        """Return the next request, or None when the client is done."""
+        self.idle_since = time.monotonic()
+        deadline: float | None = None
+        while True:
+            end = self._early.find(b"\r\n\r\n")
+            if end >= 0:
+                head = bytes(self._early[:end])
+                del self._early[: end + 4]
+                self.idle_since = None
+                return parse_head(head)
+            if len(self._early) > HEAD_BYTES_MAX:
+                raise BadRequest("head too long")
+            if self._early and deadline is None:
+                deadline = time.monotonic() + HEAD_S_MAX
+            wait_s = IDLE_S_MAX if deadline is None else deadline - time.monotonic()
+            if wait_s <= 0:
+                return None
+            part = self._receive(65536, timeout_s=wait_s)
+            if not part:
+                return None
+            self._early += part
+
+    def _receive(self, length_bytes: int, *, timeout_s: float) -> bytes:
+        try:
+            self.sock.settimeout(timeout_s)
+            return self.sock.recv(length_bytes)
+        except (OSError, ValueError):
+            return b""
+
+    def read_body(self, length_bytes: int) -> bytes:
+        """Return exactly so many bytes; ``Disconnected`` when the client stops before."""
+        body = bytearray(length_bytes)
+        if self.readinto_fully(memoryview(body)) < length_bytes:
+            raise Disconnected
+        return bytes(body)
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill the front of ``view`` with what comes next; 0 means that nothing comes any more."""
+        if self._early:
+            count = min(len(view), len(self._early))
+            view[:count] = self._early[:count]
+            del self._early[:count]
+            return count
+        try:
+            self.sock.settimeout(STALL_S_MAX)
+            return self.sock.recv_into(view)
+        except (OSError, ValueError):
+            return 0
+
+    def readinto_fully(self, view: memoryview) -> int:
+        """Fill all of ``view`` unless the stream ends first; return how much was filled."""
+        filled = 0
+        while filled < len(view):
+            count = self.readinto(view[filled:])
+            if count == 0:
+                break
+            filled += count
+        return filled
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of it; ``Disconnected`` when the client is gone or does not read for too long."""
+        try:
+            self.sock.settimeout(STALL_S_MAX)
+            self.sock.sendall(data)
+        except (OSError, ValueError) as cause:
+            raise Disconnected from cause
+
+    def linger(self) -> None:
+        """Tell the client that no more comes, and wait a moment so that it, not we, ends the connection."""
+        with contextlib.suppress(OSError, ValueError):
+            end = time.monotonic() + LINGER_S
+            while (left := end - time.monotonic()) > 0:
+                self.sock.settimeout(left)
+                if not self.sock.recv(65536):
+                    break
+
+    def abort(self) -> None:
+        """End the connection from any thread: whoever is reading or sending returns at once."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+    def reset(self) -> None:
+        """End the connection without the usual goodbye, so that the client sees it reset."""
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        self.close()
+
+    def close(self) -> None:
+        """Release the descriptor. Safe to call twice."""
+        with contextlib.suppress(OSError):
+            self.sock.close()

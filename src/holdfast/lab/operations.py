@@ -1,0 +1,93 @@
+"""Which operations run on which object, and the waiting of those that must not run together.
+
+An operation that collides waits until the other ends, as on a real pool; only when the wait is over does the client
+see ``OTHER_OPERATION_IN_PROGRESS``. Invariant: an operation is shown in ``current_operations`` exactly while it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from holdfast.core import Clock
+from holdfast.lab.database import Database
+from holdfast.lab.errors import ApiFailure
+from holdfast.lab.tasks import Tasks
+
+__all__ = ["CALLS_WAITING_MAX", "Cancelled", "Operations"]
+
+CALLS_WAITING_MAX = 100
+"""The pool's own queue of waiting calls; beyond it a call is refused at once."""
+
+WAIT_S_MAX = 7200.0
+"""The pool's own patience with a collision."""
+
+WAIT_STEP_S = 1.0
+"""How often a waiting call looks up on its own; it is woken when something changes."""
+
+
+class Cancelled(Exception):
+    """The task was cancelled while it waited."""
+
+
+class Operations:
+    """The operations of one pool. Safe to use from any thread."""
+
+    def __init__(self, db: Database, clock: Clock, tasks: Tasks) -> None:
+        self._db = db
+        self._clock = clock
+        self._tasks = tasks
+        self._waiting = 0
+
+    @contextlib.contextmanager
+    def running(
+        self,
+        cls: str,
+        ref: str,
+        operation: str,
+        *,
+        task: str,
+        check: Callable[[], None],
+        wait_s_max: float = WAIT_S_MAX,
+    ) -> Iterator[None]:
+        """Mark the operation as running on the object while the block runs.
+
+        ``check`` raises the reason why the operation is not allowed now; a collision is waited for, anything else is
+        raised at once.
+        """
+        self._begin(cls, ref, operation, task=task, check=check, wait_s_max=wait_s_max)
+        try:
+            yield
+        finally:
+            with self._db.transaction():
+                if self._db.exists(cls, ref):
+                    self._db.drop_key(cls, ref, "current_operations", key=task)
+
+    def _begin(
+        self, cls: str, ref: str, operation: str, *, task: str, check: Callable[[], None], wait_s_max: float
+    ) -> None:
+        deadline_s = self._clock.monotonic_s() + wait_s_max
+        waits = False
+        try:
+            while True:
+                with self._db.transaction():
+                    try:
+                        check()
+                    except ApiFailure as refusal:
+                        if refusal.code != "OTHER_OPERATION_IN_PROGRESS" or self._clock.monotonic_s() >= deadline_s:
+                            raise
+                    else:
+                        self._db.put_key(cls, ref, "current_operations", key=task, value=operation)
+                        return
+                    if not waits:
+                        if self._waiting >= CALLS_WAITING_MAX:
+                            raise ApiFailure("TOO_MANY_PENDING_TASKS")
+                        self._waiting += 1
+                        waits = True
+                with self._db.lock:
+                    self._db.changed.wait(WAIT_STEP_S)
+                if self._tasks.is_cancelled(task):
+                    raise Cancelled
+        finally:
+            if waits:
+                self._waiting -= 1

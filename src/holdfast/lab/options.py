@@ -1,0 +1,51 @@
+"""What a lab pool can be told at its start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from holdfast.core import Secret
+
+__all__ = ["LabDelays", "LabOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabDelays:
+    """How long the slow things take. The defaults keep tests quick; a demonstration may choose a pool's own."""
+
+    plug_s: float = 0.0
+    """Attaching a disk to the control domain: 0.5 to 3 s on a real host."""
+    unplug_s: float = 0.05
+    """Detaching it again; the disk is in use until then."""
+    snapshot_s: float = 0.0
+    """Snapshotting one disk: 1 to 10 s on a real host."""
+    data_destroy_wait_s: float = 4.0
+    """How long data_destroy waits for the disk to be free; not configurable on a real host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabOptions:
+    """A lab pool to be. Ports that are 0 are chosen freely."""
+
+    state_dir: Path
+    scenario: str = "demo"
+    host: str = "127.0.0.1"
+    hosts: int = 1
+    """With 2, a member host listens too; logins there are answered with HOST_IS_SLAVE."""
+    plain_port: int = 0
+    tls_port: int = 0
+    nbd_port: int = 0
+    nbd: Literal["tls", "plain", "none"] = "tls"
+    """The purpose of the management network: encrypted NBD, insecure NBD, or none."""
+    cbt: bool = True
+    """Whether the disks of the scenario start with change tracking switched on."""
+    witness: bool = True
+    """Keep the data of destroyed snapshots aside, so that their hash can still be asked for."""
+    user: str = "root"
+    password: Secret | None = None
+    """Chosen at random when not given."""
+    seed: int | None = None
+    """Makes the contents of the disks repeatable."""
+    delays: LabDelays = field(default_factory=LabDelays)

@@ -1,0 +1,57 @@
+"""Objects as clients read them: the row's fields, and the lists of what may be done with the object right now.
+
+``allowed_operations`` is never stored: it is computed when a record is read, from the same rules that calls obey, so
+the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from holdfast.lab.database import Database, Row
+from holdfast.lab.rules import (
+    allowed_sr_operations,
+    allowed_vbd_operations,
+    allowed_vdi_operations,
+    allowed_vif_operations,
+    allowed_vm_operations,
+)
+
+__all__ = ["Records"]
+
+Rule = Callable[[Database, Row], list[str]]
+
+_RULES: dict[str, Rule] = {
+    "SR": allowed_sr_operations,
+    "VBD": allowed_vbd_operations,
+    "VDI": allowed_vdi_operations,
+    "VIF": allowed_vif_operations,
+    "VM": allowed_vm_operations,
+}
+
+
+class Records:
+    """Reads whole records and single fields."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def record(self, cls: str, row: Row) -> dict[str, object]:
+        """Return the object's record, its own copy."""
+        record = dict(row.fields)
+        rule = _RULES.get(cls)
+        if rule is not None:
+            record["allowed_operations"] = rule(self._db, row)
+        return record
+
+    def field(self, cls: str, ref: str, name: str) -> object:
+        """Return one field as its getter does; ``HANDLE_INVALID`` when there is no such object."""
+        row = self._db.row(cls, ref)
+        if name == "allowed_operations" and cls in _RULES:
+            return _RULES[cls](self._db, row)
+        return row.fields[name]
+
+    def all(self, cls: str) -> dict[str, dict[str, object]]:
+        """Return every object of the class by its reference."""
+        with self._db.lock:
+            return {row.ref: self.record(cls, row) for row in self._db.rows(cls)}

@@ -1,0 +1,7 @@
+"""The two call wires of a pool: bytes to a method with parameters, results and failures back to bytes."""
+
+from holdfast.lab.rpc import json as json_rpc
+from holdfast.lab.rpc import xml as xml_rpc
+from holdfast.lab.rpc.xml import MalformedCall, write_value
+
+__all__ = ["MalformedCall", "json_rpc", "write_value", "xml_rpc"]

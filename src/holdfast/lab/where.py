@@ -1,0 +1,140 @@
+"""The little query language of ``get_all_records_where``: comparisons of fields and literals, and, or, not.
+
+Field names are those of the pool's own database: ``name__label``, not ``name_label``. Everything is compared as the
+database spells it, so only exact texts match. ``not`` binds weaker than ``and``, as recorded from a real pool.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from holdfast.lab.errors import ApiFailure
+
+__all__ = ["Matcher", "parse_where"]
+
+Matcher = Callable[[Mapping[str, object]], bool]
+_Value = Callable[[Mapping[str, object]], str]
+
+_TOKEN = re.compile(r"\s*(?:(?P<word>field|true|false|and|or|not)|(?P<sign>[()=])|\"(?P<text>[^\"]*)\")")
+_COLUMN_PREFIXES = ("name_", "qos_", "HVM_", "VCPUs_", "actions_", "memory_", "API_version_", "io_", "PV_")
+_PLAIN_COLUMNS = frozenset({"PV_drivers_version", "PV_drivers_up_to_date", "PV_drivers_detected"})
+_NESTING_MAX = 100
+"""A deeper expression is an attack on the stack."""
+
+
+def parse_where(text: str) -> Matcher:
+    """Return what tells whether a record matches. ``INVALID_VALUE`` when the expression cannot be read."""
+    parser = _Parser(text)
+    matcher = parser.expression(0)
+    parser.expect("end")
+    return matcher
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = self._split()
+        self._at = 0
+
+    def _split(self) -> list[tuple[str, str]]:
+        tokens: list[tuple[str, str]] = []
+        position = 0
+        while self._text[position:].strip():
+            match = _TOKEN.match(self._text, position)
+            if match is None:
+                raise ApiFailure("INVALID_VALUE", self._text, 'Failure("lexing: empty token")')
+            position = match.end()
+            kind = match.lastgroup or ""
+            value = match.group(kind)
+            tokens.append(("text", value) if kind == "text" else (value, value))
+        return [*tokens, ("end", "")]
+
+    def _refuse(self) -> ApiFailure:
+        return ApiFailure("INVALID_VALUE", self._text, "Xapi_database.Db_filter_parse.MenhirBasics.Error")
+
+    def peek(self) -> str:
+        return self._tokens[self._at][0]
+
+    def expect(self, kind: str) -> str:
+        found, value = self._tokens[self._at]
+        if found != kind:
+            raise self._refuse()
+        self._at += 1
+        return value
+
+    def expression(self, depth: int) -> Matcher:
+        if depth > _NESTING_MAX:
+            raise self._refuse()
+        if self.peek() == "not":
+            self.expect("not")
+            inner = self.expression(depth + 1)
+            return lambda record: not inner(record)
+        left = self._conjunction(depth)
+        if self.peek() != "or":
+            return left
+        self.expect("or")
+        right = self.expression(depth + 1)
+        return lambda record: left(record) or right(record)
+
+    def _conjunction(self, depth: int) -> Matcher:
+        left = self._term(depth)
+        if self.peek() != "and":
+            return left
+        self.expect("and")
+        right = self.expression(depth + 1) if self.peek() == "not" else self._conjunction(depth + 1)
+        return lambda record: left(record) and right(record)
+
+    def _term(self, depth: int) -> Matcher:
+        kind = self.peek()
+        if kind == "(":
+            self.expect("(")
+            inner = self.expression(depth + 1)
+            self.expect(")")
+            return inner
+        if kind in ("true", "false"):
+            self.expect(kind)
+            return lambda record: kind == "true"
+        left = self._value()
+        self.expect("=")
+        right = self._value()
+        return lambda record: left(record) == right(record)
+
+    def _value(self) -> _Value:
+        if self.peek() == "field":
+            self.expect("field")
+            column = self.expect("text")
+            return lambda record: _read_column(record, column)
+        literal = self.expect("text")
+        return lambda record: literal
+
+
+def _read_column(record: Mapping[str, object], column: str) -> str:
+    name = column.replace("__", "_")
+    if name not in record or _column_of(name) != column:
+        raise ApiFailure("INTERNAL_ERROR", "missing field", column, "")
+    return _spell(record[name])
+
+
+def _column_of(name: str) -> str:
+    if name in _PLAIN_COLUMNS:
+        return name
+    for prefix in _COLUMN_PREFIXES:
+        if name.startswith(prefix):
+            return f"{prefix}_{name.removeprefix(prefix)}"
+    return name
+
+
+def _spell(value: object) -> str:
+    """Return a value as the pool's database writes it."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case list():
+            return "(" + " ".join(f"'{_spell(item)}'" for item in value) + ")"
+        case dict():
+            pairs = cast("dict[str, object]", value).items()
+            return "(" + " ".join(f"('{key}' '{_spell(item)}')" for key, item in pairs) + ")"
+        case _:
+            return str(value)
