@@ -29,6 +29,7 @@ class FakeNbd:
         """Called with the number of the read (from 0 on); raising ``ConnectionError`` drops the connection."""
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._port = self._listener.getsockname()[1]
         self._clients: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -36,7 +37,7 @@ class FakeNbd:
         known = self.identity.pem if self.identity is not None else ""
         return NbdServer(
             address="127.0.0.1",
-            port=self._listener.getsockname()[1],
+            port=self._port,
             export_name="/disk?session_id=OpaqueRef:session",
             certificate_pem=pem if pem is not None else known,
             subject=subject,

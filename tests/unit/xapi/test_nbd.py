@@ -32,7 +32,7 @@ def _open(server: NbdServer, *, allow_plain: bool = True, cancel: Cancellation |
     return NbdConnection(server, allow_plain=allow_plain, cancel=cancel or Cancellation())
 
 
-def _plan(size_bytes: int, *, blocks: np.ndarray | None = None, reference_size: int | None = None) -> ReadPlan:  # type: ignore[type-arg]
+def _plan(size_bytes: int, *, blocks: np.ndarray | None = None, reference_size: int | None = None) -> ReadPlan:
     wanted = all_blocks(size_bytes) if blocks is None else blocks
     return ReadPlan(
         live=DiskUuid("live"),

@@ -18,7 +18,7 @@ _SIZES = st.integers(min_value=1, max_value=200 * 128).map(lambda sectors: secto
 
 
 @st.composite
-def _wanted(draw: st.DrawFn) -> tuple[np.ndarray, int]:  # type: ignore[type-arg]
+def _wanted(draw: st.DrawFn) -> tuple[np.ndarray, int]:
     size_bytes = draw(_SIZES)
     count = all_blocks(size_bytes).size
     flags = draw(st.lists(st.booleans(), min_size=count, max_size=count))
@@ -26,7 +26,7 @@ def _wanted(draw: st.DrawFn) -> tuple[np.ndarray, int]:  # type: ignore[type-arg
 
 
 @given(_wanted())
-def test_pieces_cover_exactly_the_wanted_blocks_and_never_leave_the_disk(case: tuple[np.ndarray, int]) -> None:  # type: ignore[type-arg]
+def test_pieces_cover_exactly_the_wanted_blocks_and_never_leave_the_disk(case: tuple[np.ndarray, int]) -> None:
     blocks, size_bytes = case
     covered = np.zeros(size_bytes, dtype=np.int8)
     end = 0

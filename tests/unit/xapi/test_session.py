@@ -179,7 +179,12 @@ def test_a_blocked_call_ends_soon_after_cancelling() -> None:
     cancel = Cancellation()
     with fake_pool() as pool, logged_in(pool, cancel=cancel) as calls:
         pool.methods["VM.get_record"] = hang
-        threading.Thread(target=lambda: (blocked.wait(), cancel.cancel())).start()
+
+        def cancel_when_blocked() -> None:
+            blocked.wait()
+            cancel.cancel()
+
+        threading.Thread(target=cancel_when_blocked).start()
         begun = time.perf_counter()
         with pytest.raises(Cancelled):
             calls.record("VM", "r")
