@@ -8,7 +8,12 @@ from holdfast.lab.calls import cbt, network, pool, storage, vbd, vdi, vm, vm_cop
 from holdfast.lab.calls.session import make_session_calls
 from holdfast.lab.events import Events
 
-__all__ = ["all_handlers"]
+__all__ = ["all_handlers", "create_vbd", "create_vif", "create_vm", "start_vm"]
+
+create_vm = vm.create
+create_vbd = vbd.create
+create_vif = network.create_vif
+start_vm = vm_power.start
 
 
 def all_handlers(events: Events) -> dict[str, Callable[..., object]]:

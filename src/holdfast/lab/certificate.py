@@ -1,0 +1,77 @@
+"""The pool's own certificate: self-signed, made once per state folder, the same for HTTPS and NBD."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import ssl
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from holdfast.core import Clock
+
+__all__ = ["Certificate", "ensure_certificate"]
+
+_VALID_DAYS = 3650
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate with its key, as files and as what clients are told."""
+
+    certificate_path: Path
+    key_path: Path
+    pem: str
+    subject: str
+    """The name that a client must find in it."""
+    fingerprint: str
+    """SHA-256 of the certificate in hex, as a client pins it."""
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return the TLS settings of a host: TLS 1.2 or newer, this certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self.certificate_path, self.key_path)
+        return context
+
+
+def ensure_certificate(folder: Path, *, name: str, address: str, clock: Clock) -> Certificate:
+    """Return the folder's certificate; it is made when there is none."""
+    certificate_path, key_path = folder / "certificate.pem", folder / "key.pem"
+    if not (certificate_path.exists() and key_path.exists()):
+        _make(certificate_path, key_path, name=name, address=address, clock=clock)
+    pem = certificate_path.read_text(encoding="ascii")
+    der = ssl.PEM_cert_to_DER_cert(pem)
+    return Certificate(certificate_path, key_path, pem, name, hashlib.sha256(der).hexdigest())
+
+
+def _make(certificate_path: Path, key_path: Path, *, name: str, address: str, clock: Clock) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = clock.now()
+    names: list[x509.GeneralName] = [x509.DNSName(name)]
+    names.append(x509.IPAddress(ipaddress.ip_address(address)))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=_VALID_DAYS))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encoded_key = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    key_path.touch(mode=0o600)
+    key_path.write_bytes(encoded_key)
+    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

@@ -1,0 +1,109 @@
+"""``LabControl``: the side channel of a lab from Python, for tests, demonstrations and the command line."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import cast
+
+from holdfast.core import ExitStatus, HoldfastError, Retry, Secret
+from holdfast.model import JsonObject, JsonValue
+
+__all__ = ["LabControl", "LabRefused", "LabUnreachable"]
+
+_TIMEOUT_S = 600.0
+"""Hashing a large disk takes a while."""
+
+
+class LabUnreachable(HoldfastError):
+    """Nobody answers on the lab's side channel."""
+
+    code = "lab.unreachable"
+    retry = Retry.LATER
+    exit_status = ExitStatus.UNREACHABLE
+    advice = "Start the lab with 'holdfast lab start'."
+
+    def __init__(self, address: str, *, reason: str) -> None:
+        super().__init__(f"the lab does not answer at {address}: {reason}")
+        self.address, self.reason = address, reason
+
+
+class LabRefused(HoldfastError):
+    """The lab understood the request and refused it."""
+
+    code = "lab.refused"
+    exit_status = ExitStatus.REFUSED
+    advice = "Correct the request as the message says."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the lab refused: {reason}")
+        self.reason = reason
+
+
+class LabControl:
+    """Talks to one lab. Every method opens a connection of its own, so any thread may use it."""
+
+    def __init__(self, address: tuple[str, int], token: Secret) -> None:
+        self.address = address
+        self.token = token
+
+    def call(self, verb: str, **arguments: JsonValue) -> JsonValue:
+        """Return the answer to a verb. ``LabUnreachable`` or ``LabRefused``."""
+        host, port = self.address
+        connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
+        headers = {"authorization": f"Bearer {self.token.reveal()}", "content-type": "application/json"}
+        try:
+            connection.request("POST", f"/{verb}", json.dumps(arguments), headers)
+            answer = cast(JsonObject, json.loads(connection.getresponse().read()))
+        except (OSError, http.client.HTTPException, ValueError) as cause:
+            raise LabUnreachable(f"{host}:{port}", reason=str(cause)) from cause
+        finally:
+            connection.close()
+        if "error" in answer:
+            raise LabRefused(str(answer["error"]))
+        return answer["result"]
+
+    def status(self) -> JsonObject:
+        """Return what runs in the pool: VMs, and counts of snapshots, disks, sessions and tasks."""
+        return cast(JsonObject, self.call("status"))
+
+    def sha256(self, disk: str) -> str:
+        """Return the hash of a disk's whole content, holes as zeros; of a destroyed snapshot when it was witnessed."""
+        return str(self.call("hash", disk=disk))
+
+    def set_witness(self, *, enabled: bool) -> None:
+        """Keep the data of snapshots that are destroyed from now on for ``sha256``, or not."""
+        self.call("witness", enabled=enabled)
+
+    def arm_fault(self, name: str, *, count: int = 1, **parameters: str | int | float | bool) -> int:
+        """Let a fault happen ``count`` times (-1: until cleared); return its number. ``LabRefused`` when unknown."""
+        armed = cast(JsonObject, self.call("fault-arm", name=name, count=count, parameters=dict(parameters)))
+        return cast(int, armed["id"])
+
+    def clear_faults(self, name: str = "") -> int:
+        """Disarm all faults, or those of one name; return how many."""
+        return cast(int, self.call("fault-clear", name=name))
+
+    def faults(self) -> list[JsonObject]:
+        """Return what is armed."""
+        return cast("list[JsonObject]", self.call("fault-list"))
+
+    def fault_kinds(self) -> list[JsonObject]:
+        """Return every fault there is, with its parameters and their defaults."""
+        return cast("list[JsonObject]", self.call("fault-kinds"))
+
+    def ours(self) -> list[JsonObject]:
+        """Return the pool's objects that carry our mark; after a backup there should be none but the references."""
+        return cast("list[JsonObject]", self.call("ours"))
+
+    def attachments(self) -> list[str]:
+        """Return the disks that the control domain has attached now."""
+        return cast("list[str]", self.call("attachments"))
+
+    def restart_toolstack(self) -> None:
+        """Forget all sessions and tasks, as a restart of the pool's management daemon does."""
+        self.call("restart-toolstack")
+
+    def stop(self) -> None:
+        """End the lab."""
+        self.call("stop")

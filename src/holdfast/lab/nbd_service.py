@@ -1,0 +1,93 @@
+"""The pool's side of its NBD server: which network allows what, whose session may read which disk, and the VBD."""
+
+from __future__ import annotations
+
+from holdfast.core import HoldfastError, get_log
+from holdfast.lab.attachments import attach_to_control_domain, detach_from_control_domain
+from holdfast.lab.context import PoolCore
+from holdfast.lab.errors import ApiFailure
+from holdfast.lab.faults import ArmedFault
+from holdfast.lab.nbd import NbdExport, NbdFault, NbdMode, parse_export_name
+from holdfast.lab.volumes import disk_uuid
+
+__all__ = ["NbdService"]
+
+log = get_log(__name__)
+
+
+class NbdService:
+    """What an ``NbdServer`` asks, answered from the pool. Safe to use from any thread."""
+
+    def __init__(self, pool: PoolCore) -> None:
+        self._pool = pool
+
+    def mode(self) -> NbdMode:
+        """Return what the pool's networks allow now."""
+        db = self._pool.db
+        purposes = {purpose for row in db.rows("network") for purpose in db.texts("network", row.ref, "purpose")}
+        if "nbd" in purposes:
+            return NbdMode.TLS
+        return NbdMode.PLAIN if "insecure_nbd" in purposes else NbdMode.CLOSED
+
+    def resolve(self, name: str) -> NbdExport | None:
+        """Return the disk of an export name, attached to the control domain; None when session or disk is wrong."""
+        parsed = parse_export_name(name)
+        if parsed is None:
+            return None
+        uuid, session = parsed
+        pool = self._pool
+        if not pool.sessions.is_valid(session) or not pool.db.has_uuid("VDI", uuid):
+            return None
+        vdi = pool.db.by_uuid("VDI", uuid)
+        try:
+            vbd = attach_to_control_domain(pool, vdi, is_writable=False)
+            return _Export(pool, disk_uuid(pool, vdi), vbd)
+        except (ApiFailure, HoldfastError) as refusal:
+            log.info("lab.nbd-refused", disk=uuid, reason=str(refusal))
+            return None
+
+    def admits(self) -> bool:
+        """Whether a new connection is taken."""
+        return self._pool.faults.take("nbd-busy") is None
+
+    def fault(self, *, sent_bytes: int, length_bytes: int) -> NbdFault | None:
+        """Return what goes wrong in the next piece of data."""
+        for name in ("nbd-stalls", "nbd-disconnects"):
+            if any(fault.name == name and _is_due(fault, sent_bytes, length_bytes) for fault in self._armed()):
+                fault = self._pool.faults.take(name)
+                if fault is not None:
+                    first_bytes = max(0, fault.number("after_bytes") - sent_bytes)
+                    if name == "nbd-stalls":
+                        return NbdFault(sent_first_bytes=first_bytes, stall_s=fault.seconds())
+                    return NbdFault(sent_first_bytes=first_bytes, disconnects=True)
+        return None
+
+    def _armed(self) -> list[ArmedFault]:
+        return self._pool.faults.armed()
+
+
+def _is_due(fault: ArmedFault, sent_bytes: int, length_bytes: int) -> bool:
+    return sent_bytes + length_bytes > fault.number("after_bytes")
+
+
+class _Export:
+    """One disk, attached to the control domain for one connection."""
+
+    def __init__(self, pool: PoolCore, uuid: str, vbd: str) -> None:
+        self._pool = pool
+        self._uuid = uuid
+        self._vbd = vbd
+        self._size_bytes = pool.disks.size_bytes(uuid)
+
+    @property
+    def size_bytes(self) -> int:
+        """See ``NbdExport.size_bytes``."""
+        return self._size_bytes
+
+    def read_into(self, offset_bytes: int, view: memoryview) -> None:
+        """See ``NbdExport.read_into``."""
+        self._pool.disks.read_into(self._uuid, offset_bytes, view)
+
+    def close(self) -> None:
+        """See ``NbdExport.close``: the disk is detached, which takes its usual moment."""
+        detach_from_control_domain(self._pool, self._vbd)

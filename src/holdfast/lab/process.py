@@ -1,0 +1,229 @@
+"""A lab pool in a process of its own: started, found again by its folder, and stopped.
+
+``lab.json`` in the folder says where the lab listens and how to log in; it is readable by its owner alone, written when
+the lab answers, and removed when it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from holdfast.core import Clock, ExitStatus, HoldfastError, Secret, SystemClock
+from holdfast.lab.client import LabControl, LabUnreachable
+from holdfast.lab.options import LabOptions
+from holdfast.lab.running import RunningLab
+from holdfast.model import JsonObject
+
+__all__ = ["LabDidNotStart", "LabHandle", "read_lab", "spawn_lab", "write_lab_file"]
+
+_FILE = "lab.json"
+_LOG = "lab.log"
+_START_S_MAX = 300.0
+_STOP_S_MAX = 15.0
+_LOOK_S = 0.05
+
+
+class LabDidNotStart(HoldfastError):
+    """The lab's process ended, or said nothing, before it answered."""
+
+    code = "lab.did-not-start"
+    exit_status = ExitStatus.FAILED
+
+    def __init__(self, *, folder: Path, reason: str) -> None:
+        super().__init__(f"the lab in {folder} did not start: {reason}")
+        self.folder, self.reason = str(folder), reason
+
+    def next_step(self) -> str:
+        """Return where the reason is written."""
+        return f"Read {self.folder}/{_LOG}, remove the cause, and start it again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabHandle:
+    """A lab in another process."""
+
+    state_dir: Path
+    pid: int
+    scenario: str
+    url: str
+    plain_url: str
+    nbd_address: tuple[str, int]
+    user: str
+    password: Secret
+    fingerprint: str
+    certificate_pem: str
+    control: LabControl
+
+    def is_running(self) -> bool:
+        """Whether the process is there and answers."""
+        if not _is_alive(self.pid):
+            return False
+        try:
+            self.control.status()
+        except LabUnreachable:
+            return False
+        return True
+
+    def stop(self, *, clock: Clock | None = None) -> None:
+        """End the lab and wait until it is gone; one that does not listen any more is killed. Safe to call twice."""
+        the_clock = clock or SystemClock()
+        try:
+            self.control.stop()
+        except LabUnreachable:
+            _signal(self.pid, signal.SIGTERM)
+        deadline_s = the_clock.monotonic_s() + _STOP_S_MAX
+        while _is_alive(self.pid):
+            if the_clock.monotonic_s() > deadline_s:
+                _signal(self.pid, signal.SIGKILL)
+                break
+            the_clock.sleep(_LOOK_S)
+        (self.state_dir / _FILE).unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        finished, _ = os.waitpid(pid, os.WNOHANG)
+        if finished == pid:
+            return False
+    except ChildProcessError:
+        pass  # started by somebody else
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[:1] == ["Z"]
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def write_lab_file(lab: RunningLab, options: LabOptions) -> None:
+    """Write down where the lab listens and how to log in, for its owner alone, all at once."""
+    facts: JsonObject = {
+        "pid": os.getpid(),
+        "scenario": options.scenario,
+        "url": lab.url,
+        "plain_url": lab.plain_url,
+        "nbd": list(lab.nbd_address),
+        "user": lab.user,
+        "password": lab.password.reveal(),
+        "fingerprint": lab.fingerprint,
+        "certificate": lab.certificate_pem,
+        "control": list(lab.control.address),
+        "token": lab.control.token.reveal(),
+    }
+    path = options.state_dir / _FILE
+    unfinished = path.with_suffix(".part")
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(facts, file, indent=1)
+    unfinished.replace(path)
+
+
+def read_lab(state_dir: Path) -> LabHandle | None:
+    """Return the lab of a folder, running or not; None when none was started there or it ended properly."""
+    try:
+        facts = cast(JsonObject, json.loads((state_dir / _FILE).read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return LabHandle(
+        state_dir=state_dir,
+        pid=cast(int, facts["pid"]),
+        scenario=str(facts["scenario"]),
+        url=str(facts["url"]),
+        plain_url=str(facts["plain_url"]),
+        nbd_address=_address(facts["nbd"]),
+        user=str(facts["user"]),
+        password=Secret(str(facts["password"])),
+        fingerprint=str(facts["fingerprint"]),
+        certificate_pem=str(facts["certificate"]),
+        control=LabControl(_address(facts["control"]), Secret(str(facts["token"]))),
+    )
+
+
+def _address(value: object) -> tuple[str, int]:
+    host, port = cast("list[object]", value)
+    return str(host), int(cast(int, port))
+
+
+def spawn_lab(options: LabOptions, *, clock: Clock | None = None) -> LabHandle:
+    """Start a lab in its own process and return when it answers. ``LabDidNotStart`` with the reason otherwise.
+
+    The process outlives this one.
+    """
+    the_clock = clock or SystemClock()
+    options.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (options.state_dir / _FILE).unlink(missing_ok=True)
+    log_path = options.state_dir / _LOG
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "holdfast.lab", *_arguments(options)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    with process.stdin:
+        process.stdin.write(options.password.reveal().encode() if options.password else b"")
+    deadline_s = the_clock.monotonic_s() + _START_S_MAX
+    while True:
+        handle = read_lab(options.state_dir)
+        if handle is not None and handle.is_running():
+            return handle
+        if process.poll() is not None:
+            raise LabDidNotStart(folder=options.state_dir, reason=_last_line(log_path))
+        if the_clock.monotonic_s() > deadline_s:
+            process.kill()
+            process.wait()
+            raise LabDidNotStart(folder=options.state_dir, reason=f"no answer within {_START_S_MAX:.0f} s")
+        the_clock.sleep(_LOOK_S)
+
+
+def _arguments(options: LabOptions) -> list[str]:
+    """Return the command line for ``__main__``; the password goes through standard input, where nobody sees it."""
+    arguments = [
+        f"--state-dir={options.state_dir}",
+        f"--scenario={options.scenario}",
+        f"--host={options.host}",
+        f"--hosts={options.hosts}",
+        f"--plain-port={options.plain_port}",
+        f"--tls-port={options.tls_port}",
+        f"--nbd-port={options.nbd_port}",
+        f"--nbd={options.nbd}",
+        f"--user={options.user}",
+        f"--plug-s={options.delays.plug_s}",
+        f"--unplug-s={options.delays.unplug_s}",
+        f"--snapshot-s={options.delays.snapshot_s}",
+    ]
+    if options.seed is not None:
+        arguments.append(f"--seed={options.seed}")
+    arguments += [] if options.cbt else ["--no-cbt"]
+    return arguments + ([] if options.witness else ["--no-witness"])
+
+
+def _last_line(path: Path) -> str:
+    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it ended without a word"

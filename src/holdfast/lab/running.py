@@ -1,0 +1,228 @@
+"""A lab pool in this process: everything wired together, listening, and closed again in the right order."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from holdfast.core import Clock, Entropy, HoldfastError, Secret, SystemClock, SystemEntropy
+from holdfast.lab.attachments import sweep_attachments
+from holdfast.lab.calls import all_handlers
+from holdfast.lab.certificate import Certificate, ensure_certificate
+from holdfast.lab.client import LabControl
+from holdfast.lab.context import Context, PoolCore
+from holdfast.lab.control import ControlServer
+from holdfast.lab.database import Database
+from holdfast.lab.datamodel import load_datamodel
+from holdfast.lab.disks import DiskStore
+from holdfast.lab.dispatch import Dispatcher
+from holdfast.lab.events import Events
+from holdfast.lab.faults import Faults
+from holdfast.lab.gateway import Gateway
+from holdfast.lab.http import HttpServer
+from holdfast.lab.nbd import NbdServer
+from holdfast.lab.nbd_service import NbdService
+from holdfast.lab.operations import Operations
+from holdfast.lab.options import LabOptions
+from holdfast.lab.records import Records
+from holdfast.lab.scenarios import build_scenario
+from holdfast.lab.sessions import Sessions
+from holdfast.lab.store import RowStore
+from holdfast.lab.tasks import Tasks
+
+__all__ = ["LabStateMismatch", "RunningLab", "start_lab"]
+
+_CERTIFICATE_NAME = "lab-host-1"
+_PASSWORD_BYTES = 12
+_TOKEN_BYTES = 24
+
+
+class LabStateMismatch(HoldfastError):
+    """The folder holds the state of another scenario than the one asked for."""
+
+    code = "lab.state-mismatch"
+    advice = "Choose another folder, or start the lab with the scenario that the folder holds."
+
+    def __init__(self, *, held: str, wanted: str) -> None:
+        super().__init__(f"the lab's folder holds the scenario {held!r}, not {wanted!r}")
+        self.held, self.wanted = held, wanted
+
+
+@dataclass(slots=True)
+class RunningLab:
+    """A lab pool that answers. A context manager; leaving the block closes it, its state stays in the folder."""
+
+    pool: PoolCore
+    user: str
+    password: Secret
+    certificate: Certificate
+    control: LabControl
+    url: str
+    """HTTPS, master."""
+    plain_url: str
+    member_urls: tuple[str, ...]
+    """HTTPS of the member hosts, which answer logins with HOST_IS_SLAVE."""
+    nbd_address: tuple[str, int]
+    stopped: threading.Event
+    """Set when somebody asked the lab to stop over the side channel."""
+    _http: HttpServer
+    _nbd: NbdServer
+    _is_closed: bool = field(default=False)
+
+    @property
+    def certificate_pem(self) -> str:
+        """The certificate of HTTPS and NBD."""
+        return self.certificate.pem
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate in hex."""
+        return self.certificate.fingerprint
+
+    @property
+    def connection_count(self) -> int:
+        """How many HTTP and NBD connections are open."""
+        return self._http.connection_count + self._nbd.connections
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening, end every connection, let go of the folder. Safe to call twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._nbd.close()
+        self._http.close()
+        self.pool.db.close()
+        self.pool.disks.close()
+
+
+def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entropy | None = None) -> RunningLab:
+    """Return a lab pool that listens. A folder that holds a pool already is continued.
+
+    ``ScenarioUnknown``, ``LabStateMismatch``, or ``DiskStoreInUse`` when another lab has the folder.
+    """
+    the_clock, the_entropy = clock or SystemClock(), entropy or SystemEntropy()
+    options.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    disks = DiskStore(options.state_dir / "disks", entropy=the_entropy)
+    store = RowStore(options.state_dir / "pool.db")
+    password = _password(options, store, the_entropy)
+    certificate = ensure_certificate(options.state_dir, name=_CERTIFICATE_NAME, address=options.host, clock=the_clock)
+    db = Database(load_datamodel(), store, the_entropy)
+    sessions = Sessions(db, the_clock, user=options.user, password=password)
+    tasks = Tasks(db, the_clock)
+    pool = PoolCore(
+        db=db,
+        disks=disks,
+        clock=the_clock,
+        entropy=the_entropy,
+        faults=Faults(),
+        sessions=sessions,
+        tasks=tasks,
+        operations=Operations(db, the_clock, tasks),
+        delays=options.delays,
+        address=options.host,
+        certificate_pem=certificate.pem,
+        certificate_subject=certificate.subject,
+    )
+    try:
+        _prepare(pool, store, options)
+        return _listen(pool, options, password, certificate)
+    except BaseException:
+        db.close()
+        disks.close()
+        raise
+
+
+def _password(options: LabOptions, store: RowStore, entropy: Entropy) -> Secret:
+    """Return the password asked for, the one that the folder remembers, or a new one."""
+    chosen = options.password.reveal() if options.password else store.fact("password")
+    password = chosen or entropy.token_bytes(_PASSWORD_BYTES).hex()
+    store.set_fact("password", password)
+    return Secret(password)
+
+
+def _prepare(pool: PoolCore, store: RowStore, options: LabOptions) -> None:
+    held = store.fact("scenario")
+    if held is None:
+        pool.disks.set_witness(enabled=options.witness)
+        build_scenario(Context(pool), options)
+        store.set_fact("scenario", options.scenario)
+    elif held != options.scenario:
+        raise LabStateMismatch(held=held, wanted=options.scenario)
+    else:
+        sweep_attachments(pool)
+        _forget_operations(pool)
+
+
+def _forget_operations(pool: PoolCore) -> None:
+    """Operations end with the process that ran them."""
+    with pool.db.transaction():
+        for cls in ("VM", "VDI"):
+            for row in pool.db.rows(cls):
+                if row.fields["current_operations"]:
+                    pool.db.set(cls, row.ref, "current_operations", {})
+
+
+def _listen(pool: PoolCore, options: LabOptions, password: Secret, certificate: Certificate) -> RunningLab:
+    records = Records(pool.db)
+    events = Events(pool.db, pool.clock, pool.sessions, records.record)
+    gateway = Gateway(pool, Dispatcher(pool, records, all_handlers(events)))
+    tls = certificate.server_context()
+    service = NbdService(pool)
+    nbd = NbdServer(
+        (options.host, options.nbd_port),
+        ssl_context=tls,
+        mode=service.mode,
+        resolve=service.resolve,
+        hooks=service,
+        clock=pool.clock,
+    )
+    pool.nbd_port = nbd.address[1]
+    server = HttpServer()
+    stopped = threading.Event()
+    try:
+        hosts = [row.ref for row in pool.db.rows("host")]
+        master = gateway.serve_as(pool.master_ref)
+        plain = server.listen(options.host, options.plain_port, serve=master)
+        encrypted = server.listen(options.host, options.tls_port, serve=master, tls=tls)
+        members = [
+            server.listen(options.host, 0, serve=gateway.serve_as(host), tls=tls)
+            for host in hosts
+            if host != pool.master_ref
+        ]
+        token = Secret(pool.entropy.token_bytes(_TOKEN_BYTES).hex())
+        control = ControlServer(pool, token, stopped.set)
+        side = server.listen("127.0.0.1", 0, serve=control.serve)
+        nbd.start()
+    except BaseException:
+        server.close()
+        nbd.close()
+        raise
+    return RunningLab(
+        pool=pool,
+        user=options.user,
+        password=password,
+        certificate=certificate,
+        control=LabControl(side.address, token),
+        url=f"https://{_authority(encrypted.address)}",
+        plain_url=f"http://{_authority(plain.address)}",
+        member_urls=tuple(f"https://{_authority(member.address)}" for member in members),
+        nbd_address=nbd.address,
+        stopped=stopped,
+        _http=server,
+        _nbd=nbd,
+    )
+
+
+def _authority(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

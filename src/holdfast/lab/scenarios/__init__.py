@@ -1,0 +1,75 @@
+"""Worlds to start a lab with: an empty pool, a tiny one for tests, one to show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from holdfast.core import MIB, HoldfastError, SeededEntropy
+from holdfast.lab.context import Context
+from holdfast.lab.options import LabOptions
+from holdfast.lab.scenarios.inventory import build_inventory
+from holdfast.lab.scenarios.machines import DiskSpec, MachineSpec, add_machine
+
+__all__ = ["SCENARIOS", "ScenarioUnknown", "build_scenario"]
+
+_PURPOSES = {"tls": "nbd", "plain": "insecure_nbd", "none": ""}
+
+
+class ScenarioUnknown(HoldfastError):
+    """No scenario of the lab has this name."""
+
+    code = "lab.scenario-unknown"
+
+    def __init__(self, scenario: str) -> None:
+        super().__init__(f"the lab has no scenario {scenario!r}")
+        self.scenario = scenario
+
+    def next_step(self) -> str:
+        """Return what there is."""
+        return f"Choose one of: {', '.join(sorted(SCENARIOS))}."
+
+
+def build_scenario(context: Context, options: LabOptions) -> None:
+    """Fill a fresh pool as the options say. ``ScenarioUnknown`` for a name that does not exist."""
+    machines = SCENARIOS.get(options.scenario)
+    if machines is None:
+        raise ScenarioUnknown(options.scenario)
+    is_recorded = options.scenario == "recorded"
+    inventory = build_inventory(
+        context.pool,
+        sr_type="file" if is_recorded else "ext",
+        purpose=_PURPOSES[options.nbd],
+        hosts=options.hosts,
+        name="" if is_recorded else "lab",
+    )
+    for spec in machines(context, options):
+        add_machine(context, inventory, spec, cbt=options.cbt)
+
+
+Machines = Callable[[Context, LabOptions], tuple[MachineSpec, ...]]
+
+
+def _none(context: Context, options: LabOptions) -> tuple[MachineSpec, ...]:
+    return ()
+
+
+def _tiny(context: Context, options: LabOptions) -> tuple[MachineSpec, ...]:
+    """Two VMs whose disks of 64 MiB hold enough to tell data, holes and zeros apart."""
+    entropy = SeededEntropy(options.seed if options.seed is not None else 1)
+
+    def fill(uuid: str) -> None:
+        disks = context.pool.disks
+        disks.write(uuid, 0, entropy.token_bytes(3 * MIB))
+        disks.write(uuid, 10 * MIB + 4096, b"lab " * 200_000)
+        disks.write(uuid, 63 * MIB, entropy.token_bytes(MIB))
+
+    one = DiskSpec("alpha 0", 64 * MIB, fill)
+    two = DiskSpec("beta 0", 64 * MIB, fill)
+    three = DiskSpec("beta 1", 64 * MIB, fill)
+    return (
+        MachineSpec(name="alpha", description="One disk, BIOS", disks=(one,), tags=("backup", "small")),
+        MachineSpec(name="beta", description="Two disks, UEFI", disks=(two, three), has_uefi=True, cards=2),
+    )
+
+
+SCENARIOS: dict[str, Machines] = {"empty": _none, "recorded": _none, "tiny": _tiny, "demo": _tiny}

@@ -1,0 +1,228 @@
+"""The pool that every scenario stands on: hosts, network, storage repositories, control domain.
+
+Objects are made in the order that a real pool's history would have given them generations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.core import GIB, TIB
+from holdfast.lab.context import PoolCore
+from holdfast.lab.database import Fields
+from holdfast.lab.datamodel import EPOCH, NULL_REF
+
+__all__ = ["Inventory", "build_inventory"]
+
+_HOST_MEMORY_BYTES = 64 * GIB
+_SM_FEATURES = {
+    "SR_PROBE": 1,
+    "SR_UPDATE": 1,
+    "VDI_CREATE": 1,
+    "VDI_DELETE": 1,
+    "VDI_ATTACH": 1,
+    "VDI_DETACH": 1,
+    "VDI_CLONE": 1,
+    "VDI_SNAPSHOT": 1,
+    "VDI_RESIZE": 1,
+    "VDI_MIRROR": 1,
+    "VDI_CONFIG_CBT": 1,
+    "VDI_ACTIVATE": 1,
+    "VDI_DEACTIVATE": 1,
+    "THIN_PROVISIONING": 1,
+}
+_CPU_INFO = {
+    "cpu_count": "8",
+    "socket_count": "1",
+    "threads_per_core": "2",
+    "nr_nodes": "1",
+    "vendor": "GenuineIntel",
+    "speed": "2400.000",
+    "modelname": "Lab CPU",
+    "family": "6",
+    "model": "85",
+    "stepping": "7",
+    "flags": "fpu vme de pse tsc msr pae",
+    "features_pv": "1fc9cbf5-f6f83203-2991cbf5-00000123-00000001-00000329",
+    "features_hvm": "1fcbfbff-f7fa3223-2d93fbff-00000523-00000001-001c0fbb",
+    "features_hvm_host": "1fcbfbff-f7fa3223-2c100800-00000121-00000001-001c0fbb",
+    "features_pv_host": "1fc9cbf5-f6f83203-28100800-00000121-00000001-001c0329",
+}
+_SOFTWARE_VERSION = {
+    "product_version": "8.3.0",
+    "product_version_text": "8.3",
+    "product_brand": "XCP-ng",
+    "build_number": "lab",
+    "platform_name": "XCP",
+    "platform_version": "3.4.0",
+    "xapi": "26.1",
+    "xapi_build": "26.1.3",
+    "xen": "4.17.5",
+    "linux": "4.19.0+1",
+    "hostname": "lab",
+    "date": "2026-01-01",
+    "dbv": "0.0.1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """References of what a scenario's VMs are built with."""
+
+    pool: str
+    master: str
+    network: str
+    sr: str
+
+
+def build_inventory(pool: PoolCore, *, sr_type: str, purpose: str, hosts: int, name: str) -> Inventory:
+    """Make the pool's own objects and return those that VMs need."""
+    db = pool.db
+    with db.transaction():
+        network = db.create(
+            "network",
+            {
+                "name_label": "Pool-wide network associated with eth0",
+                "bridge": "xenbr0",
+                "purpose": [purpose] if purpose else [],
+                "other_config": {"is_management": "true"},
+            },
+        )
+        pool_ref = db.create(
+            "pool",
+            {
+                "name_label": name,
+                "restrictions": {"restrict_cbt": "false", "restrict_checkpoint": "false", "restrict_vtpm": "true"},
+                "cpu_info": _CPU_INFO,
+                "ha_cluster_stack": "xhad",
+                "tls_verification_enabled": True,
+            },
+        )
+        refs = [_add_host(pool, number, network) for number in range(1, hosts + 1)]
+        db.set("pool", pool_ref, "master", refs[0])
+        sr = _add_sr(pool, refs, sr_type)
+        db.update("pool", pool_ref, {"default_SR": sr, "suspend_image_SR": sr, "crash_dump_SR": sr})
+        db.touch("network", network)
+        return Inventory(pool_ref, refs[0], network, sr)
+
+
+def _add_host(pool: PoolCore, number: int, network: str) -> str:
+    db = pool.db
+    metrics: Fields = {
+        "memory_total": _HOST_MEMORY_BYTES,
+        "memory_free": _HOST_MEMORY_BYTES // 2,
+        "live": True,
+        "last_updated": pool.now(),
+    }
+    host = db.create(
+        "host",
+        {
+            "name_label": f"lab-host-{number}",
+            "name_description": "A host of the lab pool",
+            "hostname": f"lab-host-{number}",
+            "address": pool.address,
+            "enabled": True,
+            "API_version_major": 2,
+            "API_version_minor": 21,
+            "API_version_vendor": "XenSource",
+            "software_version": _SOFTWARE_VERSION,
+            "capabilities": ["xen-3.0-x86_64", "hvm-3.0-x86_64"],
+            "cpu_info": _CPU_INFO,
+            "metrics": db.create("host_metrics", metrics),
+            "edition": "xcp-ng",
+            "virtual_hardware_platform_versions": [0, 1, 2],
+            "suspend_image_sr": NULL_REF,
+        },
+    )
+    _add_interface(pool, host, network, number)
+    db.set("host", host, "control_domain", _add_control_domain(pool, host, number))
+    return host
+
+
+def _add_interface(pool: PoolCore, host: str, network: str, number: int) -> None:
+    db = pool.db
+    carrier: Fields = {"carrier": True, "vendor_name": "lab", "device_name": "lab", "last_updated": pool.now()}
+    db.create(
+        "PIF",
+        {
+            "device": "eth0",
+            "network": network,
+            "host": host,
+            "MAC": f"02:00:00:00:0f:{number:02x}",
+            "MTU": 1500,
+            "VLAN": -1,
+            "metrics": db.create("PIF_metrics", carrier),
+            "physical": True,
+            "currently_attached": True,
+            "ip_configuration_mode": "Static",
+            "IP": pool.address,
+            "netmask": "255.255.255.0",
+            "management": True,
+            "managed": True,
+            "primary_address_type": "IPv4",
+        },
+    )
+
+
+def _add_control_domain(pool: PoolCore, host: str, number: int) -> str:
+    db = pool.db
+    metrics: Fields = {"start_time": pool.now(), "last_updated": pool.now(), "memory_actual": 4 * GIB}
+    return db.create(
+        "VM",
+        {
+            "name_label": f"Control domain on host: lab-host-{number}",
+            "name_description": "The domain which manages physical devices and manages other domains",
+            "is_control_domain": True,
+            "power_state": "Running",
+            "resident_on": host,
+            "affinity": host,
+            "domid": 0,
+            "memory_static_max": 4 * GIB,
+            "memory_dynamic_max": 4 * GIB,
+            "memory_dynamic_min": 4 * GIB,
+            "memory_static_min": 4 * GIB,
+            "memory_target": 4 * GIB,
+            "VCPUs_max": 4,
+            "VCPUs_at_startup": 4,
+            "actions_after_shutdown": "destroy",
+            "actions_after_reboot": "destroy",
+            "actions_after_crash": "destroy",
+            "HVM_shadow_multiplier": 1.0,
+            "domain_type": "pv",
+            "metrics": db.create("VM_metrics", metrics),
+            "snapshot_time": EPOCH,
+        },
+    )
+
+
+def _add_sr(pool: PoolCore, hosts: list[str], kind: str) -> str:
+    db = pool.db
+    for driver in sorted({kind, "ext", "nfs", "iso"}):
+        db.create(
+            "SM",
+            {
+                "name_label": driver,
+                "type": driver,
+                "vendor": "lab",
+                "version": "3.0",
+                "required_api_version": "1.0",
+                "features": {} if driver == "iso" else _SM_FEATURES,
+                "capabilities": [] if driver == "iso" else sorted(_SM_FEATURES),
+                "supported_image_formats": [] if driver == "iso" else ["vhd"],
+            },
+        )
+    sr = db.create(
+        "SR",
+        {
+            "name_label": "Local storage",
+            "name_description": "The lab's disks",
+            "type": kind,
+            "content_type": "user",
+            "shared": len(hosts) > 1,
+            "physical_size": 2 * TIB,
+        },
+    )
+    for host in hosts:
+        config = {"device": "/dev/sda3"} if kind == "ext" else {"location": "/sr"}
+        db.create("PBD", {"host": host, "SR": sr, "device_config": config, "currently_attached": True})
+    return sr
