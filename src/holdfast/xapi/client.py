@@ -68,6 +68,7 @@ class PoolClient:
 
     def __init__(self, calls: Calls, door: NbdDoor, *, owns_login: bool) -> None:
         self._calls, self._door, self._owns_login = calls, door, owns_login
+        self._pool: PoolUuid | None = None
 
     @property
     def address(self) -> PoolAddress:
@@ -77,8 +78,9 @@ class PoolClient:
     @property
     def pool(self) -> PoolUuid:
         """The uuid of the pool."""
-        record = next(iter(self._calls.table("pool").values()))
-        return PoolUuid(text(record, "uuid"))
+        if self._pool is None:
+            self._pool = PoolUuid(text(next(iter(self._calls.table("pool").values())), "uuid"))
+        return self._pool
 
     def with_cancel(self, cancel: Cancellation) -> PoolClient:
         """Return a view of the same login whose waits listen to ``cancel``.

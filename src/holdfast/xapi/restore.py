@@ -132,7 +132,7 @@ def _zeros(length_bytes: int) -> Iterator[memoryview]:
 
 def create_vm(calls: Calls, record: JsonObject) -> VmUuid:
     """Create a halted VM from a saved record; what refers to other objects of the old pool is left out."""
-    ref = as_text(call_async(calls, "VM.create", new_vm_record(record, entropy=calls.entropy)), what="VM.create")
+    ref = as_text(call_async(calls, "VM.create", new_vm_record(record)), what="VM.create")
     return VmUuid(calls.uuid("VM", ref))
 
 

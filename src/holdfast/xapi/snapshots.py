@@ -72,15 +72,16 @@ def snapshot_vm(calls: Calls, vm: VmUuid, *, name_label: str) -> VmSnapshot:
 
 
 def find_snapshots(calls: Calls, vm: VmUuid, *, name_label: str) -> list[VmSnapshot]:
-    """Return the VM's snapshots of that name, oldest first. An unknown VM has none."""
-    ref = calls.try_ref("VM", vm)
-    if ref is None:
-        return []
+    """Return the VM's snapshots of that name, oldest first; of a VM that is gone, every snapshot of that name."""
+    vm_ref = calls.try_ref("VM", vm)
+    named = calls.call("VM.get_by_name_label", name_label)
     found: list[VmSnapshot] = []
-    for snapshot in refs(calls.record("VM", ref), "snapshots"):
-        record = calls.try_record("VM", snapshot)
-        if record is not None and text(record, "name_label") == name_label:
-            found.append(_describe(calls, snapshot, of=vm))
+    for ref in named if isinstance(named, list) else []:
+        record = calls.try_record("VM", str(ref))
+        if record is None or not flag(record, "is_a_snapshot"):
+            continue
+        if vm_ref is None or text(record, "snapshot_of", NULL_REF) == vm_ref:
+            found.append(_describe(calls, str(ref), of=vm))
     return sorted(found, key=lambda each: each.taken_at)
 
 

@@ -5,9 +5,6 @@ Invariant: a reference into the old pool never travels into a new VM; it would p
 
 from __future__ import annotations
 
-import struct
-
-from holdfast.core import Entropy
 from holdfast.model import JsonObject, JsonValue
 from holdfast.xapi.calls import Calls
 from holdfast.xapi.records import NULL_REF, refs, text
@@ -49,6 +46,7 @@ _DEFAULTS: JsonObject = {
 _CARRIED = (
     "actions_after_softreboot",
     "domain_type",
+    "generation_id",
     "hardware_platform_version",
     "has_vendor_device",
     "NVRAM",
@@ -65,20 +63,17 @@ _CARRIED = (
 _MEMBERS = (("VBD", "VBDs"), ("VIF", "VIFs"), ("VTPM", "VTPMs"), ("VGPU", "VGPUs"), ("VUSB", "VUSBs"))
 
 
-def new_vm_record(saved: JsonObject, *, entropy: Entropy) -> JsonObject:
+def new_vm_record(saved: JsonObject) -> JsonObject:
     """Return the record of a new, halted VM like the saved one.
 
-    High availability is left off: it would start the VM by itself, beside the original. A generation id is drawn anew
-    where there was one, because a guest that finds its old one believes that no time was lost.
+    High availability is left off: it would start the VM by itself, beside the original. The generation id is taken as
+    it is given; whoever restores decides whether the guest is to notice.
     """
     record = {field: saved.get(field, default) for field, default in _DEFAULTS.items()}
     record |= {field: saved[field] for field in _CARRIED if field in saved}
     # The host it preferred is named by a reference of the old pool.
     record["affinity"] = NULL_REF
     record["is_a_template"] = False
-    if saved.get("generation_id"):
-        high, low = struct.unpack(">QQ", entropy.token_bytes(16))
-        record["generation_id"] = f"{high >> 1}:{low >> 1}"
     return record
 
 

@@ -23,7 +23,7 @@ class FakeNbd:
         self.disk, self.identity = disk, identity
         self.names: list[str] = []
         self.reads: list[tuple[int, int]] = []
-        self.goodbyes = 0
+        self.said_goodbye = threading.Event()
         self.refuse_names = False
         self.before_read: Callable[[int], None] = lambda _: None
         """Called with the number of the read (from 0 on); raising ``ConnectionError`` drops the connection."""
@@ -63,7 +63,7 @@ class FakeNbd:
             while True:
                 request = wire.unpack_request(_take(talk, wire.REQUEST_BYTES))
                 if request.command == wire.Command.DISC:
-                    self.goodbyes += 1
+                    self.said_goodbye.set()
                     return
                 with self._lock:
                     number = len(self.reads)
