@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from holdfast.core import SeededEntropy, SystemEntropy
 from holdfast.runs import executors
 from holdfast.runs.executors import is_alive, sweep_dead, take_executor
+from tests.unit.runs import worker
 
 
 def test_an_executor_is_alive_until_it_is_closed(tmp_path: Path) -> None:
@@ -22,18 +21,15 @@ def test_an_executor_is_alive_until_it_is_closed(tmp_path: Path) -> None:
     assert list((tmp_path / "x").iterdir()) == []
 
 
+@pytest.mark.slow(reason="a real process that is killed; the first one loads the engine for all")
 def test_a_killed_process_is_dead_at_once(tmp_path: Path) -> None:
-    ready, tell = os.pipe()
-    child = os.fork()
-    if child == 0:
-        executor = take_executor(tmp_path, entropy=SystemEntropy())
-        os.write(tell, executor.id.encode())
-        signal.pause()
-    executor_id = os.read(ready, 100).decode()
+    told = worker.context().SimpleQueue()
+    process = worker.start_process(worker.hold_executor, tmp_path, told)
+    executor_id = told.get()
     assert is_alive(tmp_path, executor_id)
     assert sweep_dead(tmp_path) == []
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    process.kill()
+    process.join(60)
     assert not is_alive(tmp_path, executor_id)
     assert sweep_dead(tmp_path) == [executor_id]
     assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ from holdfast.runs import (
     FlowUnknown,
     RunAlreadyExists,
     RunFinished,
+    RunIsRunning,
     RunRecord,
     Runs,
     RunsDiskFull,
@@ -25,6 +26,7 @@ from holdfast.runs import (
     StepState,
     open_runs,
 )
+from holdfast.runs.journal import Journal
 
 _POLL_S = 0.02
 
@@ -332,6 +334,34 @@ def test_an_id_is_carried_out_once(runs: Runs, world: World) -> None:
     record = _execute(runs, world)
     with pytest.raises(RunAlreadyExists):
         runs.execute(f"kind-{id(world)}", record.run_id, _ARGS, cancel=Cancellation(), progress=NoProgress(), title="t")
+
+
+def test_a_run_that_is_carried_out_can_be_neither_resumed_nor_closed(runs: Runs, world: World) -> None:
+    def interfere(run_id: RunId) -> None:
+        with pytest.raises(RunIsRunning):
+            _resume(runs, run_id)
+        with pytest.raises(RunIsRunning):
+            runs.close_run(run_id, reason="impatient")
+
+    run_id = RunId("r-interfered")
+    world.before["copy a"] = lambda: interfere(run_id)
+    record = runs.execute(f"kind-{id(world)}", run_id, _ARGS, cancel=Cancellation(), progress=NoProgress(), title="t")
+    assert (record.status, record.attempts) == (RunStatus.SUCCEEDED, 1)
+
+
+def test_a_run_that_another_process_took_meanwhile_is_neither_resumed_nor_closed(
+    runs: Runs, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancel = Cancellation()
+    cancel.cancel()
+    run_id = _execute(runs, world, cancel=cancel).run_id
+    monkeypatch.setattr(Journal, "try_claim", lambda *_, **__: None)
+    monkeypatch.setattr(Journal, "try_close", lambda *_, **__: False)
+    with pytest.raises(RunIsRunning):
+        _resume(runs, run_id)
+    with pytest.raises(RunIsRunning):
+        runs.request_cancel(run_id)
+    assert runs.show(run_id).status is RunStatus.PAUSED
 
 
 def test_a_flow_whose_steps_changed_closes_the_run(runs: Runs, world: World) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 from holdfast.core import Cancellation, NoProgress, SystemClock, SystemEntropy
 from holdfast.model import JsonObject, JsonValue, PoolUuid, RunId, RunStatus
 from holdfast.runs import LedgerId, RunFinished, RunIsRunning, Runs, StepContext, open_runs
+from holdfast.runs.executors import take_executor
 
 POOL = PoolUuid("pool-1")
 RESULT: JsonObject = {"copied": ["a", "b"], "point": "p-1"}
@@ -165,3 +167,10 @@ def carry_out_many(folder: Path, prefix: str, count: int) -> None:
     with open_folder(folder) as runs:
         for number in range(count):
             execute(runs, RunId(f"{prefix}-{number}"))
+
+
+def hold_executor(folder: Path, told: SimpleQueue[str]) -> None:
+    """Take an executor, tell its id, and live until killed."""
+    with take_executor(folder, entropy=SystemEntropy()) as executor:
+        told.put(executor.id)
+        signal.pause()
