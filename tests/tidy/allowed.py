@@ -29,5 +29,7 @@ ALLOWED = (
     Allowed(path="src/holdfast/core/entropy.py", name="random.", reason="the one place that draws"),
     Allowed(path="src/holdfast/core/entropy.py", name="secrets.", reason="the one place that draws for keys"),
     Allowed(path="src/holdfast/cli/", name="os.environ", reason="a password may come in the environment"),
+    Allowed(path="src/holdfast/lab/images/tools.py", name="subprocess.", reason="the one place that runs e2fsprogs"),
+    Allowed(path="src/holdfast/lab/process.py", name="subprocess.", reason="starts the lab in a process of its own"),
     Allowed(path="src/holdfast/daemon/", name="os.environ", reason="the composition root reads the settings"),
 )
