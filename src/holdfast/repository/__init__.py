@@ -1,1 +1,97 @@
-"""The repository engine: restore points as immutable trees of content-addressed blocks."""
+"""The repository engine: restore points of VMs, deduplicated, compressed and encrypted, on any object store."""
+
+from holdfast.repository.config import Compression, ConfigDamaged, NeedsNewerHoldfast, NotARepository
+from holdfast.repository.damage import Damage, MapDamaged, ObjectDamaged, PackDamaged, PackMissing, PointDamaged
+from holdfast.repository.disk_writer import RepositoryDiskWriter
+from holdfast.repository.gc import CannotTellLivePacks, DeadPack, GcPlan, GcReport
+from holdfast.repository.keys import (
+    HolderExists,
+    HolderFacts,
+    HolderRefused,
+    HolderUnknown,
+    IdentityHolder,
+    IdentityUnlock,
+    LastHolder,
+    NewHolder,
+    OpenHolder,
+    OpenUnlock,
+    PassphraseHolder,
+    PassphraseUnlock,
+    RecoveryKey,
+    Unlock,
+    WrongKey,
+    new_recovery_key,
+)
+from holdfast.repository.lease_keeper import LeaseLost
+from holdfast.repository.pack_table import PackTable, PackUse
+from holdfast.repository.point import PointAmbiguous, PointDisk, PointUnknown, RestorePoint
+from holdfast.repository.repository import (
+    PlaceNotEmpty,
+    Repository,
+    RepositoryExists,
+    create_repository,
+    open_repository,
+)
+from holdfast.repository.run_writer import DiskNoLongerStored, RunWriter
+from holdfast.repository.safety import SAFETY, Safety
+from holdfast.repository.stored_disk import NodeAddress, StoredDisk, StoredDiskUnreadable
+from holdfast.repository.usage import Usage, UsageOf
+from holdfast.repository.verify import DamageFound, HitDisk, VerifyReport
+
+__all__ = [
+    "SAFETY",
+    "CannotTellLivePacks",
+    "Compression",
+    "ConfigDamaged",
+    "Damage",
+    "DamageFound",
+    "DeadPack",
+    "DiskNoLongerStored",
+    "GcPlan",
+    "GcReport",
+    "HitDisk",
+    "HolderExists",
+    "HolderFacts",
+    "HolderRefused",
+    "HolderUnknown",
+    "IdentityHolder",
+    "IdentityUnlock",
+    "LastHolder",
+    "LeaseLost",
+    "MapDamaged",
+    "NeedsNewerHoldfast",
+    "NewHolder",
+    "NodeAddress",
+    "NotARepository",
+    "ObjectDamaged",
+    "OpenHolder",
+    "OpenUnlock",
+    "PackDamaged",
+    "PackMissing",
+    "PackTable",
+    "PackUse",
+    "PassphraseHolder",
+    "PassphraseUnlock",
+    "PlaceNotEmpty",
+    "PointAmbiguous",
+    "PointDamaged",
+    "PointDisk",
+    "PointUnknown",
+    "RecoveryKey",
+    "Repository",
+    "RepositoryDiskWriter",
+    "RepositoryExists",
+    "RestorePoint",
+    "RunWriter",
+    "Safety",
+    "StoredDisk",
+    "StoredDiskUnreadable",
+    "Unlock",
+    "Usage",
+    "UsageOf",
+    "VerifyReport",
+    "WrongKey",
+    "create_repository",
+    "new_recovery_key",
+    "open_repository",
+]

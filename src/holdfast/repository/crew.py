@@ -1,0 +1,102 @@
+"""The worker threads of a run, shared by all its disks, and a bounded way to work ahead in order.
+
+With no workers everything happens at once in the calling thread, in the order it is asked for: that is how the
+simulation runs the very same code.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from holdfast.core import Cancellation
+
+__all__ = ["WORKERS_MAX", "Crew", "default_workers", "in_order"]
+
+WORKERS_MAX = 4
+"""Python's own share is about 20 us per block, so more threads than this only wait for each other."""
+
+_PUTTERS = 2
+"""Packs stored at once: one is written while the next is sealed; a second hides the latency of a remote store."""
+
+_WAIT_S = 0.5
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def default_workers() -> int:
+    """Return how many threads to use on this machine."""
+    return max(1, min(WORKERS_MAX, len(os.sched_getaffinity(0))))
+
+
+class Crew:
+    """Worker threads with a bound on what waits for them. A context manager."""
+
+    def __init__(self, *, workers: int) -> None:
+        self.workers = workers
+        self.putter: Executor | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._room = threading.BoundedSemaphore(self.tasks_max)
+        if workers > 0:
+            self._pool = ThreadPoolExecutor(workers, thread_name_prefix="holdfast-block")
+            self.putter = ThreadPoolExecutor(_PUTTERS, thread_name_prefix="holdfast-put")
+
+    @property
+    def tasks_max(self) -> int:
+        """How many tasks wait or work at most: enough that no worker idles while the reader reads."""
+        return 2 * self.workers + 2
+
+    def submit(self, work: Callable[[], None], *, cancel: Cancellation) -> Future[None]:
+        """Return the future of a task; waits while too many are under way."""
+        if self._pool is None:
+            return _done_now(work)
+        while not self._room.acquire(timeout=_WAIT_S):
+            cancel.check()
+        try:
+            future = self._pool.submit(work)
+        except BaseException:
+            self._room.release()
+            raise
+        # Also called for a task that was cancelled before it began.
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def close(self) -> None:
+        """Let the threads finish what they do and end."""
+        for pool in (self._pool, self.putter):
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _done_now(work: Callable[[], None]) -> Future[None]:
+    future: Future[None] = Future()
+    work()
+    future.set_result(None)
+    return future
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, ahead: int) -> Iterator[Result]:
+    """Yield ``work(item)`` for all items, in order, while ``workers`` threads work up to ``ahead`` items ahead.
+
+    With no workers each result is made when it is asked for. Closing the iterator stops the threads.
+    """
+    if workers == 0:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="holdfast-read") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

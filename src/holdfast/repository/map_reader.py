@@ -1,0 +1,82 @@
+"""Reading a stored disk's map: the root once, leaves on demand, the last few kept.
+
+Invariant: every node is authenticated and its id compared before an entry of it is used.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+import numpy as np
+
+from holdfast.repository import layout
+from holdfast.repository.damage import MapDamaged
+from holdfast.repository.disk_map import Leaf, Root, blocks_of_leaf, node_id, read_leaf, read_root
+from holdfast.repository.entries import Entries, PackNumbers, entry_of
+from holdfast.repository.layout import FrameKind
+from holdfast.repository.moved import Moves
+from holdfast.repository.stored_disk import NodeAddress, StoredDisk
+from holdfast.repository.vault import Vault
+
+__all__ = ["MapReader", "read_node"]
+
+_LEAVES_KEPT_MAX = 32
+"""Half a megabyte; reading in order needs one."""
+
+
+def read_node(vault: Vault, address: NodeAddress) -> bytes:
+    """Return the plain bytes of a map node. ``PackMissing``, ``PackDamaged``."""
+    opened = vault.shelf.open(address.pack)
+    plain = opened.fetch(address.slot, kind=FrameKind.MAP)
+    if node_id(vault.keys, plain) != opened.trailer.id_of(address.slot):
+        raise MapDamaged(pack=address.pack, slot=address.slot, reason="it is not the node that its trailer names")
+    return plain
+
+
+class MapReader:
+    """The map of one stored disk. Thread-safe."""
+
+    def __init__(self, vault: Vault, disk: StoredDisk, *, moves: Moves) -> None:
+        self._vault = vault
+        self._moves = moves
+        self._lock = threading.Lock()
+        self._leaves: OrderedDict[int, Leaf] = OrderedDict()
+        root_address = moves.resolve(disk.root)
+        self.root: Root = read_root(read_node(vault, root_address), address=root_address)
+        if self.root.size_bytes != disk.size_bytes:
+            raise MapDamaged(pack=disk.root.pack, slot=disk.root.slot, reason="it is the map of a disk of another size")
+
+    def leaf(self, number: int) -> Leaf | None:
+        """Return a leaf; None when all of it is zero."""
+        address = self.root.leaves[number]
+        if address is None:
+            return None
+        with self._lock:
+            found = self._leaves.get(number)
+            if found is not None:
+                self._leaves.move_to_end(number)
+                return found
+        place = self._moves.resolve(address)
+        blocks = blocks_of_leaf(self.root.size_bytes, number)
+        leaf = read_leaf(read_node(self._vault, place), address=place, blocks=blocks)
+        with self._lock:
+            self._leaves[number] = leaf
+            if len(self._leaves) > _LEAVES_KEPT_MAX:
+                self._leaves.popitem(last=False)
+        return leaf
+
+    def entries(self, number: int, numbers: PackNumbers) -> Entries:
+        """Return a leaf as entries, without lengths."""
+        leaf = self.leaf(number)
+        if leaf is None:
+            return np.zeros(blocks_of_leaf(self.root.size_bytes, number), dtype=np.int64)
+        bases = np.array([0, *(entry_of(numbers.number(pack), 0, 0) for pack in leaf.packs)], dtype=np.int64)
+        slots = np.where(leaf.places > 0, leaf.slots, 0).astype(np.int64)
+        entries: Entries = bases[leaf.places] + slots * entry_of(0, 1, 0)
+        return entries
+
+    @property
+    def block_count(self) -> int:
+        """How many blocks the disk has."""
+        return -(-self.root.size_bytes // (layout.LEAF_BYTES // layout.LEAF_BLOCKS))

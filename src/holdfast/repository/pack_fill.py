@@ -1,0 +1,73 @@
+"""A pack that is being filled: frames get their slots and their place in memory here, before it becomes an object.
+
+Not thread-safe: the dock guards it, except for sealing into places that were given out.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from holdfast.repository import layout
+from holdfast.repository.frame import Frame, FrameCipher
+from holdfast.repository.pack_memory import PackMemory, Segment
+from holdfast.repository.trailer import TrailerNotes, write_trailer
+
+__all__ = ["FillingPack"]
+
+_ROW = struct.Struct("<32sIBBBB")
+_NOTES_BYTES_MAX = 512
+_FIXED_BYTES = (
+    layout.PACK_HEADER.size + layout.TRAILER_HEADER.size + _NOTES_BYTES_MAX + layout.TAG_BYTES + layout.PACK_TAIL.size
+)
+
+assert _ROW.size == layout.TRAILER_ROW.itemsize
+
+
+class FillingPack:
+    """One pack under construction."""
+
+    def __init__(self, cipher: FrameCipher, *, number: int, bytes_max: int) -> None:
+        self.cipher = cipher
+        self.number = number
+        self.segments: list[Segment] = []
+        self.slots = 0
+        self.unsealed = 0
+        self.is_closed = False
+        self._bytes_max = bytes_max
+        self._frames_bytes = 0
+        self._rows = bytearray()
+
+    def has_room(self, frame: Frame) -> bool:
+        """Return whether the frame fits into this pack at all."""
+        grown_bytes = self._frames_bytes + frame.sealed_bytes + len(self._rows) + _ROW.size + _FIXED_BYTES
+        return self.slots < layout.SLOTS_MAX and grown_bytes <= self._bytes_max
+
+    def needs_segment(self, frame: Frame) -> bool:
+        """Return whether the frame needs a segment more than the pack has."""
+        return not self.segments or self.segments[-1].free_bytes < frame.sealed_bytes
+
+    def place(self, frame: Frame) -> tuple[int, memoryview]:
+        """Return the next slot and the memory to seal the frame into."""
+        room = self.segments[-1].take(frame.sealed_bytes)
+        slot = self.slots
+        self._rows += _ROW.pack(frame.id, frame.sealed_bytes, frame.kind, frame.encoding, 0, 1)
+        self._frames_bytes += frame.sealed_bytes
+        self.slots += 1
+        self.unsealed += 1
+        return slot, room
+
+    def finish(self, notes: TrailerNotes) -> tuple[list[bytes | memoryview], bytes, bytes]:
+        """Return the whole object in parts, its trailer's rows, and the sealed trailer. All frames are sealed."""
+        assert self.unsealed == 0
+        assert self.slots > 0
+        rows = bytes(self._rows)
+        trailer = self.cipher.seal_trailer(write_trailer(rows, notes))
+        parts: list[bytes | memoryview] = [self.cipher.header]
+        parts += [segment.content() for segment in self.segments]
+        parts += [trailer, layout.PACK_TAIL.pack(layout.PACK_TAIL_MAGIC, len(trailer))]
+        return parts, rows, trailer
+
+    def release(self, memory: PackMemory) -> None:
+        """Give the memory back."""
+        memory.give_back(self.segments)
+        self.segments = []

@@ -1,0 +1,255 @@
+"""The repository as one object: create it, open it, and everything that is done with it.
+
+Invariant: whoever holds a ``Repository`` has proven to know its key, and its description was not changed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from datetime import datetime
+
+from holdfast.core import Cancellation, Clock, Entropy, ExitStatus, HoldfastError, Progress
+from holdfast.model import DiskSource, PointId, RepositoryId, RunId, VmUuid
+from holdfast.repository import keys as key_holders
+from holdfast.repository.block_reader import BlockReader
+from holdfast.repository.config import (
+    Compression,
+    NeedsNewerHoldfast,
+    RepositoryConfig,
+    check_config_mac,
+    new_config,
+    read_config,
+    unknown_write_flags,
+    write_config,
+)
+from holdfast.repository.crew import default_workers
+from holdfast.repository.damage import PointDamaged
+from holdfast.repository.gc import GcPlan, GcReport, apply_gc, plan_gc
+from holdfast.repository.keys import HolderFacts, NewHolder, Unlock
+from holdfast.repository.layout import CONFIG_KEY, POINTS_PREFIX
+from holdfast.repository.map_reader import MapReader
+from holdfast.repository.moved import read_moves
+from holdfast.repository.point import PointAmbiguous, PointUnknown, RestorePoint, read_point, read_points
+from holdfast.repository.run_writer import RunWriter, begin_run, end_leases_of
+from holdfast.repository.safety import SAFETY, Safety
+from holdfast.repository.sealing import KEY_BYTES, KeyRing
+from holdfast.repository.source import RepositorySource
+from holdfast.repository.stored_disk import StoredDisk
+from holdfast.repository.usage import Usage, measure_usage
+from holdfast.repository.vault import Vault
+from holdfast.repository.verify import VerifyReport, verify
+from holdfast.storage import ObjectExists, ObjectStore
+
+__all__ = ["PlaceNotEmpty", "Repository", "RepositoryExists", "create_repository", "open_repository"]
+
+
+class RepositoryExists(HoldfastError):
+    """There is a repository at this place already."""
+
+    code = "repository.exists"
+    exit_status = ExitStatus.REFUSED
+    effect = "The repository that is there was not touched."
+    advice = "Use it as it is, or choose another place."
+
+    def __init__(self, *, store: str) -> None:
+        super().__init__(f"{store} holds a repository already")
+        self.store = store
+
+
+class PlaceNotEmpty(HoldfastError):
+    """The place holds something that is not a repository."""
+
+    code = "repository.place-not-empty"
+    exit_status = ExitStatus.REFUSED
+    effect = "What is there was not touched."
+    advice = "Choose an empty place; if a creation was interrupted here, remove what it left."
+
+    def __init__(self, *, store: str, example: str) -> None:
+        super().__init__(f"{store} is not empty: it holds {example}")
+        self.store, self.example = store, example
+
+
+class Repository:
+    """An open repository. Thread-safe."""
+
+    def __init__(
+        self, vault: Vault, config: RepositoryConfig, *, repository_key: bytes, workers: int, safety: Safety
+    ) -> None:
+        self._vault = vault
+        self._config = config
+        self._repository_key = repository_key
+        self._workers = workers
+        self._safety = safety
+
+    @property
+    def id(self) -> RepositoryId:
+        """The repository's id."""
+        return self._config.id
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was created."""
+        return self._config.created
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change when somebody puts another repository, or another key, in its place."""
+        return self._vault.keys.fingerprint
+
+    @property
+    def store_description(self) -> str:
+        """Where it is, for people."""
+        return self._vault.store.describe()
+
+    def points(self, *, vm: VmUuid | None = None) -> list[RestorePoint]:
+        """Return all restore points that can be read, oldest first; of one VM, or of all."""
+        return list(read_points(self._vault, vm=vm).points)
+
+    def damaged_points(self) -> list[PointDamaged]:
+        """Return what is wrong with the restore points that cannot be read."""
+        return list(read_points(self._vault).damaged)
+
+    def point(self, point: str) -> RestorePoint:
+        """Return the point whose id is, or begins with, ``point``. ``PointUnknown``, ``PointAmbiguous``, damage."""
+        keys = [
+            info.key
+            for info in list(self._vault.names(POINTS_PREFIX))
+            if point and info.key.rpartition("/")[2].startswith(point)
+        ]
+        if len(keys) > 1:
+            raise PointAmbiguous(point=point, count=len(keys))
+        found = read_point(self._vault, keys[0]) if keys else None
+        if found is None:
+            raise PointUnknown(point=point)
+        return found
+
+    def begin_run(self, run: RunId, *, cancel: Cancellation) -> RunWriter:
+        """Return a writer for a run, with a lease. What an interrupted execution of the run stored is re-used."""
+        self._check_writable("write to")
+        return begin_run(
+            self._vault,
+            run,
+            safety=self._safety,
+            level=Compression(self._config.compression).level,
+            workers=self._workers,
+            owner=f"{socket.gethostname()} {os.getpid()}",
+            cancel=cancel,
+        )
+
+    def end_run(self, run: RunId) -> None:
+        """Give up what an interrupted run left: it will not be resumed, and its packs may be collected."""
+        self._check_writable("clean")
+        end_leases_of(self._vault, run)
+
+    def source(self, disk: StoredDisk, *, cancel: Cancellation) -> DiskSource:
+        """Return a disk for reading. ``PackMissing``, ``PackDamaged``, ``MapDamaged`` here and while it is read."""
+        moves = read_moves(self._vault)
+        reader = MapReader(self._vault, disk, moves=moves)
+        return RepositorySource(reader, BlockReader(self._vault, moves=moves), workers=self._workers, cancel=cancel)
+
+    def verify(
+        self, points: Sequence[RestorePoint] | None, *, progress: Progress, cancel: Cancellation
+    ) -> VerifyReport:
+        """Return what a check of every map and every byte found; of some points, or of all. Raises no damage."""
+        return verify(self._vault, points, workers=self._workers, progress=progress, cancel=cancel)
+
+    def delete_point(self, point: PointId) -> None:
+        """Delete a restore point. Its space comes back with garbage collection. ``PointUnknown``."""
+        self._check_writable("delete from")
+        keys = [info.key for info in list(self._vault.names(POINTS_PREFIX)) if info.key.endswith(f"/{point}")]
+        if not keys:
+            raise PointUnknown(point=point)
+        for key in keys:
+            self._vault.store.delete(key)
+
+    def plan_gc(self) -> GcPlan:
+        """Return what garbage collection would do now, as a value that explains itself."""
+        return plan_gc(self._vault, safety=self._safety)
+
+    def apply_gc(self, plan: GcPlan, *, cancel: Cancellation) -> GcReport:
+        """Do what a plan says, as far as it is still safe. Interrupted at any moment, the next one continues."""
+        self._check_writable("clean")
+        return apply_gc(self._vault, plan, safety=self._safety, cancel=cancel)
+
+    def holders(self) -> list[HolderFacts]:
+        """Return who can open the repository, by name."""
+        return key_holders.list_holders(self._vault.store)
+
+    def add_holder(self, holder: NewHolder) -> None:
+        """Let somebody else open the repository too. ``HolderExists``, ``HolderRefused``."""
+        self._check_writable("change the keys of")
+        key_holders.add_holder(self._vault.store, holder, key=self._repository_key, repository=self.id)
+
+    def remove_holder(self, name: str) -> None:
+        """Remove a key holder. ``HolderUnknown``; ``LastHolder`` when nobody else could open it."""
+        self._check_writable("change the keys of")
+        key_holders.remove_holder(self._vault.store, name)
+
+    def usage(self) -> Usage:
+        """Return objects and bytes by kind; their sums are what the store lists."""
+        return measure_usage(self._vault.store)
+
+    def _check_writable(self, action: str) -> None:
+        for flag in unknown_write_flags(self._vault.store, self._config):
+            raise NeedsNewerHoldfast(store=self.store_description, flag=flag, action=action)
+
+
+def create_repository(
+    store: ObjectStore,
+    *,
+    holders: Sequence[NewHolder],
+    clock: Clock,
+    entropy: Entropy,
+    compression: Compression = Compression.STANDARD,
+    workers: int | None = None,
+    safety: Safety = SAFETY,
+) -> Repository:
+    """Return a new repository in an empty place. ``RepositoryExists``, ``PlaceNotEmpty``, ``HolderRefused``.
+
+    The key holders are stored first and the description last, so a repository that can be seen can be opened.
+    """
+    assert holders
+    _check_empty(store)
+    repository = RepositoryId(entropy.token_bytes(16).hex())
+    repository_key = entropy.token_bytes(KEY_BYTES)
+    keys = KeyRing(repository_key, repository=repository)
+    config = new_config(repository=repository, created_at=clock.now(), compression=compression)
+    for holder in holders:
+        key_holders.add_holder(store, holder, key=repository_key, repository=repository)
+    try:
+        write_config(store, config, keys)
+    except ObjectExists as cause:
+        raise RepositoryExists(store=store.describe()) from cause
+    vault = Vault(store, keys, clock=clock, entropy=entropy)
+    return Repository(vault, config, repository_key=repository_key, workers=_workers(workers), safety=safety)
+
+
+def open_repository(
+    store: ObjectStore,
+    *,
+    unlock: Unlock,
+    clock: Clock,
+    entropy: Entropy,
+    workers: int | None = None,
+    safety: Safety = SAFETY,
+) -> Repository:
+    """Return the repository in a store. ``NotARepository``, ``WrongKey``, ``NeedsNewerHoldfast``, ``ConfigDamaged``."""
+    config, text = read_config(store)
+    repository_key = key_holders.unlock_key(store, unlock, repository=config.id)
+    keys = KeyRing(repository_key, repository=config.id)
+    check_config_mac(store, text, keys)
+    vault = Vault(store, keys, clock=clock, entropy=entropy)
+    return Repository(vault, config, repository_key=repository_key, workers=_workers(workers), safety=safety)
+
+
+def _check_empty(store: ObjectStore) -> None:
+    for info in store.list(""):
+        if any(True for each in store.list(CONFIG_KEY) if each.key == CONFIG_KEY):
+            raise RepositoryExists(store=store.describe())
+        raise PlaceNotEmpty(store=store.describe(), example=info.key)
+
+
+def _workers(workers: int | None) -> int:
+    return default_workers() if workers is None else workers

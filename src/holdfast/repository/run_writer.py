@@ -1,0 +1,152 @@
+"""One run writing into a repository: a lease, several disks, and at the end its points.
+
+Invariant: a point is published only while the run's lease lasts and after every pack it names was seen in the store,
+not condemned, under that lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from holdfast.core import Cancellation, ExitStatus, HoldfastError, Retry
+from holdfast.model import Coverage, DiskFacts, PointFacts, RunId
+from holdfast.repository.disk_writer import RepositoryDiskWriter
+from holdfast.repository.layout import PackId, pack_key
+from holdfast.repository.lease import Lease, delete_lease, list_leases
+from holdfast.repository.lease_keeper import LeaseKeeper
+from holdfast.repository.moved import read_moves
+from holdfast.repository.point import RestorePoint, find_published, publish_point
+from holdfast.repository.safety import Safety
+from holdfast.repository.session import WriteSession
+from holdfast.repository.stored_disk import StoredDisk
+from holdfast.repository.vault import Vault
+
+__all__ = ["DiskNoLongerStored", "RunWriter", "begin_run", "end_leases_of"]
+
+
+class DiskNoLongerStored(HoldfastError):
+    """A stored disk needs packs that garbage collection has taken, or is about to."""
+
+    code = "repository.disk-no-longer-stored"
+    retry = Retry.LATER
+    exit_status = ExitStatus.REFUSED
+    effect = "Nothing was published; existing restore points are untouched."
+    advice = "Read the disk whole instead of its changes, or store it again; the next run does so by itself."
+
+    def __init__(self, *, packs: int, example: str) -> None:
+        super().__init__(f"{packs} packs that this disk needs are gone or condemned, e.g. {example}")
+        self.packs, self.example = packs, example
+
+
+class RunWriter:
+    """Writes disks and points of one run. A context manager; leaving it in order ends the lease."""
+
+    def __init__(self, vault: Vault, session: WriteSession, *, took_over: Sequence[str]) -> None:
+        self._vault = vault
+        self._session = session
+        self._took_over = took_over
+        self._is_over = False
+
+    def open_disk(self, size_bytes: int, *, coverage: Coverage, reference: StoredDisk | None) -> RepositoryDiskWriter:
+        """Return a writer for one disk.
+
+        With ``Coverage.CHANGES`` the reference is what every range is that no run mentions; then it is required, and
+        ``DiskNoLongerStored`` is raised when it cannot be relied on. With ``Coverage.WHOLE`` a reference only helps to
+        find known blocks, and one that cannot be relied on is left aside.
+        """
+        assert size_bytes > 0
+        assert size_bytes % 512 == 0
+        assert coverage is Coverage.WHOLE or reference is not None
+        if reference is not None:
+            unusable = self._session.presence.unusable(reference.packs.packs)
+            if unusable and coverage is Coverage.CHANGES:
+                raise _no_longer_stored(unusable)
+            if unusable or reference.size_bytes > size_bytes:
+                assert coverage is Coverage.WHOLE
+                reference = None
+        return RepositoryDiskWriter(self._session, size_bytes=size_bytes, coverage=coverage, reference=reference)
+
+    def publish(self, facts: PointFacts, disks: Sequence[tuple[DiskFacts, StoredDisk]]) -> RestorePoint:
+        """Return the published point; for the same run and VM the one that was published first.
+
+        ``DiskNoLongerStored`` when a disk that an earlier execution stored was collected since; ``LeaseLost``.
+        """
+        published = find_published(self._vault, facts)
+        if published is not None:
+            return published
+        needed = {pack for _, stored in disks for pack in stored.packs.packs}
+        unusable = self._session.presence.unusable(needed)
+        if unusable:
+            raise _no_longer_stored(unusable)
+        self._session.cancel.check()
+        self._session.keeper.check()
+        return publish_point(self._vault, facts, disks)
+
+    def close(self) -> None:
+        """End the run in order: write its index, end its lease. Safe to call twice."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._session.close()
+        self._session.write_index()
+        for id in self._took_over:
+            delete_lease(self._vault, id)
+        self._session.keeper.end()
+
+    def leave(self) -> None:
+        """Stop, and leave the lease behind, so that the run finds what it stored when it resumes."""
+        if not self._is_over:
+            self._is_over = True
+            self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.leave()
+
+
+def begin_run(
+    vault: Vault, run: RunId, *, safety: Safety, level: int, workers: int, owner: str, cancel: Cancellation
+) -> RunWriter:
+    """Return a writer with a lease of its own, which takes over what interrupted executions left."""
+    now = vault.clock.now()
+    leases = list_leases(vault)
+    resumed = [lease for lease in leases if lease.run == run]
+    ended = [lease for lease in leases if lease.run != run and lease.has_ended(now, safety)]
+    taken = _packs_of(resumed)
+    keeper = LeaseKeeper(vault, run=run, owner=owner, safety=safety, adopted=taken)
+    session = WriteSession(
+        vault,
+        run=run,
+        keeper=keeper,
+        safety=safety,
+        level=level,
+        workers=workers,
+        adopted=[*taken, *(pack for pack in _packs_of(ended) if pack not in taken)],
+        moves=read_moves(vault),
+        cancel=cancel,
+    )
+    return RunWriter(vault, session, took_over=[lease.id for lease in resumed])
+
+
+def end_leases_of(vault: Vault, run: RunId) -> None:
+    """Give up the leases that an interrupted run left: nobody will resume it."""
+    for lease in list_leases(vault):
+        if lease.run == run:
+            delete_lease(vault, lease.id)
+
+
+def _packs_of(leases: Iterable[Lease]) -> list[PackId]:
+    return list(dict.fromkeys(pack for lease in leases for pack in lease.packs))
+
+
+def _no_longer_stored(packs: Sequence[PackId]) -> DiskNoLongerStored:
+    return DiskNoLongerStored(packs=len(packs), example=pack_key(packs[0]))

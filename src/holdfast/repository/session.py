@@ -1,0 +1,163 @@
+"""What all disks of one run share while they are written: lease, packs, known blocks, threads, memory.
+
+Memory in flight is bounded by (2 * workers + 2) runs of 4 MiB, ``SEGMENTS_MAX`` segments of 4 MiB, and the table of
+known blocks: with 4 workers 40 + 80 + 26 MiB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable
+
+import numpy as np
+
+from holdfast.core import Cancellation, HoldfastError, get_log
+from holdfast.model import RunId
+from holdfast.repository.condemned import CondemnedList
+from holdfast.repository.crew import Crew
+from holdfast.repository.damage import Damage
+from holdfast.repository.entries import PackNumbers
+from holdfast.repository.frame import Compressor
+from holdfast.repository.index import IndexedPack, write_index
+from holdfast.repository.known import KnownBlocks
+from holdfast.repository.layout import TRAILER_ROW, PackId
+from holdfast.repository.lease_keeper import LeaseKeeper
+from holdfast.repository.moved import Moves
+from holdfast.repository.pack import SealedTrailer
+from holdfast.repository.pack_memory import PackMemory
+from holdfast.repository.pack_presence import PackPresence
+from holdfast.repository.pack_writer import DurablePack, PackDock
+from holdfast.repository.safety import Safety
+from holdfast.repository.trailer import TrailerNotes
+from holdfast.repository.vault import Vault
+
+__all__ = ["SEGMENTS_MAX", "WriteSession"]
+
+SEGMENTS_MAX = 20
+"""80 MiB of packs: one of 52 MiB being filled and 28 MiB on their way to the store."""
+
+_HEARTBEATS_PER_RENEWAL = 4
+
+_log = get_log(__name__)
+
+
+class WriteSession:
+    """The shared half of a run's disk writers. Thread-safe."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        *,
+        run: RunId,
+        keeper: LeaseKeeper,
+        safety: Safety,
+        level: int,
+        workers: int,
+        adopted: Iterable[PackId],
+        moves: Moves,
+        cancel: Cancellation,
+    ) -> None:
+        self.vault = vault
+        self.keeper = keeper
+        self.cancel = cancel
+        self.moves = moves
+        self.numbers = PackNumbers()
+        self.crew = Crew(workers=workers)
+        self.presence = PackPresence(vault, condemned=_condemned_packs(keeper.condemned))
+        self.known = KnownBlocks(vault, self.numbers, may_use=self.presence.may_use)
+        self.adopted: set[int] = set()
+        self._level = level
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._written: list[IndexedPack] = []
+        self.dock = PackDock(
+            vault.store,
+            vault.keys,
+            memory=PackMemory(segments_max=SEGMENTS_MAX),
+            numbers=self.numbers,
+            notes=TrailerNotes(run=run),
+            next_pack=keeper.next_pack,
+            on_durable=self._note_durable,
+            putter=self.crew.putter,
+            cancel=cancel,
+        )
+        self._stop = threading.Event()
+        self._heart = self._start_heartbeat(safety) if workers > 0 else None
+        self._adopt(adopted)
+
+    @property
+    def compressor(self) -> Compressor:
+        """The calling thread's own compressor."""
+        found: Compressor | None = getattr(self._local, "compressor", None)
+        if found is None:
+            found = self._local.compressor = Compressor(level=self._level)
+        return found
+
+    def write_index(self) -> None:
+        """Store the index of everything this run wrote or took over. Safe to call twice."""
+        with self._lock:
+            written, self._written = self._written, []
+        if written:
+            write_index(self.vault, written)
+
+    def close(self) -> None:
+        """End the threads. Safe to call twice."""
+        self._stop.set()
+        if self._heart is not None:
+            self._heart.join()
+        self.crew.close()
+
+    def _adopt(self, packs: Iterable[PackId]) -> None:
+        """Make the packs that interrupted runs left known; those that cannot be read are left to garbage collection."""
+        usable = []
+        for pack in packs:
+            if self.presence.may_use(pack):
+                with contextlib.suppress(Damage):
+                    usable.append(self._take_over(self.vault.shelf.read_trailer(pack)))
+        self.known.chain(usable)
+
+    def _take_over(self, sealed: SealedTrailer) -> PackId:
+        trailer = self.vault.shelf.adopt(sealed).trailer
+        number = self.numbers.number(sealed.pack)
+        self.numbers.set_length(number, sealed.pack_bytes)
+        self.adopted.add(number)
+        self.known.add(number, trailer)
+        self._written.append(IndexedPack(sealed, trailer.rows))
+        return sealed.pack
+
+    def _note_durable(self, pack: DurablePack) -> None:
+        sealed = SealedTrailer(pack.pack, pack.length_bytes, pack.sealed_trailer)
+        trailer = self.vault.shelf.adopt(sealed).trailer
+        self.presence.add(pack.pack)
+        self.known.add(pack.number, trailer)
+        with self._lock:
+            self._written.append(IndexedPack(sealed, np.frombuffer(pack.rows, dtype=TRAILER_ROW)))
+
+    def _start_heartbeat(self, safety: Safety) -> threading.Thread:
+        thread = threading.Thread(
+            target=self._beat,
+            args=(safety.lease_renewal_s / _HEARTBEATS_PER_RENEWAL,),
+            name="holdfast-lease",
+            daemon=True,
+        )
+        thread.start()
+        return thread
+
+    def _beat(self, every_s: float) -> None:
+        while not self._stop.wait(every_s):
+            try:
+                self.keeper.renew_if_due()
+            except HoldfastError as error:
+                # The lease lasts for several renewals; if none succeeds, the check before publication says so.
+                _log.warning("lease.not-renewed", reason=str(error))
+
+
+def _condemned_packs(lists: Iterable[CondemnedList]) -> frozenset[PackId] | None:
+    """Return every condemned pack; None when a list cannot be read, so that any pack may be condemned."""
+    packs: set[PackId] = set()
+    for each in lists:
+        if each.packs is None:
+            return None
+        packs |= each.packs
+    return frozenset(packs)

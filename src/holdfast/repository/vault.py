@@ -1,0 +1,56 @@
+"""The store and the keys of one repository together: sealed objects by name, and the shelf of packs.
+
+Invariant: what ``read`` returns was sealed by a holder of the repository key for exactly this object name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from holdfast.core import Clock, Entropy
+from holdfast.repository.layout import ObjectKind
+from holdfast.repository.pack import PackShelf
+from holdfast.repository.sealing import KeyRing
+from holdfast.storage import ObjectInfo, ObjectStore
+
+__all__ = ["Vault", "stamp", "stamped_name"]
+
+
+class Vault:
+    """What every part of the engine works on. Thread-safe."""
+
+    def __init__(self, store: ObjectStore, keys: KeyRing, *, clock: Clock, entropy: Entropy) -> None:
+        self.store = store
+        self.keys = keys
+        self.clock = clock
+        self.entropy = entropy
+        self.shelf = PackShelf(store, keys)
+
+    def write(self, key: str, payload: bytes, *, kind: ObjectKind) -> int:
+        """Seal and store an object; return its length. ``ObjectExists`` when the name is taken."""
+        sealed = self.keys.seal_object(payload, kind=kind, key=key, entropy=self.entropy)
+        self.store.put(key, sealed)
+        return len(sealed)
+
+    def read(self, key: str, *, kind: ObjectKind) -> bytes:
+        """Return an object's payload. ``ObjectMissing`` from the store; ``SealBroken`` when it does not open."""
+        return self.keys.open_object(self.store.get(key), kind=kind, key=key)
+
+    def names(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects whose names begin with ``prefix``, sorted."""
+        return self.store.list(prefix)
+
+    def fresh_name(self, prefix: str) -> str:
+        """Return a free object name below ``prefix`` that sorts by time."""
+        return prefix + stamped_name(self.clock.now(), self.entropy.token_bytes(4).hex())
+
+
+def stamp(moment: datetime) -> str:
+    """Return a time as names carry it: ``20261120T090820Z``."""
+    return f"{moment:%Y%m%dT%H%M%SZ}"
+
+
+def stamped_name(moment: datetime, suffix: str) -> str:
+    """Return ``<time>-<suffix>``."""
+    return f"{stamp(moment)}-{suffix}"

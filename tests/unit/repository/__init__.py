@@ -1,0 +1,1 @@
+"""The repository engine, part by part."""
