@@ -1,3 +1,5 @@
+"""A pool's address is parsed once, prints as what it was parsed from, and never holds a password."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Every answer that people meet has a cause, an effect and a next step."""
+
 from __future__ import annotations
 
 import pytest

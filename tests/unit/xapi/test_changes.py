@@ -1,3 +1,5 @@
+"""Where the knowledge of changes comes from, best first, each fall-back with its reason."""
+
 from __future__ import annotations
 
 import base64

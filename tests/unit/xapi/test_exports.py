@@ -1,3 +1,5 @@
+"""An export stream is believed when its bytes and its task agree that it is whole, and not before."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""VMs, SRs and networks are found by what people call them."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Disks arrive over NBD in order and whole, from hosts that are who the pool says they are."""
+
 from __future__ import annotations
 
 import random

@@ -1,3 +1,5 @@
+"""What is read of a disk is exactly what was wanted of it."""
+
 from __future__ import annotations
 
 import numpy as np

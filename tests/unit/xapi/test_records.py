@@ -1,3 +1,5 @@
+"""XAPI's records are read with types, and a field in another form is named."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime

@@ -1,3 +1,5 @@
+"""Removing is patient, safe twice, and touches nothing that is not ours."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -76,6 +78,8 @@ def test_a_disk_that_goes_while_we_remove_it_is_fine(made: tuple[Objects, Calls,
     objects.add("disk")
     objects.refusals["VDI.destroy"] = [("HANDLE_INVALID", "VDI", "disk")]
     destroy_disk(calls, DiskUuid("disk"))
+    assert objects.done == []
+    assert objects.refusals["VDI.destroy"] == []
 
 
 def test_a_disk_left_attached_to_the_control_domain_is_taken_away_from_it(

@@ -1,3 +1,5 @@
+"""What is waited for, how long, and what is not."""
+
 from __future__ import annotations
 
 import pytest

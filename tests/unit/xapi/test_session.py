@@ -1,3 +1,5 @@
+"""One login, kept alive, followed to the master, never a call sent twice."""
+
 from __future__ import annotations
 
 import threading

@@ -1,3 +1,5 @@
+"""An inventory is the pool at one moment, whatever happens while it is read."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

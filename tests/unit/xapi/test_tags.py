@@ -1,3 +1,5 @@
+"""Our mark on objects of the pool is set, found and removed, against other clients too."""
+
 from __future__ import annotations
 
 from typing import Any

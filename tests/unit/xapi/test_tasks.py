@@ -1,3 +1,5 @@
+"""A long call ends with its result, its cause of failure, or the fact that nobody knows."""
+
 from __future__ import annotations
 
 from typing import Any

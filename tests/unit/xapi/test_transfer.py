@@ -1,3 +1,5 @@
+"""Bodies arrive where they belong, and count when their task says so."""
+
 from __future__ import annotations
 
 import socket
@@ -192,8 +194,9 @@ def test_a_reset_after_the_task_succeeded_is_success() -> None:
 
     with fake_pool() as pool, logged_in(pool) as calls:
         pool.transfer = take
-        pool.task_ends()
-        upload(calls, PUT, body=[bytes(1 << 20)] * 4, length_bytes=4 << 20, cancel=Cancellation())
+        pool.task_ends(result="<value>written</value>")
+        body = [bytes(1 << 20)] * 4
+        assert upload(calls, PUT, body=body, length_bytes=4 << 20, cancel=Cancellation()) == "written"
 
 
 def test_a_reset_and_a_failed_task_is_the_tasks_failure_with_the_reset_as_its_cause() -> None:

@@ -1,3 +1,5 @@
+"""A VM is made from its saved record without anything of the old pool in it."""
+
 from __future__ import annotations
 
 from holdfast.model import JsonObject
