@@ -45,7 +45,11 @@ class RepositoryDiskWriter:
         inherit = coverage is Coverage.CHANGES
         reader = None if reference is None else MapReader(session.vault, reference, moves=session.moves)
         self._tally = PackTally(session.numbers, start=reference.packs if reference and inherit else None)
-        if reference is not None:
+        if reference is not None and inherit:
+            # The new disk gets a root of its own; all else that the reference uses is inherited until it changes.
+            root = session.vault.shelf.open(reference.root.pack).frame_extent(reference.root.slot)
+            self._tally.remove_one(session.numbers.number(reference.root.pack), root[1])
+        elif reference is not None:
             for pack, use in reference.packs.items():
                 session.numbers.set_length(session.numbers.number(pack), use.length_bytes)
         self._map = MapBuilder(

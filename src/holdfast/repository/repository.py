@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from holdfast.core import Cancellation, Clock, Entropy, ExitStatus, HoldfastError, Progress
@@ -125,12 +125,16 @@ class Repository:
             raise PointUnknown(point=point)
         return found
 
-    def begin_run(self, run: RunId, *, cancel: Cancellation) -> RunWriter:
-        """Return a writer for a run, with a lease. What an interrupted execution of the run stored is re-used."""
+    def begin_run(self, run: RunId, *, cancel: Cancellation, heir_of: Collection[RunId] = ()) -> RunWriter:
+        """Return a writer for a run, with a lease. What an interrupted execution of the run stored is re-used.
+
+        So is what the runs ``heir_of`` stored: runs that the caller knows to be over, their processes dead.
+        """
         self._check_writable("write to")
         return begin_run(
             self._vault,
             run,
+            heir_of=heir_of,
             safety=self._safety,
             level=Compression(self._config.compression).level,
             workers=self._workers,

@@ -6,7 +6,7 @@ not condemned, under that lease.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -114,13 +114,25 @@ class RunWriter:
 
 
 def begin_run(
-    vault: Vault, run: RunId, *, safety: Safety, level: int, workers: int, owner: str, cancel: Cancellation
+    vault: Vault,
+    run: RunId,
+    *,
+    heir_of: Collection[RunId],
+    safety: Safety,
+    level: int,
+    workers: int,
+    owner: str,
+    cancel: Cancellation,
 ) -> RunWriter:
-    """Return a writer with a lease of its own, which takes over what interrupted executions left."""
+    """Return a writer with a lease of its own, which takes over what interrupted executions left.
+
+    ``heir_of`` names other runs that are known to be over, so nobody has to wait until their leases end.
+    """
     now = vault.clock.now()
     leases = list_leases(vault)
-    resumed = [lease for lease in leases if lease.run == run]
-    ended = [lease for lease in leases if lease.run != run and lease.has_ended(now, safety)]
+    ours = {run, *heir_of}
+    resumed = [lease for lease in leases if lease.run in ours]
+    ended = [lease for lease in leases if lease.run not in ours and lease.has_ended(now, safety)]
     taken = _packs_of(resumed)
     keeper = LeaseKeeper(vault, run=run, owner=owner, safety=safety, adopted=taken)
     session = WriteSession(
