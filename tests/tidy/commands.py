@@ -15,7 +15,7 @@ from tests.tidy.source import Offence, Page
 
 __all__ = ["ShownCommand", "examples_of", "shown_commands", "unknown_commands"]
 
-_IN_BLOCK = re.compile(r"(?:^|[\s/=-])holdfast (?P<rest>[a-z].*)$")
+_IN_BLOCK = re.compile(r"(?:^|.*[\s/=-])holdfast (?P<rest>[a-z].*)$")
 _IN_PROSE = re.compile(r"(?P<quote>[`'])holdfast (?P<rest>[a-z][^`']*)(?P=quote)")
 
 
@@ -35,7 +35,7 @@ def shown_commands(page: Page) -> Iterator[ShownCommand]:
         if line.lstrip().startswith("```"):
             fenced = not fenced
         elif fenced:
-            if found := _IN_BLOCK.search(line):
+            if found := _IN_BLOCK.match(line.partition(" #")[0].rstrip()):
                 yield ShownCommand(line=number, text=found["rest"], is_whole=True)
         else:
             for found in _IN_PROSE.finditer(line):
@@ -59,7 +59,7 @@ def unknown_commands(page: Page, app: App) -> Iterator[Offence]:
     """Yield commands that the command line would refuse."""
     for command in shown_commands(page):
         try:
-            tokens = shlex.split(command.text, comments=True)
+            tokens = shlex.split(command.text)
             app.parse_args(tokens, print_error=False, exit_on_error=False)
         except MissingArgumentError as cause:
             if command.is_whole:

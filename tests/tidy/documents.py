@@ -20,6 +20,7 @@ __all__ = [
     "misshapen_fragments",
     "unadmitted_dependencies",
     "unplaced_packages",
+    "unreachable_pages",
 ]
 
 BLOB_BYTES_MAX = 1_000_000
@@ -45,6 +46,30 @@ def broken_links(page: Page, *, exists: Callable[[str], bool], read: Callable[[s
                 yield page.offence(number, f"{target} leads nowhere")
             elif anchor and path.endswith(".md") and anchor not in anchors_of(read(path)):
                 yield page.offence(number, f"{target}: {path} has no such heading")
+
+
+def unreachable_pages(pages: Collection[Page], *, start: str = "README.md") -> Iterator[Offence]:
+    """Yield documents that no chain of links leads to: nobody finds them."""
+    by_path = {page.path: page for page in pages if page.path.endswith(".md")}
+    reached, waiting = {start}, [start]
+    while waiting:
+        for target in _links(by_path[waiting.pop()]) & set(by_path) - reached:
+            reached.add(target)
+            waiting.append(target)
+    for path in sorted(set(by_path) - reached):
+        if path.startswith("docs/"):
+            yield Offence(path=path, line=1, what=f"no chain of links from {start} leads here")
+
+
+def _links(page: Page) -> set[str]:
+    """Return the project paths that a page links to."""
+    names = {
+        (found.group(1) or found.group(2)).partition("#")[0]
+        for _, line in _prose(page)
+        for found in _LINK.finditer(line)
+    }
+    resolved = {_resolve(page.path, name) for name in names if name and not re.match(r"[a-z][a-z0-9+.-]*:", name)}
+    return {each for each in resolved if each is not None}
 
 
 def anchors_of(text: str) -> set[str]:

@@ -140,6 +140,8 @@ def _sentences(value: ast.expr, *, advice: str) -> Iterator[str]:
                 yield from (first + second for second in _sentences(right, advice=advice))
         case ast.Attribute(attr="advice"):
             yield advice
+        case ast.Attribute(attr=name) if name.endswith("next_step"):
+            yield "What the cause asks for; its own advice is shown."
         case _:
             yield f"{{{_fact_name(value)}}}"
 

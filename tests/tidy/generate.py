@@ -1,27 +1,36 @@
 """Writes the pages that are made from the program: ``python -m tests.tidy.generate``, or ``./dev docs``.
 
-With ``--check`` nothing is written, and the exit status says whether every page is up to date.
+These are the list of errors, and the pages with dumps of frozen bytes, which a module ``pages`` beside those bytes
+names. With ``--check`` nothing is written, and the exit status says whether every page is up to date.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
+import tests.golden
 from tests.tidy.errors import ERRORS_PAGE, error_classes, errors_page
 from tests.tidy.source import PROJECT
 
-__all__ = ["PAGES", "main", "stale_pages"]
+__all__ = ["main", "makers", "stale_pages"]
 
-PAGES: Mapping[str, Callable[[], str]] = {
-    ERRORS_PAGE: lambda: errors_page(error_classes()),
-}
+
+def makers() -> dict[str, Callable[[], str]]:
+    """Return each generated page, by its path in the project, with what makes its text."""
+    found: dict[str, Callable[[], str]] = {ERRORS_PAGE: lambda: errors_page(error_classes())}
+    for module in pkgutil.walk_packages(tests.golden.__path__, prefix="tests.golden."):
+        if module.name.endswith(".pages"):
+            found.update(importlib.import_module(module.name).PAGES)
+    return found
 
 
 def stale_pages() -> dict[str, str]:
     """Return each generated page whose file differs from what the program says, with the text it should have."""
     stale = {}
-    for path, make in PAGES.items():
+    for path, make in makers().items():
         file, text = PROJECT / path, make()
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             stale[path] = text

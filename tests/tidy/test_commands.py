@@ -58,6 +58,7 @@ def _page(text: str) -> Page:
     [
         "```\nholdfast pool add prod\n```",
         "```\n$ holdfast pool add prod --user backup   # comment\n```",
+        "```\nsudo -u holdfast env A=1 holdfast pool add prod  # see holdfast --help\n```",
         "```\nExecStart=-/usr/local/bin/holdfast pool add prod\n```",
         "Then `holdfast pool add` asks; see 'holdfast pool'.",
         "Holdfast pool adders are no command.",

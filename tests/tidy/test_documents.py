@@ -13,6 +13,7 @@ from tests.tidy.documents import (
     misshapen_fragments,
     unadmitted_dependencies,
     unplaced_packages,
+    unreachable_pages,
 )
 from tests.tidy.source import PROJECT, Page, pages, project_files, report
 
@@ -37,6 +38,11 @@ def test_every_link_inside_the_project_leads_somewhere() -> None:
         each for page in pages() if page.path.endswith(".md") for each in broken_links(page, exists=exists, read=read)
     ]
     assert found == [], report(found)
+
+
+@pytest.mark.slow(reason="reads the whole tree")
+def test_every_document_is_reached_from_the_readme() -> None:
+    assert (found := report(unreachable_pages(pages()))) == "", found
 
 
 @pytest.mark.slow(reason="reads the whole tree")
@@ -170,3 +176,9 @@ def test_a_package_without_a_place_is_found() -> None:
     files = [f"src/holdfast/{name}/__init__.py" for name in ("cli", "core", "model", "extra")]
     found = list(unplaced_packages(files, project=project, architecture="cli, core and model"))
     assert [each.path for each in found] == ["pyproject.toml", "docs/architecture.md"]
+
+
+def test_a_document_that_nobody_links_to_is_found() -> None:
+    linked = [Page(path="README.md", text="[a](docs/a.md#x)"), Page(path="docs/a.md", text="[b](sub/b.md)")]
+    leaves = [Page(path="docs/sub/b.md", text="[up](../a.md)"), Page(path="docs/c.md", text="[a](a.md)")]
+    assert [each.path for each in unreachable_pages([*linked, *leaves])] == ["docs/c.md"]

@@ -6,7 +6,7 @@ import pytest
 
 from holdfast.core import ExitStatus, HoldfastError, Retry
 from tests.tidy.errors import EXIT_MEANINGS, error_classes, errors_page, steps_of, unclear_errors
-from tests.tidy.generate import stale_pages
+from tests.tidy.generate import makers, stale_pages
 from tests.tidy.source import report
 
 
@@ -27,6 +27,10 @@ def test_every_error_of_the_project_is_clear() -> None:
 @pytest.mark.slow(reason="imports the whole product, once")
 def test_generated_pages_are_up_to_date() -> None:
     assert list(stale_pages()) == [], "run ./dev docs and commit the result"
+
+
+def test_pages_with_dumps_are_generated_pages_too() -> None:
+    assert {"docs/errors.md", "docs/formats/vhd.md"} <= set(makers())
 
 
 def test_a_clear_error_passes() -> None:
@@ -94,6 +98,18 @@ def test_the_page_shows_each_sentence_that_advice_can_be() -> None:
         HoldfastError.advice,
     ]
     assert steps_of(_Clear) == ["Detach the disk and run again."]
+
+
+def test_advice_that_is_handed_on_is_said_to_be() -> None:
+    class _Outer(_Clear):
+        """Something inside failed."""
+
+        def next_step(self) -> str:
+            return self._next_step
+
+        _next_step = ""
+
+    assert steps_of(_Outer) == ["What the cause asks for; its own advice is shown."]
 
 
 def test_the_page_tells_all_three_parts_and_the_status() -> None:
