@@ -69,9 +69,9 @@ def _wait_end(calls: Calls, task: str, *, operation: str, timeout_s: float) -> J
     """Return the record of the task at its end."""
     deadline_s = calls.clock.monotonic_s() + timeout_s
     token = ""
-    while calls.clock.monotonic_s() < deadline_s:
+    while (left_s := deadline_s - calls.clock.monotonic_s()) > 0:
         try:
-            record, token = _next_event(calls, task, token)
+            record, token = _next_event(calls, task, token, wait_s=min(limits.POOL_EVENT_WAIT_S, left_s))
         except PoolFailure as failure:
             # Events are the quick way, never the only one.
             _log.warning("pool.events-failed", operation=operation, answer=failure.xapi_code)
@@ -84,15 +84,15 @@ def _wait_end(calls: Calls, task: str, *, operation: str, timeout_s: float) -> J
     raise TaskOverdue(operation=operation, task=task, timeout_s=timeout_s)
 
 
-def _next_event(calls: Calls, task: str, token: str) -> tuple[JsonObject | None, str]:
+def _next_event(calls: Calls, task: str, token: str, *, wait_s: float) -> tuple[JsonObject | None, str]:
     """Return the task's newest record, or None when there was no news, and the token for the next question."""
     answer = as_object(
         calls.call(
             "event.from",
             [f"task/{task}"],
             token,
-            limits.POOL_EVENT_WAIT_S,
-            timeout_s=limits.POOL_EVENT_WAIT_S + limits.POOL_CALL_TIMEOUT_S,
+            wait_s,
+            timeout_s=wait_s + limits.POOL_CALL_TIMEOUT_S,
         ),
         what="event.from",
     )

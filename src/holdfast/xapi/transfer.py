@@ -19,7 +19,7 @@ from holdfast.model import JsonValue
 from holdfast.xapi.address import PoolAddress
 from holdfast.xapi.calls import Calls
 from holdfast.xapi.connection import PoolHttpConnection
-from holdfast.xapi.errors import PoolAnswerInvalid, PoolConnectionLost
+from holdfast.xapi.errors import PoolAnswerInvalid, PoolConnectionLost, TaskOverdue
 from holdfast.xapi.tasks import create_task, destroy_task, wait_task
 from holdfast.xapi.tls import describe_os_error
 
@@ -29,6 +29,8 @@ _REDIRECTS_MAX = 3
 """A host that does not see the SR names one that does; a second hop means that the SR moved meanwhile."""
 _AFTERMATH_S = 90.0
 """How long a task may take to end after its transfer did: flushing, and detaching the disk from the control domain."""
+_REFUSAL_S = 5.0
+"""How long the task of a refused transfer is given to say why; it fails before the refusal is sent, if at all."""
 _EARLY_ANSWER_S = 10.0
 """XAPI answers an upload as soon as it has read the headers; a server that has not by then answers at the end."""
 _BODY_BYTES_MAX = 64 << 20
@@ -98,8 +100,9 @@ class _Exchange:
         assert self.response is not None
         status, reason = self.response.status, self.response.reason
         if self.task is not None and status != http.client.UNAUTHORIZED:
-            # After 401 XAPI leaves the task pending for ever.
-            wait_task(self._calls, self.task, operation=request.operation, timeout_s=_AFTERMATH_S)
+            # After 401, and for a path it does not know, XAPI leaves the task pending for ever.
+            with contextlib.suppress(TaskOverdue):
+                wait_task(self._calls, self.task, operation=request.operation, timeout_s=_REFUSAL_S)
         raise PoolAnswerInvalid(address=self.address.url, operation=request.operation, why=f"HTTP {status} {reason}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from holdfast.core import Cancellation, Cancelled, SystemClock
+from holdfast.core import Cancellation, Cancelled, ManualClock, SystemClock
 from holdfast.xapi import DiskIoError, PoolAnswerInvalid, PoolConnectionLost
 from holdfast.xapi.transfer import Download, TransferRequest, upload
 from tests.unit.xapi.fake_pool import Transfer, fake_pool, logged_in
@@ -114,6 +114,22 @@ def test_after_401_the_task_that_nobody_will_end_is_not_waited_for() -> None:
         with pytest.raises(PoolAnswerInvalid, match="HTTP 401"):
             upload(calls, PUT, body=[b"x"], length_bytes=1, cancel=Cancellation())
         assert "event.from" not in pool.names()
+
+
+def test_a_path_that_the_pool_does_not_know_is_told_without_waiting_for_its_task() -> None:
+    clock = ManualClock()
+
+    def idle(*_: object) -> dict[str, object]:
+        clock.advance(3)
+        return {"events": [], "token": "1,1", "valid_ref_counts": {}}
+
+    with fake_pool() as pool, logged_in(pool, clock=clock) as calls:
+        pool.transfer = lambda transfer: transfer.begin(403)
+        pool.methods["event.from"] = idle
+        pool.methods["task.get_record"] = lambda *_: {"status": "pending"}
+        with pytest.raises(PoolAnswerInvalid, match="HTTP 403"):
+            upload(calls, PUT, body=[b"x"], length_bytes=1, cancel=Cancellation())
+    assert clock.monotonic_s() < 10
 
 
 def test_a_reset_in_the_middle_of_a_body_is_a_lost_connection() -> None:
