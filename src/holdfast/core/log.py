@@ -21,10 +21,15 @@ def get_log(name: str) -> FilteringBoundLogger:
     return logger
 
 
+def _for_people() -> structlog.dev.ConsoleRenderer:
+    # Plain tracebacks: the pretty ones print local variables, and one of them may hold what must not be shown.
+    return structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+
+
 def configure_log(*, verbosity: int = 0, as_json: bool = False) -> None:
     """Send events to standard error: warnings by default, info at verbosity 1, debug at 2."""
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    renderer = structlog.processors.JSONRenderer() if as_json else _for_people()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

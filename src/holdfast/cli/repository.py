@@ -1,0 +1,374 @@
+"""``holdfast repository``: where restore points live, and who can open it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from holdfast import service
+from holdfast.cli.confirm import confirm_destruction
+from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret, read_secret
+from holdfast.cli.session import Common, Session, run_command
+from holdfast.core import ExitStatus, Secret, format_bytes
+from holdfast.repository import (
+    Compression,
+    IdentityHolder,
+    IdentityUnlock,
+    OpenUnlock,
+    PassphraseHolder,
+    PassphraseUnlock,
+    Unlock,
+)
+
+__all__ = ["app"]
+
+app = App(name="repository", help="Where restore points live, and who can open it.")
+key = App(name="key", help="The key holders of a repository: who can open it.")
+app.command(key)
+
+_NO_COMMON = Common()
+
+
+@app.command
+def create(
+    name: str,
+    location: str,
+    *,
+    passphrase: Annotated[bool, Parameter(negative="")] = False,
+    passphrase_file: Path | None = None,
+    no_secret: Annotated[bool, Parameter(negative="")] = False,
+    fast: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = _NO_COMMON,
+) -> int:
+    """Make an encrypted repository in an empty folder and show its recovery key, once.
+
+    Who can open it: whoever has the recovery key, this machine, and whoever knows the passphrase if you choose one.
+
+    Example: holdfast repository create main /srv/backup/holdfast
+
+    Parameters
+    ----------
+    name
+        How you will call the repository.
+    location
+        A folder that is empty or does not exist yet; local or mounted.
+    passphrase
+        Choose a passphrase as well; it is asked for, or read from $HOLDFAST_PASSPHRASE.
+    passphrase_file
+        A file that holds the passphrase.
+    no_secret
+        No key at all: whoever can read the folder can read everything.
+    fast
+        Compress less, in less time.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        chosen = None
+        if passphrase or passphrase_file is not None:
+            chosen = read_new_secret(
+                what="new passphrase", variable=PASSPHRASE_VARIABLE, option="--passphrase-file", file=passphrase_file
+            )
+        created = service.create_repository(
+            session.workspace,
+            name=name,
+            location=_absolute(location),
+            passphrase=chosen,
+            without_secret=no_secret,
+            compression=Compression.FAST if fast else Compression.STANDARD,
+            cancel=session.cancel,
+        )
+        out = session.out
+        out.say(f"Repository {name} is ready at {created.config.location}.")
+        if created.recovery_key is not None:
+            _show_recovery_key(session, created.recovery_key)
+        else:
+            out.warn("It has no secret: whoever can read the folder can read every VM in it.")
+        recovery = created.recovery_key.reveal() if created.recovery_key else None
+        out.result({"repository": created.config, "recovery_key": recovery})
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+@app.command
+def connect(
+    name: str,
+    location: str,
+    *,
+    passphrase_file: Path | None = None,
+    recovery_key_file: Path | None = None,
+    no_secret: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = _NO_COMMON,
+) -> int:
+    """Use a repository that exists already, for instance after this machine was replaced.
+
+    Opens it with the recovery key or the passphrase, once; from then on this machine has a key of its own.
+
+    Example: holdfast repository connect main /srv/backup/holdfast --recovery-key-file key.txt
+
+    Parameters
+    ----------
+    name
+        How you will call the repository.
+    location
+        Its folder.
+    passphrase_file
+        A file that holds the passphrase; without any file it is asked for, or read from $HOLDFAST_PASSPHRASE.
+    recovery_key_file
+        A file that holds the recovery key.
+    no_secret
+        The repository was created without a secret.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        unlock = _unlock(passphrase_file, recovery_key_file, no_secret=no_secret)
+        config = service.connect_repository(
+            session.workspace, name=name, location=_absolute(location), unlock=unlock, cancel=session.cancel
+        )
+        session.out.say(f"Repository {name} is connected. Next: holdfast point list --repository {name}")
+        session.out.result(config)
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+@app.command(name="list")
+def list_(*, common: Common = _NO_COMMON) -> int:
+    """List the repositories that are known here; none of them is opened.
+
+    Example: holdfast repository list
+    """
+
+    def body(session: Session) -> ExitStatus:
+        known = service.list_repositories(session.workspace)
+        rows = [(each.name, each.location, each.repository) for each in known]
+        empty = "No repository yet: holdfast repository create NAME FOLDER"
+        session.out.table(("NAME", "LOCATION", "ID"), rows, empty=empty)
+        session.out.result(known)
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+@app.command
+def show(name: str, *, common: Common = _NO_COMMON) -> int:
+    """Open a repository and show what it holds, what it takes, and who can open it.
+
+    Example: holdfast repository show main
+
+    Parameters
+    ----------
+    name
+        The repository.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        overview = service.show_repository(session.workspace, name, cancel=session.cancel)
+        out = session.out
+        out.say(f"{name}  {overview.config.repository}", style="bold")
+        out.say(f"at {overview.location}: {overview.points} points of {overview.vms} VMs")
+        rows = [(each.kind, str(each.objects), format_bytes(each.length_bytes)) for each in overview.usage.kinds]
+        out.table(("KIND", ">OBJECTS", ">SIZE"), rows, empty="empty")
+        if overview.free_bytes is not None:
+            out.say(f"{format_bytes(overview.free_bytes)} free")
+        out.say()
+        out.table(("KEY HOLDER", "KIND"), [(each.name, each.kind) for each in overview.holders], empty="none")
+        out.result(overview)
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+@app.command
+def remove(name: str, *, yes: Annotated[bool, Parameter(negative="")] = False, common: Common = _NO_COMMON) -> int:
+    """Forget a repository here. Everything in it stays where it is; 'repository connect' brings it back.
+
+    Example: holdfast repository remove main
+
+    Parameters
+    ----------
+    name
+        The repository.
+    yes
+        Do not ask.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        confirm_destruction(
+            f"Repository {name} is forgotten on this machine; its data stays, and you need the recovery key, "
+            "the passphrase or this machine's key to connect it again",
+            name=name,
+            yes=yes,
+        )
+        service.remove_repository(session.workspace, name)
+        session.out.say(f"Repository {name} is forgotten here. Its data is where it was.")
+        session.out.result({"removed": name})
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+@app.command
+def gc(name: str, *, plan: Annotated[bool, Parameter(negative="")] = False, common: Common = _NO_COMMON) -> int:
+    """Give back the space of deleted points and interrupted runs. Safe while backups run.
+
+    Example: holdfast repository gc main --plan
+
+    Parameters
+    ----------
+    name
+        The repository.
+    plan
+        Say what comes back and stop.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        if plan:
+            decided = service.plan_collection(session.workspace, name, cancel=session.cancel)
+            session.out.say(decided.explain())
+            session.out.result({"plan": decided.explain().splitlines()})
+            return ExitStatus.OK
+        report = service.collect_garbage(session.workspace, name, cancel=session.cancel)
+        session.out.say(f"{report.deleted_packs} packs deleted, {format_bytes(report.freed_bytes)} freed.")
+        for waits_for in report.waits_for:
+            session.out.say(f"waiting: {waits_for}")
+        session.out.result(report)
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+@key.command(name="list")
+def key_list(name: str, *, common: Common = _NO_COMMON) -> int:
+    """List who can open a repository.
+
+    Example: holdfast repository key list main
+
+    Parameters
+    ----------
+    name
+        The repository.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        holders = service.show_repository(session.workspace, name, cancel=session.cancel).holders
+        session.out.table(("KEY HOLDER", "KIND"), [(each.name, each.kind) for each in holders], empty="none")
+        session.out.result(holders)
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+@key.command(name="add")
+def key_add(
+    name: str,
+    holder: str,
+    *,
+    public_key: str | None = None,
+    recovery: Annotated[bool, Parameter(negative="")] = False,
+    passphrase_file: Path | None = None,
+    common: Common = _NO_COMMON,
+) -> int:
+    """Let one more holder open a repository: a passphrase, another recovery key, or somebody's public key.
+
+    Example: holdfast repository key add main alice --public-key "ssh-ed25519 AAAA…"
+
+    Parameters
+    ----------
+    name
+        The repository.
+    holder
+        How the holder is called.
+    public_key
+        An age or ssh-ed25519 public key.
+    recovery
+        Make a new recovery key and show it once.
+    passphrase_file
+        A file that holds the passphrase; without any option it is asked for.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        secret: Secret | None = None
+        if public_key is not None:
+            service.add_holder(session.workspace, name, IdentityHolder(holder, public_key), cancel=session.cancel)
+        elif recovery:
+            secret = service.new_recovery_holder(session.workspace, name, holder=holder, cancel=session.cancel)
+            _show_recovery_key(session, secret)
+        else:
+            chosen = read_new_secret(
+                what="new passphrase", variable=PASSPHRASE_VARIABLE, option="--passphrase-file", file=passphrase_file
+            )
+            service.add_holder(session.workspace, name, PassphraseHolder(holder, chosen), cancel=session.cancel)
+        session.out.say(f"{holder} can open repository {name} from now on.")
+        session.out.result({"added": holder, "recovery_key": secret.reveal() if secret else None})
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+@key.command(name="remove")
+def key_remove(
+    name: str,
+    holder: str,
+    *,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = _NO_COMMON,
+) -> int:
+    """Take a holder's key away. Who has opened the repository before may have kept the repository key itself.
+
+    Example: holdfast repository key remove main passphrase
+
+    Parameters
+    ----------
+    name
+        The repository.
+    holder
+        The holder.
+    yes
+        Do not ask.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        confirm_destruction(f"{holder} can no longer open repository {name}", name=holder, yes=yes)
+        remaining = service.remove_holder(session.workspace, name, holder, cancel=session.cancel)
+        session.out.say(f"Remaining: {', '.join(each.name for each in remaining)}")
+        session.out.result(remaining)
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+def _absolute(location: str) -> str:
+    """Return a path made absolute, because it is remembered; a URL stays as it is."""
+    return location if "://" in location else str(Path(location).expanduser().absolute())
+
+
+def _unlock(passphrase_file: Path | None, recovery_key_file: Path | None, *, no_secret: bool) -> Unlock:
+    if no_secret:
+        return OpenUnlock()
+    if recovery_key_file is not None:
+        found = read_secret(
+            what="recovery key", variable=PASSPHRASE_VARIABLE, option="--recovery-key-file", file=recovery_key_file
+        )
+        return IdentityUnlock(found)
+    typed = read_secret(
+        what="passphrase or recovery key",
+        variable=PASSPHRASE_VARIABLE,
+        option="--passphrase-file",
+        file=passphrase_file,
+    )
+    # A recovery key cannot be mistaken for anything else, so whoever types it where a passphrase is asked is right.
+    if typed.reveal().strip().upper().startswith("AGE-SECRET-KEY-"):
+        return IdentityUnlock(typed)
+    return PassphraseUnlock(typed)
+
+
+def _show_recovery_key(session: Session, recovery_key: Secret) -> None:
+    out = session.out
+    out.say()
+    out.say("Recovery key, shown this once. Print it; without it and without this machine nobody can restore:")
+    out.say()
+    out.say(f"    {recovery_key.reveal()}", style="bold")
+    out.say()

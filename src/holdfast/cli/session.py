@@ -1,0 +1,83 @@
+"""One command's frame: the options all commands share, Ctrl-C, errors told in three parts, the exit status.
+
+Invariant: every command ends through here, so that an error is never a traceback and Ctrl-C always lets the program
+clean up; a second Ctrl-C ends it at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from holdfast.cli.output import Output
+from holdfast.cli.progress import LineProgress, TerminalProgress, open_progress
+from holdfast.core import Cancellation, ExitStatus, HoldfastError, configure_log
+from holdfast.daemon import Settings, build_workspace, read_settings
+from holdfast.service import Workspace
+
+__all__ = ["Common", "Session", "run_command"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """The options that every command takes."""
+
+    json: Annotated[bool, Parameter(negative="", help="Print one JSON document instead of text.")] = False
+    quiet: Annotated[bool, Parameter(negative="", help="No progress.")] = False
+    verbose: Annotated[int, Parameter(name=["--verbose", "-v"], count=True, help="Log events; twice for all.")] = 0
+    home: Annotated[Path | None, Parameter(help="Where Holdfast keeps its own files; default $HOLDFAST_HOME.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What a command's body works with."""
+
+    settings: Settings
+    workspace: Workspace
+    out: Output
+    cancel: Cancellation
+    quiet: bool
+
+    def progress(self) -> TerminalProgress | LineProgress:
+        """Return the progress display; use it in a ``with`` block."""
+        return open_progress(self.out.aside, clock=self.workspace.clock, quiet=self.quiet or self.out.as_json)
+
+
+def run_command(common: Common, body: Callable[[Session], ExitStatus]) -> int:
+    """Run a command's body and return the process's exit status."""
+    out = Output(as_json=common.json)
+    configure_log(verbosity=common.verbose, as_json=common.json)
+    cancel = Cancellation()
+    settings = read_settings(common.home)
+    session = Session(
+        settings=settings, workspace=build_workspace(settings), out=out, cancel=cancel, quiet=common.quiet
+    )
+    _listen(cancel, out)
+    try:
+        return int(body(session))
+    except HoldfastError as error:
+        return out.fail(error)
+    except BrokenPipeError:
+        # The reader went away (``| head``); nothing can be told to it any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitStatus.FAILED)
+
+
+def _listen(cancel: Cancellation, out: Output) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if cancel.is_cancelled:
+            os._exit(int(ExitStatus.INTERRUPTED))
+        out.warn("Stopping; this takes a few seconds. Once more to stop at once.")
+        cancel.cancel(reason=f"stopped by {signal.Signals(number).name}")
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,40 @@
+"""Everything wired: the one place that knows which implementation stands behind which seam."""
+
+from __future__ import annotations
+
+import platform
+import re
+
+from holdfast.core import Cancellation, Clock, Entropy, SystemClock, SystemEntropy
+from holdfast.daemon.registry import FileRegistry
+from holdfast.daemon.settings import Settings
+from holdfast.daemon.vault import FileVault
+from holdfast.runs import open_runs
+from holdfast.service import Workspace
+from holdfast.storage import ObjectStore, RetryStore, open_store
+
+__all__ = ["build_workspace"]
+
+
+def build_workspace(settings: Settings, *, clock: Clock | None = None, entropy: Entropy | None = None) -> Workspace:
+    """Return the workspace of one installation. Creates nothing on disk until something is stored."""
+    used_clock, used_entropy = clock or SystemClock(), entropy or SystemEntropy()
+
+    def open_with_retry(location: str, create: bool, cancel: Cancellation) -> ObjectStore:
+        store = open_store(location, create=create)
+        return RetryStore(store, clock=used_clock, entropy=used_entropy, cancel=cancel)
+
+    return Workspace(
+        clock=used_clock,
+        entropy=used_entropy,
+        registry=FileRegistry(settings.config_folder),
+        vault=FileVault(settings.secrets_folder),
+        open_store=open_with_retry,
+        open_runs=lambda: open_runs(settings.runs_folder, clock=used_clock, entropy=used_entropy),
+        machine_name=_machine_name(platform.node()),
+    )
+
+
+def _machine_name(host_name: str) -> str:
+    """Return a key holder's name for this machine, made of characters that every store takes."""
+    return "machine-" + (re.sub(r"[^A-Za-z0-9.-]+", "-", host_name).strip("-.") or "unnamed")

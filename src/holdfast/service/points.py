@@ -1,0 +1,71 @@
+"""Restore points: list, show, verify, delete, and giving back the space of what was deleted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.core import Cancellation, Progress
+from holdfast.model import PointId, VmUuid
+from holdfast.repository import GcPlan, GcReport, RestorePoint, VerifyReport
+from holdfast.service.repositories import open_by_name
+from holdfast.service.workspace import Workspace
+
+__all__ = ["ListedPoints", "collect_garbage", "delete_point", "list_points", "plan_collection", "show_point", "verify"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedPoints:
+    """The points of a repository, oldest first, and the objects in the points' place that cannot be read."""
+
+    points: tuple[RestorePoint, ...]
+    damaged: tuple[str, ...]
+
+
+def list_points(workspace: Workspace, repository: str, *, vm: str | None = None, cancel: Cancellation) -> ListedPoints:
+    """Return all points, or those of one VM by its name at backup time or its uuid."""
+    opened = open_by_name(workspace, repository, cancel=cancel)
+    wanted = opened.points()
+    if vm is not None:
+        wanted = [each for each in wanted if vm in (each.facts.vm.name, each.facts.vm.uuid)]
+    return ListedPoints(points=tuple(wanted), damaged=tuple(str(each) for each in opened.damaged_points()))
+
+
+def show_point(workspace: Workspace, repository: str, point: str, *, cancel: Cancellation) -> RestorePoint:
+    """Return one point by its id or a unique beginning of it."""
+    return open_by_name(workspace, repository, cancel=cancel).point(point)
+
+
+def verify(
+    workspace: Workspace, repository: str, points: tuple[str, ...], *, progress: Progress, cancel: Cancellation
+) -> VerifyReport:
+    """Read and check every byte that the points need, all points when none is named."""
+    opened = open_by_name(workspace, repository, cancel=cancel)
+    chosen = [opened.point(each) for each in points] if points else None
+    return opened.verify(chosen, progress=progress, cancel=cancel)
+
+
+def delete_point(workspace: Workspace, repository: str, point: str, *, cancel: Cancellation) -> PointId:
+    """Delete one point and return its whole id. Its space comes back with the next garbage collection."""
+    opened = open_by_name(workspace, repository, cancel=cancel)
+    found = opened.point(point)
+    opened.delete_point(found.id)
+    return found.id
+
+
+def newest_of(points: list[RestorePoint]) -> dict[VmUuid, RestorePoint]:
+    """Return the newest point of each VM."""
+    newest: dict[VmUuid, RestorePoint] = {}
+    for point in sorted(points, key=lambda each: (each.facts.taken_at, each.id)):
+        newest[point.facts.vm.uuid] = point
+    return newest
+
+
+def plan_collection(workspace: Workspace, repository: str, *, cancel: Cancellation) -> GcPlan:
+    """Return what garbage collection would give back now."""
+    return open_by_name(workspace, repository, cancel=cancel).plan_gc()
+
+
+def collect_garbage(workspace: Workspace, repository: str, *, cancel: Cancellation) -> GcReport:
+    """Give back the space of deleted points and interrupted runs. Safe while backups run."""
+    opened = open_by_name(workspace, repository, cancel=cancel)
+    return opened.apply_gc(opened.plan_gc(), cancel=cancel)

@@ -1,0 +1,100 @@
+"""Pools: added once with their trust decided, connected by name from then on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from holdfast.core import Cancellation, Secret
+from holdfast.model import PoolUuid
+from holdfast.service.config import PoolConfig, TrustKind
+from holdfast.service.workspace import Workspace
+from holdfast.xapi import (
+    CertificateAuthority,
+    CertificateFacts,
+    Credentials,
+    Inventory,
+    NoTls,
+    PinnedCertificate,
+    PoolAddress,
+    PoolClient,
+    TlsTrust,
+    open_pool,
+    read_certificate,
+)
+
+__all__ = ["add_pool", "connect_pool", "list_pools", "probe_pool", "remove_pool", "show_pool"]
+
+_PROBE_TIMEOUT_S = 10.0
+
+
+def probe_pool(url: str) -> CertificateFacts | None:
+    """Return the certificate that the pool at ``url`` shows now, for a person to judge; None for plain HTTP."""
+    address = PoolAddress.parse(url)
+    return read_certificate(address, timeout_s=_PROBE_TIMEOUT_S) if address.is_encrypted else None
+
+
+def add_pool(
+    workspace: Workspace, *, name: str, url: str, user: str, password: Secret, trust: str, cancel: Cancellation
+) -> PoolConfig:
+    """Return the pool's configuration, stored after a login has worked; the password is sealed for this machine.
+
+    ``trust`` is in the form of ``PoolConfig.trust``.
+    """
+    address = PoolAddress.parse(url)
+    workspace.registry.check_pool_name(name)
+    credentials = Credentials(user=user, password=password)
+    with open_pool(
+        address, credentials, _trust_of(trust), clock=workspace.clock, entropy=workspace.entropy, cancel=cancel
+    ) as client:
+        pool = client.pool
+        reached = client.address
+    config = PoolConfig(
+        name=name, url=reached.url, user=user, trust=trust, pool=PoolUuid(pool), added_at=workspace.clock.now()
+    )
+    workspace.registry.add_pool(config)
+    workspace.vault.store(_secret_name(name), password)
+    return config
+
+
+def connect_pool(workspace: Workspace, name: str, cancel: Cancellation) -> PoolClient:
+    """Return a logged-in client for a pool that was added; use it in a ``with`` block."""
+    config = workspace.registry.pool(name)
+    return open_pool(
+        PoolAddress.parse(config.url),
+        Credentials(user=config.user, password=workspace.vault.load(_secret_name(name))),
+        _trust_of(config.trust),
+        clock=workspace.clock,
+        entropy=workspace.entropy,
+        cancel=cancel,
+    )
+
+
+def list_pools(workspace: Workspace) -> list[PoolConfig]:
+    """Return the pools that were added, by name; nothing is contacted."""
+    return workspace.registry.pools()
+
+
+def show_pool(workspace: Workspace, name: str, cancel: Cancellation) -> tuple[PoolConfig, Inventory]:
+    """Return a pool's configuration and what it holds now."""
+    config = workspace.registry.pool(name)
+    with connect_pool(workspace, name, cancel) as client:
+        return config, client.inventory()
+
+
+def remove_pool(workspace: Workspace, name: str) -> None:
+    """Forget a pool and its password. Restore points and the pool itself are untouched."""
+    workspace.registry.remove_pool(name)
+    workspace.vault.forget(_secret_name(name))
+
+
+def _secret_name(pool_name: str) -> str:
+    return f"pool-{pool_name}"
+
+
+def _trust_of(text: str) -> TlsTrust:
+    if text == TrustKind.PLAIN:
+        return NoTls()
+    if text.startswith(TrustKind.PINNED):
+        return PinnedCertificate(text.removeprefix(TrustKind.PINNED))
+    path = text.removeprefix(TrustKind.AUTHORITY)
+    return CertificateAuthority(Path(path) if path else None)

@@ -1,0 +1,179 @@
+"""Repositories: created or connected once, opened by this machine's own key from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from holdfast.core import Cancellation, Secret
+from holdfast.repository import (
+    Compression,
+    HolderFacts,
+    IdentityHolder,
+    IdentityUnlock,
+    NewHolder,
+    OpenHolder,
+    OpenUnlock,
+    PassphraseHolder,
+    RecoveryKey,
+    Repository,
+    Unlock,
+    Usage,
+    new_recovery_key,
+    open_repository,
+)
+from holdfast.repository import (
+    create_repository as create_in_store,
+)
+from holdfast.service.config import RepositoryConfig
+from holdfast.service.workspace import Workspace
+
+__all__ = [
+    "CreatedRepository",
+    "RepositoryOverview",
+    "add_holder",
+    "connect_repository",
+    "create_repository",
+    "list_repositories",
+    "new_recovery_holder",
+    "open_by_name",
+    "remove_holder",
+    "remove_repository",
+    "show_repository",
+]
+
+RECOVERY_HOLDER = "recovery"
+PASSPHRASE_HOLDER = "passphrase"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatedRepository:
+    """A new repository, and the recovery key that is shown to its owner once; None when the owner wants no secret."""
+
+    config: RepositoryConfig
+    recovery_key: Secret | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryOverview:
+    """What a repository is and holds."""
+
+    config: RepositoryConfig
+    location: str
+    points: int
+    vms: int
+    usage: Usage
+    free_bytes: int | None
+    holders: tuple[HolderFacts, ...]
+
+
+def create_repository(
+    workspace: Workspace,
+    *,
+    name: str,
+    location: str,
+    passphrase: Secret | None = None,
+    without_secret: bool = False,
+    compression: Compression = Compression.STANDARD,
+    cancel: Cancellation,
+) -> CreatedRepository:
+    """Make a repository in an empty place, remember it under ``name``, return it with its recovery key.
+
+    Its key holders: the recovery key, this machine, and a passphrase when one is given; or ``open``, readable by
+    everyone who can read the place, when the owner wants no secret.
+    """
+    workspace.registry.check_repository_name(name)
+    recovery: RecoveryKey | None = None
+    holders: list[NewHolder] = []
+    if without_secret:
+        holders.append(OpenHolder())
+    else:
+        recovery = new_recovery_key()
+        holders.append(IdentityHolder(RECOVERY_HOLDER, recovery.public))
+        holders.append(IdentityHolder(workspace.machine_name, workspace.vault.public_key))
+        if passphrase:
+            holders.append(PassphraseHolder(PASSPHRASE_HOLDER, passphrase))
+    repository = create_in_store(
+        workspace.open_store(location, True, cancel),
+        holders=holders,
+        clock=workspace.clock,
+        entropy=workspace.entropy,
+        compression=compression,
+    )
+    config = _remember(workspace, name, location, repository)
+    return CreatedRepository(config=config, recovery_key=recovery.secret if recovery else None)
+
+
+def connect_repository(
+    workspace: Workspace, *, name: str, location: str, unlock: Unlock, cancel: Cancellation
+) -> RepositoryConfig:
+    """Remember a repository that exists, opened with ``unlock``; this machine becomes one of its key holders."""
+    workspace.registry.check_repository_name(name)
+    repository = open_repository(
+        workspace.open_store(location, False, cancel), unlock=unlock, clock=workspace.clock, entropy=workspace.entropy
+    )
+    if not isinstance(unlock, OpenUnlock) and workspace.machine_name not in {h.name for h in repository.holders()}:
+        repository.add_holder(IdentityHolder(workspace.machine_name, workspace.vault.public_key))
+    return _remember(workspace, name, location, repository)
+
+
+def open_by_name(workspace: Workspace, name: str, *, cancel: Cancellation) -> Repository:
+    """Return a repository that was created or connected here, opened by this machine's own key."""
+    config = workspace.registry.repository(name)
+    store = workspace.open_store(config.location, False, cancel)
+    return open_repository(
+        store, unlock=IdentityUnlock(workspace.vault.identity), clock=workspace.clock, entropy=workspace.entropy
+    )
+
+
+def list_repositories(workspace: Workspace) -> list[RepositoryConfig]:
+    """Return the repositories that are known here, by name; nothing is opened."""
+    return workspace.registry.repositories()
+
+
+def show_repository(workspace: Workspace, name: str, *, cancel: Cancellation) -> RepositoryOverview:
+    """Return what a repository holds now."""
+    config = workspace.registry.repository(name)
+    repository = open_by_name(workspace, name, cancel=cancel)
+    points = repository.points()
+    return RepositoryOverview(
+        config=config,
+        location=repository.store_description,
+        points=len(points),
+        vms=len({each.facts.vm.uuid for each in points}),
+        usage=repository.usage(),
+        free_bytes=workspace.open_store(config.location, False, cancel).free_bytes(),
+        holders=tuple(repository.holders()),
+    )
+
+
+def remove_repository(workspace: Workspace, name: str) -> None:
+    """Forget a repository. Everything in it stays where it is."""
+    workspace.registry.remove_repository(name)
+
+
+def add_holder(workspace: Workspace, name: str, holder: NewHolder, *, cancel: Cancellation) -> Sequence[HolderFacts]:
+    """Let one more holder open the repository; return all of them."""
+    repository = open_by_name(workspace, name, cancel=cancel)
+    repository.add_holder(holder)
+    return repository.holders()
+
+
+def new_recovery_holder(workspace: Workspace, name: str, *, holder: str, cancel: Cancellation) -> Secret:
+    """Add another recovery key under the name ``holder`` and return it, to be shown once."""
+    recovery = new_recovery_key()
+    add_holder(workspace, name, IdentityHolder(holder, recovery.public), cancel=cancel)
+    return recovery.secret
+
+
+def remove_holder(workspace: Workspace, name: str, holder: str, *, cancel: Cancellation) -> Sequence[HolderFacts]:
+    """Stop one holder from opening the repository; return those that remain."""
+    repository = open_by_name(workspace, name, cancel=cancel)
+    repository.remove_holder(holder)
+    return repository.holders()
+
+
+def _remember(workspace: Workspace, name: str, location: str, repository: Repository) -> RepositoryConfig:
+    config = RepositoryConfig(name=name, location=location, repository=repository.id, added_at=workspace.clock.now())
+    workspace.registry.add_repository(config)
+    return config

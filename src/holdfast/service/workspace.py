@@ -1,0 +1,30 @@
+"""What every use case works with, wired once by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from holdfast.core import Cancellation, Clock, Entropy
+from holdfast.runs import Runs
+from holdfast.service.config import Registry, Vault
+from holdfast.storage import ObjectStore
+
+__all__ = ["Workspace"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """One installation of Holdfast: its clock, configuration, secrets, runs and the way to stores."""
+
+    clock: Clock
+    entropy: Entropy
+    registry: Registry
+    vault: Vault
+    open_store: Callable[[str, bool, Cancellation], ObjectStore]
+    """Location, whether to make it, and what its retries listen to; returns the store with its retry wrapper."""
+    open_runs: Callable[[], AbstractContextManager[Runs]]
+    """Opens the runs of this installation, flows not registered."""
+    machine_name: str
+    """How this machine is called among a repository's key holders."""

@@ -1,0 +1,107 @@
+"""The registry keeps whole files or none, and says what is wrong with one that is not ours."""
+
+from __future__ import annotations
+
+import json
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from holdfast.daemon import ConfigDamaged, FileRegistry, NameInvalid, write_private_file
+from holdfast.model import PoolUuid, RepositoryId
+from holdfast.service import NameTaken, NameUnknown, PoolConfig, RepositoryConfig
+
+POOL = PoolConfig(
+    name="prod",
+    url="https://xcp1.example.org",
+    user="root",
+    trust="sha256:ab",
+    pool=PoolUuid("p-1"),
+    added_at=datetime(2026, 11, 20, 9, 0, tzinfo=UTC),
+)
+REPOSITORY = RepositoryConfig(
+    name="main",
+    location="/srv/backup",
+    repository=RepositoryId("0" * 32),
+    added_at=datetime(2026, 11, 20, 9, 0, tzinfo=UTC),
+)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> FileRegistry:
+    return FileRegistry(tmp_path / "config")
+
+
+def test_what_was_added_comes_back_in_a_new_process(registry: FileRegistry, tmp_path: Path) -> None:
+    registry.add_pool(POOL)
+    registry.add_repository(REPOSITORY)
+    again = FileRegistry(tmp_path / "config")
+    assert again.pool("prod") == POOL
+    assert again.pools() == [POOL]
+    assert again.repository("main") == REPOSITORY
+    assert again.repositories() == [REPOSITORY]
+
+
+def test_a_name_is_taken_once_and_the_first_entry_stays(registry: FileRegistry) -> None:
+    registry.add_pool(POOL)
+    with pytest.raises(NameTaken) as caught:
+        registry.add_pool(POOL)
+    assert "holdfast pool remove prod" in caught.value.next_step()
+    with pytest.raises(NameTaken):
+        registry.check_pool_name("prod")
+    registry.check_repository_name("prod")
+
+
+def test_an_unknown_name_lists_what_is_known(registry: FileRegistry) -> None:
+    with pytest.raises(NameUnknown) as nothing:
+        registry.pool("x")
+    assert "holdfast pool add" in nothing.value.next_step()
+    registry.add_pool(POOL)
+    with pytest.raises(NameUnknown) as caught:
+        registry.remove_pool("x")
+    assert "prod" in caught.value.next_step()
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "x" * 65, "ä", "a b", "-x"])
+def test_a_name_that_is_no_file_name_is_refused(registry: FileRegistry, name: str) -> None:
+    with pytest.raises(NameInvalid):
+        registry.check_pool_name(name)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"{}", b"\xff", json.dumps({"name": "prod"}).encode(), b'{"name": 1}'],
+)
+def test_a_damaged_file_is_named_and_nothing_is_guessed(registry: FileRegistry, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "config" / "pools" / "prod.json"
+    write_private_file(path, content)
+    with pytest.raises(ConfigDamaged) as caught:
+        registry.pool("prod")
+    assert str(path) in str(caught.value)
+
+
+def test_a_time_without_a_zone_is_damage(registry: FileRegistry, tmp_path: Path) -> None:
+    registry.add_pool(POOL)
+    path = tmp_path / "config" / "pools" / "prod.json"
+    path.write_text(path.read_text().replace("2026-11-20T09:00:00Z", "2026-11-20T09:00:00"))
+    with pytest.raises(ConfigDamaged):
+        registry.pool("prod")
+
+
+def test_files_are_private_and_no_temporary_stays(registry: FileRegistry, tmp_path: Path) -> None:
+    registry.add_pool(POOL)
+    folder = tmp_path / "config" / "pools"
+    assert [path.name for path in folder.iterdir()] == ["prod.json"]
+    assert stat.S_IMODE((folder / "prod.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_without_replace_the_first_file_wins(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    write_private_file(path, b"first", replace=False)
+    write_private_file(path, b"second", replace=False)
+    assert path.read_bytes() == b"first"
+    write_private_file(path, b"third")
+    assert path.read_bytes() == b"third"
