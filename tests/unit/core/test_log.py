@@ -60,3 +60,16 @@ def test_a_secret_field_is_masked(as_json: bool, capsys: pytest.CaptureFixture[s
     configure_log(verbosity=1, as_json=as_json)
     get_log("x").info("pool.login", password=Secret("plain text"), more=[Secret("plain text")])
     assert "plain text" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_logged_traceback_shows_no_local_values(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_log(verbosity=1, as_json=as_json)
+    local = "plain " + "text"
+    try:
+        raise OSError(len(local))
+    except OSError:
+        get_log("x").error("run.crashed", exc_info=True)
+    shown = capsys.readouterr().err
+    assert "run.crashed" in shown
+    assert "plain text" not in shown
