@@ -59,6 +59,10 @@ class PoolCore:
         """The host that is master."""
         return self.db.text("pool", self.pool_ref, "master")
 
+    def is_restricted(self, feature: str) -> bool:
+        """Whether the pool's licence forbids a feature."""
+        return self.db.mapping("pool", self.pool_ref, "restrictions").get(f"restrict_{feature}") == "true"
+
     @property
     def control_domain_ref(self) -> str:
         """The control domain of the master, to which exports attach their disks."""

@@ -202,9 +202,11 @@ class Database:
             return reference
 
     def update(self, cls: str, ref: str, values: Fields) -> None:
-        """Change fields of an object, as one generation."""
+        """Change fields of an object, as one generation. Nothing happens when they are so already."""
         with self.transaction():
             row = self.row(cls, ref)
+            if values and all(row.fields[name] == value for name, value in values.items()):
+                return
             generation = self._next_generation()
             for name, value in values.items():
                 before = row.fields[name]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from holdfast.lab.database import Database, Row
 from holdfast.lab.rules import (
+    allowed_appliance_operations,
     allowed_sr_operations,
     allowed_vbd_operations,
     allowed_vdi_operations,
@@ -27,6 +28,7 @@ _RULES: dict[str, Rule] = {
     "VDI": allowed_vdi_operations,
     "VIF": allowed_vif_operations,
     "VM": allowed_vm_operations,
+    "VM_appliance": allowed_appliance_operations,
 }
 
 

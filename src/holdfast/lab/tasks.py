@@ -76,6 +76,8 @@ class Tasks:
                 finished = DateTime.of(self._clock.now())
                 ended = {"finished": finished, "allowed_operations": [], "current_operations": {}}
                 self._db.update("task", ref, {**values, **ended})
+            elif self._db.exists("task", ref):
+                self._db.set("task", ref, "progress", 1.0)
 
     def _is_open(self, ref: str) -> bool:
         row = self._db.find("task", ref)

@@ -37,10 +37,10 @@ def create_network(context: Context, record: Fields) -> str:
 def destroy_network(context: Context, network: str) -> str:
     """Remove a network that nothing is connected to."""
     db = context.db
-    for pif in db.texts("network", network, "PIFs"):
-        raise ApiFailure("NETWORK_CONTAINS_PIF", pif)
-    for vif in db.texts("network", network, "VIFs"):
-        raise ApiFailure("NETWORK_CONTAINS_VIF", vif)
+    if pifs := db.texts("network", network, "PIFs"):
+        raise ApiFailure("NETWORK_CONTAINS_PIF", *reversed(pifs))
+    if vifs := db.texts("network", network, "VIFs"):
+        raise ApiFailure("NETWORK_CONTAINS_VIF", *reversed(vifs))
     db.destroy("network", network)
     return ""
 
@@ -108,6 +108,8 @@ def create_vif(context: Context, record: Fields) -> str:
         raise ApiFailure("INVALID_DEVICE", device)
     if mac and not _MAC.fullmatch(mac):
         raise ApiFailure("MAC_INVALID", mac)
+    if record["locking_mode"] == "locked" and context.pool.is_restricted("vif_locking"):
+        raise ApiFailure("LICENCE_RESTRICTION", "VIF_locking")
     with db.transaction():
         if device in taken_cards(context, vm):
             raise ApiFailure("DEVICE_ALREADY_EXISTS", device)

@@ -312,9 +312,21 @@ def assert_can_boot_here(context: Context, vm: str, host: str) -> str:
 
 @calls.on("VM.get_possible_hosts")
 def get_possible_hosts(context: Context, vm: str) -> list[str]:
-    """Return the hosts that could run the VM."""
-    context.db.row("VM", vm)
-    return [row.ref for row in context.db.rows("host")]
+    """Return the hosts that have memory enough for the VM."""
+    db = context.db
+    needed = db.number("VM", vm, "memory_static_max")
+    metrics = {row.ref: str(row.fields["metrics"]) for row in db.rows("host")}
+    return [host for host, ref in metrics.items() if db.number("host_metrics", ref, "memory_free") >= needed]
+
+
+@calls.on("VTPM.create")
+def create_vtpm(context: Context, vm: str, is_unique: bool = False) -> str:
+    """Give a halted VM its trusted platform module."""
+    if context.pool.is_restricted("vtpm"):
+        raise ApiFailure("FEATURE_RESTRICTED", "restrict_vtpm")
+    with vm_operation(context, vm, "create_vtpm"):
+        fields: Fields = {"VM": vm, "is_unique": is_unique, "is_protected": False, "persistence_backend": "xapi"}
+        return context.db.create("VTPM", fields)
 
 
 @calls.on("VM.recover")

@@ -117,7 +117,7 @@ def _vhd(pool: PoolCore, vdi: str, base: str | None) -> tuple[Iterator[Piece], i
         blocks = pool.disks.allocated_blocks(name)
     else:
         blocks = _blocks_with_data(pool.disks, name)
-    source = _WholeBlocks(pool.disks, name)
+    source = _ChosenBlocks(pool.disks, name, blocks)
     identity = new_vhd_uuid(pool.entropy)
     try:
         plan = plan_vhd(
@@ -152,28 +152,40 @@ def _blocks_with_data(disks: DiskStore, name: str) -> NDArray[np.int64]:
     return np.array(found, dtype=np.int64)
 
 
-class _WholeBlocks:
-    """A disk as a ``DiskSource`` whose size is rounded up to whole blocks, which is how plain images travel."""
+class _ChosenBlocks:
+    """A disk as a ``DiskSource`` of whole blocks, only the chosen ones; its size is rounded up to them."""
 
-    def __init__(self, disks: DiskStore, name: str) -> None:
+    def __init__(self, disks: DiskStore, name: str, blocks: NDArray[np.int64]) -> None:
         self._disks = disks
         self._name = name
-        self._inner = disks.as_source(name)
+        self._blocks = blocks
+        self._disk_bytes = disks.size_bytes(name)
 
     @property
     def size_bytes(self) -> int:
         """See ``DiskSource.size_bytes``."""
-        return -(-self._inner.size_bytes // VHD_BLOCK_BYTES) * VHD_BLOCK_BYTES
+        return -(-self._disk_bytes // VHD_BLOCK_BYTES) * VHD_BLOCK_BYTES
 
     def data_extents(self) -> Iterator[Extent]:
         """See ``DiskSource.data_extents``."""
-        return self._inner.data_extents()
+        for block in self._blocks.tolist():
+            yield Extent(offset_bytes=block * VHD_BLOCK_BYTES, length_bytes=VHD_BLOCK_BYTES)
 
     def runs(self) -> Iterator[DataRun]:
-        """See ``DiskSource.runs``."""
-        return self._inner.runs()
+        """See ``DiskSource.runs``; the data of a run is overwritten by the next one."""
+        buffer = memoryview(bytearray(VHD_BLOCK_BYTES))
+        for extent in self.data_extents():
+            self._fill(extent.offset_bytes, buffer)
+            yield DataRun(extent.offset_bytes, buffer)
 
     def read(self, offset_bytes: int, length_bytes: int) -> bytes:
         """See ``DiskSource.read``."""
-        inside = max(0, min(length_bytes, self._inner.size_bytes - offset_bytes))
-        return self._inner.read(offset_bytes, inside).ljust(length_bytes, b"\0")
+        buffer = bytearray(length_bytes)
+        self._fill(offset_bytes, memoryview(buffer))
+        return bytes(buffer)
+
+    def _fill(self, offset_bytes: int, view: memoryview) -> None:
+        inside = max(0, min(len(view), self._disk_bytes - offset_bytes))
+        if inside:
+            self._disks.read_into(self._name, offset_bytes, view[:inside])
+        view[inside:] = bytes(len(view) - inside)

@@ -154,6 +154,11 @@ def _run(one: Transfer, work: Work) -> bool:
         tasks.fail(one.task, IO_ERROR().description)
         _append_error(one, str(IO_ERROR()))
         return False
+    except Exception as cause:
+        log.exception("lab.transfer-broken", path=one.request.path)
+        tasks.fail(one.task, ["INTERNAL_ERROR", repr(cause)])
+        _append_error(one, repr(cause))
+        return False
     tasks.succeed(one.task, "" if one.result is None else write_value(one.result))
     if one.resets_at_end:
         one.connection.reset()

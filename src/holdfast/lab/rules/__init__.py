@@ -9,10 +9,16 @@ from holdfast.lab.rules.storage import (
     has_vhd_disks,
     is_in_use,
 )
-from holdfast.lab.rules.vm import allowed_vm_operations, bad_power_state, check_vm_operation
+from holdfast.lab.rules.vm import (
+    allowed_appliance_operations,
+    allowed_vm_operations,
+    bad_power_state,
+    check_vm_operation,
+)
 
 __all__ = [
     "CBT_METADATA",
+    "allowed_appliance_operations",
     "allowed_sr_operations",
     "allowed_vbd_operations",
     "allowed_vdi_operations",

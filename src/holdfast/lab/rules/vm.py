@@ -10,7 +10,7 @@ from typing import cast
 from holdfast.lab.database import Database, Row
 from holdfast.lab.errors import ApiFailure
 
-__all__ = ["allowed_vm_operations", "bad_power_state", "check_vm_operation"]
+__all__ = ["allowed_appliance_operations", "allowed_vm_operations", "bad_power_state", "check_vm_operation"]
 
 _ANY = ("Halted", "Paused", "Suspended", "Running")
 _POWER_ORDER = {state: index for index, state in enumerate(_ANY)}
@@ -174,3 +174,11 @@ def _refusal_by_kind(row: Row, operation: str) -> ApiFailure | None:
 def allowed_vm_operations(db: Database, row: Row) -> list[str]:
     """Return what may be done with the VM now, for its record."""
     return [operation for operation in _OFFERED if _refusal(row, operation, ignores_running=False) is None]
+
+
+def allowed_appliance_operations(db: Database, row: Row) -> list[str]:
+    """Return what may be done with a group of VMs now, for its record."""
+    states = {db.text("VM", vm, "power_state") for vm in cast("list[str]", row.fields["VMs"])}
+    if states and "Halted" not in states:
+        return ["clean_shutdown", "hard_shutdown", "shutdown"]
+    return ["start"]

@@ -41,6 +41,7 @@ def build_scenario(context: Context, options: LabOptions) -> None:
         purpose=_PURPOSES[options.nbd],
         hosts=options.hosts,
         name="" if is_recorded else "lab",
+        restricted=frozenset({"restrict_vif_locking", "restrict_vtpm"}) if is_recorded else frozenset(),
     )
     for spec in machines(context, options):
         add_machine(context, inventory, spec, cbt=options.cbt)

@@ -48,6 +48,21 @@ _CPU_INFO = {
     "features_hvm_host": "1fcbfbff-f7fa3223-2c100800-00000121-00000001-001c0fbb",
     "features_pv_host": "1fc9cbf5-f6f83203-28100800-00000121-00000001-001c0329",
 }
+_RESTRICTIONS = tuple(
+    """
+    restrict_vlan restrict_qos restrict_pool_attached_storage restrict_netapp restrict_equalogic restrict_pooling
+    enable_xha restrict_marathon restrict_email_alerting restrict_historical_performance restrict_wlb restrict_rbac
+    restrict_dmc restrict_checkpoint restrict_cpu_masking restrict_connection platform_filter regular_nag_dialog
+    restrict_vmpr restrict_vmss restrict_intellicache restrict_gpu restrict_dr restrict_vif_locking
+    restrict_storage_xen_motion restrict_vgpu restrict_integrated_gpu_passthrough restrict_vss
+    restrict_guest_agent_auto_update restrict_pci_device_for_auto_update restrict_xen_motion restrict_guest_ip_setting
+    restrict_ad restrict_nested_virt restrict_live_patching restrict_set_vcpus_number_live restrict_pvs_proxy
+    restrict_igmp_snooping restrict_rpu restrict_pool_size restrict_cbt restrict_usb_passthrough
+    restrict_network_sriov restrict_corosync restrict_cluster_address restrict_zstd_export
+    restrict_pool_secret_rotation restrict_certificate_verification restrict_updates restrict_internal_repo_access
+    restrict_vtpm restrict_vm_groups restrict_vm_start restrict_vm_appliance_start
+    """.split()
+)
 _SOFTWARE_VERSION = {
     "product_version": "8.3.0",
     "product_version_text": "8.3",
@@ -75,7 +90,9 @@ class Inventory:
     sr: str
 
 
-def build_inventory(pool: PoolCore, *, sr_type: str, purpose: str, hosts: int, name: str) -> Inventory:
+def build_inventory(
+    pool: PoolCore, *, sr_type: str, purpose: str, hosts: int, name: str, restricted: frozenset[str] = frozenset()
+) -> Inventory:
     """Make the pool's own objects and return those that VMs need."""
     db = pool.db
     with db.transaction():
@@ -92,13 +109,13 @@ def build_inventory(pool: PoolCore, *, sr_type: str, purpose: str, hosts: int, n
             "pool",
             {
                 "name_label": name,
-                "restrictions": {"restrict_cbt": "false", "restrict_checkpoint": "false", "restrict_vtpm": "true"},
+                "restrictions": {name: str(name in restricted).lower() for name in _RESTRICTIONS},
                 "cpu_info": _CPU_INFO,
                 "ha_cluster_stack": "xhad",
                 "tls_verification_enabled": True,
             },
         )
-        refs = [_add_host(pool, number, network) for number in range(1, hosts + 1)]
+        refs = [_add_host(pool, number, network, has_no_hypervisor=bool(restricted)) for number in range(1, hosts + 1)]
         db.set("pool", pool_ref, "master", refs[0])
         sr = _add_sr(pool, refs, sr_type)
         db.update("pool", pool_ref, {"default_SR": sr, "suspend_image_SR": sr, "crash_dump_SR": sr})
@@ -106,11 +123,11 @@ def build_inventory(pool: PoolCore, *, sr_type: str, purpose: str, hosts: int, n
         return Inventory(pool_ref, refs[0], network, sr)
 
 
-def _add_host(pool: PoolCore, number: int, network: str) -> str:
+def _add_host(pool: PoolCore, number: int, network: str, *, has_no_hypervisor: bool) -> str:
     db = pool.db
     metrics: Fields = {
         "memory_total": _HOST_MEMORY_BYTES,
-        "memory_free": _HOST_MEMORY_BYTES // 2,
+        "memory_free": 0 if has_no_hypervisor else _HOST_MEMORY_BYTES // 2,
         "live": True,
         "last_updated": pool.now(),
     }
@@ -134,30 +151,32 @@ def _add_host(pool: PoolCore, number: int, network: str) -> str:
             "suspend_image_sr": NULL_REF,
         },
     )
-    _add_interface(pool, host, network, number)
+    for device in range(2):
+        _add_interface(pool, host, network, number, device=device)
     db.set("host", host, "control_domain", _add_control_domain(pool, host, number))
     return host
 
 
-def _add_interface(pool: PoolCore, host: str, network: str, number: int) -> None:
+def _add_interface(pool: PoolCore, host: str, network: str, number: int, *, device: int) -> None:
+    """The first interface carries everything; the second is plugged in and idle."""
     db = pool.db
-    carrier: Fields = {"carrier": True, "vendor_name": "lab", "device_name": "lab", "last_updated": pool.now()}
+    carrier: Fields = {"carrier": device == 0, "vendor_name": "lab", "device_name": "lab", "last_updated": pool.now()}
     db.create(
         "PIF",
         {
-            "device": "eth0",
+            "device": f"eth{device}",
             "network": network,
             "host": host,
-            "MAC": f"02:00:00:00:0f:{number:02x}",
+            "MAC": f"02:00:00:00:0{device}:{number:02x}",
             "MTU": 1500,
             "VLAN": -1,
             "metrics": db.create("PIF_metrics", carrier),
             "physical": True,
-            "currently_attached": True,
-            "ip_configuration_mode": "Static",
-            "IP": pool.address,
-            "netmask": "255.255.255.0",
-            "management": True,
+            "currently_attached": device == 0,
+            "ip_configuration_mode": "None" if device else "Static",
+            "IP": "" if device else pool.address,
+            "netmask": "" if device else "255.255.255.0",
+            "management": device == 0,
             "managed": True,
             "primary_address_type": "IPv4",
         },
