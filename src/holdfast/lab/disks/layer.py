@@ -17,7 +17,7 @@ from holdfast.core import BLOCK_BYTES, MIB
 from holdfast.lab.disks.files import OpenFiles, read_exactly, write_all
 from holdfast.lab.disks.granules import GranuleMap, granules_of
 
-__all__ = ["DATA", "INHERITED", "VHD_BLOCK_BYTES", "ZERO", "Layer"]
+__all__ = ["DATA", "INHERITED", "VHD_BLOCK_BYTES", "ZERO", "Layer", "blocks_of"]
 
 INHERITED, DATA, ZERO = 0, 1, 2
 """What a layer says about a granule: ask my parent; it is in my file; it is zeros, whatever my file holds there."""
@@ -68,6 +68,14 @@ class Layer:
         self.states.mark(first, end, state)
         self.writes += 1
 
+    def adopt(self, file: Path, data: NDArray[np.bool_]) -> None:
+        """Take a file over as the layer's own; ``data`` says for each granule whether the file holds it."""
+        assert self.is_empty
+        self._files.remove(self._path)
+        file.rename(self._path)
+        self.states.replace(data.astype(np.uint8) * DATA)
+        self.writes += 1
+
     def vhd_blocks(self) -> NDArray[np.bool_]:
         """Return for each 2 MiB block whether a VHD of this layer would hold it."""
         blocks = -(-self.states.granules // GRANULES_PER_VHD_BLOCK)
@@ -88,3 +96,12 @@ class Layer:
         """Delete the files; a reader in the middle of one keeps it."""
         self.states.remove()
         self._files.remove(self._path)
+
+
+def blocks_of(layers: list[Layer], *, size_bytes: int) -> NDArray[np.int64]:
+    """Return the 2 MiB blocks of a disk of that size which any of the layers holds, ascending."""
+    held = np.zeros(-(-size_bytes // VHD_BLOCK_BYTES), dtype=np.bool_)
+    for layer in layers:
+        blocks = layer.vhd_blocks()[: len(held)]
+        held[: len(blocks)] |= blocks
+    return np.flatnonzero(held).astype(np.int64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from holdfast.lab.disks.errors import (
     DiskSizeInvalid,
 )
 from holdfast.lab.disks.granules import granules_of
-from holdfast.lab.disks.layer import VHD_BLOCK_BYTES, Layer
+from holdfast.lab.disks.layer import VHD_BLOCK_BYTES, Layer, blocks_of
 from holdfast.lab.disks.source import StoreSource
 from holdfast.lab.disks.tree import SnapshotMade
 from holdfast.model import DiskUuid, Extent
@@ -235,6 +235,22 @@ class DiskStore:
                 view = memoryview(data).cast("B")
                 _reading(disk, partial(chain.write, data=view, offset_bytes=offset_bytes))
 
+    def adopt(self, uuid: str, file: Path, extents: Iterable[Extent]) -> None:
+        """Make a file from ``scratch`` the content of a disk that was never written, without copying it.
+
+        Only ``extents`` count, in whole granules; the rest of the disk is zeros. ``DiskBusy`` when there is content.
+        """
+        disk = self._catalog.disk(uuid)
+        data = np.zeros(granules_of(disk.size_bytes), dtype=np.bool_)
+        for extent in extents:
+            _check_range(disk, extent.offset_bytes, extent.length_bytes)
+            data[extent.offset_bytes // BLOCK_BYTES : granules_of(extent.end_bytes)] = True
+        with self._writing(uuid, 0, disk.size_bytes):
+            layer = tree.top_of(disk)
+            if not layer.is_empty or layer.parent is not None:
+                raise DiskBusy(disk=uuid, reason="only a disk that was never written can adopt a file")
+            layer.adopt(file, data)
+
     def zero(self, uuid: str, offset_bytes: int, length_bytes: int) -> None:
         """Make a range read as zeros; what was never allocated stays so. The change log sees it."""
         if length_bytes:
@@ -279,7 +295,7 @@ class DiskStore:
     def allocated_blocks(self, uuid: str) -> NDArray[np.int64]:
         """Return the 2 MiB blocks that any layer of the disk holds, ascending."""
         disk = self._catalog.disk(uuid)
-        return _blocks(tree.top_of(disk).lineage(), size_bytes=disk.size_bytes)
+        return blocks_of(tree.top_of(disk).lineage(), size_bytes=disk.size_bytes)
 
     def difference_blocks(self, base: str, target: str) -> NDArray[np.int64]:
         """Return the 2 MiB blocks in which ``target`` may differ from ``base``, ascending.
@@ -289,7 +305,7 @@ class DiskStore:
         disk = self._catalog.disk(target)
         ours, theirs = tree.top_of(disk).lineage(), tree.top_of(self._catalog.disk(base)).lineage()
         apart = [layer for layer in ours if layer not in theirs] + [layer for layer in theirs if layer not in ours]
-        return _blocks(apart, size_bytes=disk.size_bytes)
+        return blocks_of(apart, size_bytes=disk.size_bytes)
 
     def enable_cbt(self, uuid: str) -> None:
         """Track writes from now on. Enabling twice keeps the log."""
@@ -373,14 +389,6 @@ def _reading(disk: Disk, action: Callable[[Layer], _Answer]) -> _Answer:
         with contextlib.suppress(FileNotFoundError):
             return action(tree.top_of(disk))
     raise DiskBusy(disk=disk.uuid, reason="its layers were merged again and again while it was read")
-
-
-def _blocks(layers: list[Layer], *, size_bytes: int) -> NDArray[np.int64]:
-    held = np.zeros(-(-size_bytes // VHD_BLOCK_BYTES), dtype=np.bool_)
-    for layer in layers:
-        blocks = layer.vhd_blocks()[: len(held)]
-        held[: len(blocks)] |= blocks
-    return np.flatnonzero(held).astype(np.int64)
 
 
 def _check_size(uuid: str, size_bytes: int) -> None:

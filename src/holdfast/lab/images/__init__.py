@@ -1,0 +1,51 @@
+"""What is on the lab's disks: partition tables, real file systems with real files, databases; and how to check them."""
+
+from holdfast.lab.images.check import FilesystemReport, check_filesystem, is_bootable
+from holdfast.lab.images.data_disk import build_data_disk
+from holdfast.lab.images.database import DATABASE_PAGE_BYTES
+from holdfast.lab.images.gpt import GptDamaged, Partition, pack_gpt, read_gpt
+from holdfast.lab.images.linux_disk import build_linux_disk
+from holdfast.lab.images.scenarios import SCENARIOS, DiskPlan, VmPlan, build_disk
+from holdfast.lab.images.sparse import materialise, write_back
+from holdfast.lab.images.spec import DATA_FOLDER, DATABASE_PATH, LOG_PATH, DataDiskSpec, DiskSpec, LinuxDiskSpec
+from holdfast.lab.images.template import ImageTooSmall
+from holdfast.lab.images.text import Prose, new_generator, noise
+from holdfast.lab.images.tools import NO_TOOLS, E2fsprogs, ToolFailed, run_tool
+from holdfast.lab.images.volume import FilesystemDamaged, PlacedFile, Volume, open_volume
+
+__all__ = [
+    "DATABASE_PAGE_BYTES",
+    "DATABASE_PATH",
+    "DATA_FOLDER",
+    "LOG_PATH",
+    "NO_TOOLS",
+    "SCENARIOS",
+    "DataDiskSpec",
+    "DiskPlan",
+    "DiskSpec",
+    "E2fsprogs",
+    "FilesystemDamaged",
+    "FilesystemReport",
+    "GptDamaged",
+    "ImageTooSmall",
+    "LinuxDiskSpec",
+    "Partition",
+    "PlacedFile",
+    "Prose",
+    "ToolFailed",
+    "VmPlan",
+    "Volume",
+    "build_data_disk",
+    "build_disk",
+    "build_linux_disk",
+    "check_filesystem",
+    "is_bootable",
+    "materialise",
+    "new_generator",
+    "noise",
+    "open_volume",
+    "pack_gpt",
+    "read_gpt",
+    "run_tool",
+    "write_back",
+]
