@@ -1,0 +1,1 @@
+"""Repositories that were once written: every later version restores them."""
