@@ -1,11 +1,11 @@
 """What is on the lab's disks: partition tables, real file systems with real files, databases; and how to check them."""
 
 from holdfast.lab.images.check import FilesystemReport, check_filesystem, is_bootable
-from holdfast.lab.images.data_disk import build_data_disk
+from holdfast.lab.images.data_disk import fill_data_disk
 from holdfast.lab.images.database import DATABASE_PAGE_BYTES
 from holdfast.lab.images.gpt import GptDamaged, Partition, pack_gpt, read_gpt
-from holdfast.lab.images.linux_disk import build_linux_disk
-from holdfast.lab.images.scenarios import SCENARIOS, DiskPlan, VmPlan, build_disk
+from holdfast.lab.images.linux_disk import fill_linux_disk
+from holdfast.lab.images.scenarios import SCENARIOS, DiskPlan, VmPlan, fill_disk
 from holdfast.lab.images.sparse import materialise, write_back
 from holdfast.lab.images.spec import DATA_FOLDER, DATABASE_PATH, LOG_PATH, DataDiskSpec, DiskSpec, LinuxDiskSpec
 from holdfast.lab.images.template import ImageTooSmall
@@ -35,10 +35,10 @@ __all__ = [
     "ToolFailed",
     "VmPlan",
     "Volume",
-    "build_data_disk",
-    "build_disk",
-    "build_linux_disk",
     "check_filesystem",
+    "fill_data_disk",
+    "fill_disk",
+    "fill_linux_disk",
     "is_bootable",
     "materialise",
     "new_generator",

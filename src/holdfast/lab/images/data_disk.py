@@ -17,21 +17,21 @@ from holdfast.lab.images.text import Prose, new_generator, noise
 from holdfast.lab.images.volume import PlacedFile, pack_table
 from holdfast.model import Extent
 
-__all__ = ["build_data_disk"]
+__all__ = ["fill_data_disk"]
 
 _MEDIA_PATH = "media"
 _PIECE_BYTES = 2 * MIB
 
 
-def build_data_disk(store: DiskStore, uuid: str, size_bytes: int, spec: DataDiskSpec, *, entropy: Entropy) -> None:
-    """Create the disk and fill it; the rest stays a hole. ``DiskSizeInvalid`` when the content does not fit."""
+def fill_data_disk(store: DiskStore, uuid: str, spec: DataDiskSpec, *, entropy: Entropy) -> None:
+    """Fill a disk; the rest of it stays a hole. ``DiskSizeInvalid`` when the content does not fit."""
+    size_bytes = store.size_bytes(uuid)
     generator = new_generator(entropy)
     files = _lay_out(spec)
     needed_bytes = files[-1].extents[-1].end_bytes
     if needed_bytes > size_bytes:
         raise DiskSizeInvalid(disk=uuid, size_bytes=size_bytes, reason=f"its content needs {needed_bytes}")
     database, media, log = files
-    store.create(uuid, size_bytes)
     with store.scratch() as scratch:
         path = scratch / "database"
         write_database(path, spec.database_bytes, generator=generator)

@@ -20,28 +20,22 @@ from holdfast.lab.images.template import fill_from_template
 from holdfast.lab.images.text import new_generator
 from holdfast.lab.images.tools import E2fsprogs, run_tool
 
-__all__ = ["build_linux_disk", "make_ext4"]
+__all__ = ["fill_linux_disk", "make_ext4"]
 
 _EXTENDED = "nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0"
 """No discard: the tool would punch the whole file. Lazy tables: a fresh file is zeros already."""
 
 
-def build_linux_disk(
-    store: DiskStore,
-    uuid: str,
-    size_bytes: int,
-    spec: LinuxDiskSpec,
-    *,
-    entropy: Entropy,
-    tools: E2fsprogs | None = None,
+def fill_linux_disk(
+    store: DiskStore, uuid: str, spec: LinuxDiskSpec, *, entropy: Entropy, tools: E2fsprogs | None = None
 ) -> None:
-    """Create the disk and fill it. ``ToolFailed`` or ``ImageTooSmall`` when the content does not fit."""
+    """Fill a disk that was never written. ``ToolFailed`` or ``ImageTooSmall`` when the content does not fit."""
+    size_bytes = store.size_bytes(uuid)
     tools = tools or E2fsprogs.find()
     disk_uuid, partition_uuid, filesystem_uuid = (_new_uuid(entropy) for _ in range(3))
     partition = Partition.filling(size_bytes, uuid=partition_uuid, name="root")
     head, tail = pack_gpt([partition], size_bytes=size_bytes, disk_uuid=disk_uuid, is_bootable=True)
     generator = new_generator(entropy)
-    store.create(uuid, size_bytes)
     with store.scratch() as scratch:
         if tools.mke2fs is not None:
             root, image = scratch / "root", scratch / "image"

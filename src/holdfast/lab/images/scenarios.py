@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from holdfast.core import GIB, KIB, MIB, Entropy
 from holdfast.lab.disks import DiskStore
-from holdfast.lab.images.data_disk import build_data_disk
-from holdfast.lab.images.linux_disk import build_linux_disk
+from holdfast.lab.images.data_disk import fill_data_disk
+from holdfast.lab.images.linux_disk import fill_linux_disk
 from holdfast.lab.images.spec import DataDiskSpec, DiskSpec, LinuxDiskSpec
 from holdfast.lab.images.tools import E2fsprogs
 
-__all__ = ["SCENARIOS", "DiskPlan", "VmPlan", "build_disk"]
+__all__ = ["SCENARIOS", "DiskPlan", "VmPlan", "fill_disk"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +84,12 @@ _TINY = (
 SCENARIOS: dict[str, tuple[VmPlan, ...]] = {"demo": _DEMO, "empty": (), "tiny": _TINY}
 
 
-def build_disk(
-    store: DiskStore, uuid: str, plan: DiskPlan, *, entropy: Entropy, tools: E2fsprogs | None = None
+def fill_disk(
+    store: DiskStore, uuid: str, content: DiskSpec, *, entropy: Entropy, tools: E2fsprogs | None = None
 ) -> None:
-    """Create the disk in the store with everything that the plan wants on it."""
-    match plan.content:
+    """Put that content on a disk that was never written."""
+    match content:
         case LinuxDiskSpec():
-            build_linux_disk(store, uuid, plan.size_bytes, plan.content, entropy=entropy, tools=tools)
+            fill_linux_disk(store, uuid, content, entropy=entropy, tools=tools)
         case DataDiskSpec():
-            build_data_disk(store, uuid, plan.size_bytes, plan.content, entropy=entropy)
+            fill_data_disk(store, uuid, content, entropy=entropy)

@@ -1,0 +1,1 @@
+"""What is on the lab's disks."""
