@@ -9,7 +9,16 @@ from holdfast.core import get_log
 from holdfast.lab.context import PoolCore
 from holdfast.lab.dispatch import Dispatcher
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.handlers import Refused, Transfer, authenticated, export_raw_vdi, import_raw_vdi, transfer
+from holdfast.lab.handlers import (
+    Refused,
+    Transfer,
+    authenticated,
+    export_metadata,
+    export_raw_vdi,
+    import_metadata,
+    import_raw_vdi,
+    transfer,
+)
 from holdfast.lab.http import Connection, Request, pages
 from holdfast.lab.rpc import MalformedCall, json_rpc, xml_rpc
 
@@ -35,6 +44,8 @@ class _Route:
 _ROUTES = (
     _Route("GET", "/export_raw_vdi", "get_export_raw_vdi", "VDI export", export_raw_vdi),
     _Route("PUT", "/import_raw_vdi", "put_import_raw_vdi", "VDI import", import_raw_vdi),
+    _Route("GET", "/export_metadata", "get_export_metadata", "VM metadata export", export_metadata),
+    _Route("PUT", "/import_metadata", "put_import_metadata", "VM metadata import", import_metadata),
 )
 
 _GUARDED = {"/services": "get_services"}

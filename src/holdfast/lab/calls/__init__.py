@@ -8,9 +8,21 @@ from holdfast.lab.calls import cbt, network, pool, storage, vbd, vdi, vm, vm_cop
 from holdfast.lab.calls.session import make_session_calls
 from holdfast.lab.events import Events
 
-__all__ = ["all_handlers", "create_vbd", "create_vif", "create_vm", "start_vm"]
+__all__ = [
+    "all_handlers",
+    "create_vbd",
+    "create_vif",
+    "create_vm",
+    "derived_mac",
+    "destroy_vm",
+    "new_metrics",
+    "start_vm",
+]
 
 create_vm = vm.create
+derived_mac = network.derived_mac
+destroy_vm = vm.destroy_vm
+new_metrics = vm.new_metrics
 create_vbd = vbd.create
 create_vif = network.create_vif
 start_vm = vm_power.start

@@ -1,7 +1,18 @@
 """The pool's HTTP handlers that move data: disks and metadata in both directions."""
 
 from holdfast.lab.handlers.export import export_raw_vdi
+from holdfast.lab.handlers.metadata_export import export_metadata
+from holdfast.lab.handlers.metadata_import import import_metadata
 from holdfast.lab.handlers.raw_import import import_raw_vdi
 from holdfast.lab.handlers.transfer import Refused, Transfer, authenticated, transfer
 
-__all__ = ["Refused", "Transfer", "authenticated", "export_raw_vdi", "import_raw_vdi", "transfer"]
+__all__ = [
+    "Refused",
+    "Transfer",
+    "authenticated",
+    "export_metadata",
+    "export_raw_vdi",
+    "import_metadata",
+    "import_raw_vdi",
+    "transfer",
+]

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from holdfast.lab.datamodel import DateTime
 
-__all__ = ["MalformedCall", "parse_call", "write_result", "write_value"]
+__all__ = ["MalformedCall", "parse_call", "parse_value", "write_result", "write_value"]
 
 NESTING_MAX = 64
 """Records nest four deep; more is an attack on the stack."""
@@ -122,6 +122,12 @@ def parse_call(body: bytes) -> tuple[str, list[object]]:
         tokens.close()
     tokens.close()
     return method, parameters
+
+
+def parse_value(body: bytes) -> object:
+    """Return the value of a document that is one ``<value>``. ``MalformedCall`` when it is none."""
+    tokens = _Tokens(body)
+    return _read_value(tokens, 0)
 
 
 def _read_value(tokens: _Tokens, depth: int) -> object:
