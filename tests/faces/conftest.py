@@ -1,0 +1,76 @@
+"""The command line against a lab pool: real commands, real sockets, a home of its own for each test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.cli.main import app
+from holdfast.lab import RunningLab
+from tests.support.lab import PASSWORD, tiny_lab
+
+
+@dataclass
+class Cli:
+    """The command ``holdfast`` with a home of its own."""
+
+    home: Path
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *words: str, status: int = 0) -> Any:
+        """Run a command with ``--json``, hold its exit status against ``status``, return its document."""
+        self.capsys.readouterr()
+        got = app([*words, "--json", "--home", str(self.home)])
+        told = self.capsys.readouterr()
+        assert got == status, f"exit status {got}, not {status}: {told.out}{told.err}"
+        return json.loads(told.out)
+
+    def text(self, *words: str, status: int = 0) -> str:
+        """Run a command as a person would and return all that it said."""
+        self.capsys.readouterr()
+        got = app([*words, "--home", str(self.home)])
+        told = self.capsys.readouterr()
+        assert got == status, f"exit status {got}, not {status}: {told.out}{told.err}"
+        return told.out + told.err
+
+
+@pytest.fixture
+def lab() -> Iterator[RunningLab]:
+    with tiny_lab() as running:
+        yield running
+
+
+@pytest.fixture
+def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    monkeypatch.setenv("HOLDFAST_POOL_PASSWORD", PASSWORD)
+    monkeypatch.delenv("HOLDFAST_PASSPHRASE", raising=False)
+    return Cli(home=tmp_path / "home", capsys=capsys)
+
+
+@pytest.fixture
+def ready(cli: Cli, lab: RunningLab, tmp_path: Path) -> Cli:
+    """A command line that knows the pool ``lab`` and an empty repository ``main``."""
+    cli("pool", "add", "lab", lab.url, "--yes")
+    cli("repository", "create", "main", str(tmp_path / "repository"))
+    return cli
+
+
+def backup(cli: Cli, *words: str, status: int = 0) -> Any:
+    """Back up into ``main`` from ``lab`` and return the report."""
+    return cli("backup", "run", "--pool", "lab", "--repository", "main", *words, status=status)
+
+
+def points(cli: Cli, *words: str) -> list[dict[str, Any]]:
+    """Return the listed points of ``main``."""
+    listed: list[dict[str, Any]] = cli("point", "list", "--repository", "main", *words)["points"]
+    return listed
+
+
+def leftovers(lab: RunningLab) -> list[str]:
+    """Return what of ours is on the pool apart from references for the next increment."""
+    return [str(each["name"]) for each in lab.control.ours() if each["class"] != "VDI"]
