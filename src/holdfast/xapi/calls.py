@@ -44,9 +44,13 @@ class Calls:
     def call(self, method: str, *params: object, timeout_s: float = limits.POOL_CALL_TIMEOUT_S) -> JsonValue:
         """Return the value of one call. Calls that only read are repeated when the connection breaks."""
         return self.patiently(
-            lambda: self.session.call(method, *params, cancel=self.cancel, timeout_s=timeout_s),
+            lambda: self.call_once(method, *params, timeout_s=timeout_s),
             rules=READ_RULES if _only_reads(method) else CALL_RULES,
         )
+
+    def call_once(self, method: str, *params: object, timeout_s: float = limits.POOL_CALL_TIMEOUT_S) -> JsonValue:
+        """Return the value of one call that is not repeated here, because the caller repeats more than the call."""
+        return self.session.call(method, *params, cancel=self.cancel, timeout_s=timeout_s)
 
     def ref(self, kind: str, uuid: str) -> str:
         """Return the reference of an object; ``ObjectGone`` when there is none with that uuid."""

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
 from holdfast.core import Cancellation, HoldfastError
 from holdfast.formats.vhd import VhdError, VhdHead, VhdStreamReader, read_vhd_head
 from holdfast.model import Coverage, DataRun, DiskUuid, Run, ZeroRun
@@ -19,6 +21,9 @@ from holdfast.xapi.transfer import Download, TransferRequest
 from holdfast.xapi.values import ReadPlan
 
 __all__ = ["VhdDiskReader", "read_export_head"]
+
+_BITMAP_BYTES = 512
+"""What stands in front of each block of 2 MiB or less in the streams that pools make."""
 
 
 def _request(disk: DiskUuid, base: DiskUuid | None) -> TransferRequest:
@@ -39,6 +44,9 @@ def read_export_head(calls: Calls, disk: DiskUuid, *, base: DiskUuid | None, siz
         except VhdError as cause:
             raise ExportDamaged(disk=disk, why=str(cause)) from cause
     _check_head(head, disk=disk, size_bytes=size_bytes, expects_difference=base is not None)
+    if (np.diff(head.block_offsets) != head.block_bytes + _BITMAP_BYTES).any():
+        # The blocks themselves are not read here, so the table has nothing else that would show that it lies.
+        raise ExportDamaged(disk=disk, why="its block table points where a pool puts no blocks")
     return head
 
 

@@ -31,7 +31,7 @@ def call_async(calls: Calls, method: str, *params: object, rules: tuple[RetryRul
     """Run ``Async.<method>`` and return its result. Errors as ``wait_task``; repeated as ``rules`` say."""
 
     def attempt() -> JsonValue:
-        task = as_text(calls.call(f"Async.{method}", *params), what=f"Async.{method}")
+        task = as_text(calls.call_once(f"Async.{method}", *params), what=f"Async.{method}")
         return wait_task(calls, task, operation=method)
 
     return calls.patiently(attempt, rules=rules)
