@@ -345,6 +345,7 @@ def test_a_killed_store_keeps_what_it_acknowledged_and_sweeps_the_rest(tmp_path:
     assert sorted(path.suffix for path in folder.iterdir()) == ["", ".data", ".json", ".map", ".new"]
 
 
+@pytest.mark.slow(reason="a writer and snapshots need time to meet")
 def test_pieces_written_together_are_in_a_snapshot_all_or_not_at_all(store: DiskStore) -> None:
     stop = threading.Event()
 
@@ -414,3 +415,18 @@ def test_reads_of_destroyed_data_say_so(store: DiskStore) -> None:
 def _created(store: DiskStore, uuid: str, *, size_bytes: int = SIZE_BYTES) -> str:
     store.create(uuid, size_bytes)
     return uuid
+
+
+def test_a_list_of_another_version_or_with_a_missing_layer_is_refused(tmp_path: Path) -> None:
+    with DiskStore(tmp_path) as store:
+        store.create("live", SIZE_BYTES)
+    path = tmp_path / "disks.json"
+    good = path.read_bytes()
+    for bad in (good.replace(b'"version":1', b'"version":2'), good.replace(b'"layer":1', b'"layer":7')):
+        assert bad != good
+        path.write_bytes(bad)
+        with pytest.raises(DiskStoreDamaged):
+            DiskStore(tmp_path)
+    path.write_bytes(good)
+    with DiskStore(tmp_path) as store:
+        assert store.exists("live")

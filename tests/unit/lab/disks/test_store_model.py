@@ -144,6 +144,7 @@ def test_any_sequence_of_operations_reads_back_as_plain_arrays_do(operations: li
             world.store.close()
 
 
+@pytest.mark.slow(reason="many small stores on real files")
 @settings(max_examples=20)
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=8))
 def test_tracking_reports_nothing_that_was_not_written(granules: list[int]) -> None:

@@ -82,6 +82,7 @@ def test_only_snapshots_are_witnessed_and_only_while_it_is_on(store: DiskStore) 
             store.sha256(name)
 
 
+@pytest.mark.slow(reason="makes 70 disks")
 def test_bytes_are_kept_for_a_bounded_number_of_witnesses(store: DiskStore, tmp_path: Path) -> None:
     expected = []
     for number in range(70):
