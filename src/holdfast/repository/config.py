@@ -113,7 +113,9 @@ class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True):
         return parse_time(self.created_at)
 
 
-def new_config(*, repository: RepositoryId, created_at: datetime, compression: Compression) -> RepositoryConfig:
+def new_config(
+    *, repository: RepositoryId, created_at: datetime, compression: Compression, pack_bytes_max: int
+) -> RepositoryConfig:
     """Return the description of a new repository, without its proof."""
     return RepositoryConfig(
         format=layout.FORMAT_NAME,
@@ -121,7 +123,7 @@ def new_config(*, repository: RepositoryId, created_at: datetime, compression: C
         repository=repository,
         created_at=format_time(created_at),
         block_bytes=BLOCK_BYTES,
-        pack_bytes_max=limits.PACK_BYTES_MAX,
+        pack_bytes_max=pack_bytes_max,
         leaf_blocks=layout.LEAF_BLOCKS,
         compression=compression.value,
     )

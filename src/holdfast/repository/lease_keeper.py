@@ -77,11 +77,12 @@ class LeaseKeeper:
                 self._write()
 
     def check(self) -> None:
-        """Return when something may be published now; ``LeaseLost`` otherwise."""
+        """Return when something may be published by the very next operation; ``LeaseLost`` otherwise."""
         with self._lock:
-            self._check_age(self._vault.clock.monotonic_s() - self._renewed_s)
-            if not any(True for _ in self._vault.names(f"{LEASES_PREFIX}{self.id}/")):
+            if not list(self._vault.names(f"{LEASES_PREFIX}{self.id}/")):
                 raise LeaseLost(run=self._run, reason="it was removed from the store")
+            # The age is looked at last: what the look at the store took counts.
+            self._check_age(self._vault.clock.monotonic_s() - self._renewed_s)
 
     def end(self) -> None:
         """Give the lease up: its packs are published, or nobody needs them."""

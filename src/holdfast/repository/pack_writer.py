@@ -110,6 +110,7 @@ class PackDock:
         next_pack: Callable[[], PackId],
         on_durable: Callable[[DurablePack], None],
         putter: Executor | None,
+        bytes_max: int,
         cancel: Cancellation,
     ) -> None:
         self.changed = threading.Condition()
@@ -121,6 +122,7 @@ class PackDock:
         self._next_pack = next_pack
         self._on_durable = on_durable
         self._putter = putter
+        self._bytes_max = bytes_max
         self._cancel = cancel
         self._streams: list[PackStream] = []
 
@@ -197,7 +199,7 @@ class PackDock:
     def _open_pack(self, stream: PackStream) -> FillingPack:
         id = self._next_pack()
         number = self._numbers.number(id)
-        stream.filling = FillingPack(FrameCipher(self._keys, id), number=number, bytes_max=limits.PACK_BYTES_MAX)
+        stream.filling = FillingPack(FrameCipher(self._keys, id), number=number, bytes_max=self._bytes_max)
         return stream.filling
 
     def _has_its_share(self, pack: FillingPack) -> bool:

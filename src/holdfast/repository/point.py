@@ -6,7 +6,7 @@ durable before it appeared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,6 +29,7 @@ __all__ = [
     "PointListing",
     "PointUnknown",
     "RestorePoint",
+    "find_published",
     "publish_point",
     "read_point",
     "read_points",
@@ -106,17 +107,21 @@ class PointListing:
     damaged: tuple[PointDamaged, ...]
 
 
-def publish_point(vault: Vault, facts: PointFacts, disks: Sequence[tuple[DiskFacts, StoredDisk]]) -> RestorePoint:
-    """Store a point, or return the one that the same run published for the same VM before."""
-    existing = find_published(vault, facts)
-    if existing is not None:
-        return existing
+def publish_point(
+    vault: Vault,
+    facts: PointFacts,
+    disks: Sequence[tuple[DiskFacts, StoredDisk]],
+    *,
+    check_before: Callable[[], None],
+) -> RestorePoint:
+    """Store a point and return it. ``check_before`` is called right before each put and raises if it must not be."""
     wires = tuple(disk_to_wire(disk, stored) for disk, stored in disks)
     published_at = format_time(vault.clock.now())
     for attempt in range(_NAME_ATTEMPTS_MAX):
         id = PointId(stamped_name(facts.taken_at, _suffix(vault, facts, attempt)))
         key = _folder(vault, facts.vm.uuid) + id
         wire = facts_to_wire(facts, id=id, published_at=published_at, version=_POINT_VERSION, disks=wires)
+        check_before()
         try:
             vault.write(key, msgspec.msgpack.encode(wire), kind=ObjectKind.POINT)
         except ObjectExists:

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from holdfast.core import Cancellation, Clock, Entropy, ExitStatus, HoldfastError, Progress
+from holdfast.core import Cancellation, Clock, Entropy, ExitStatus, HoldfastError, Progress, limits
 from holdfast.model import DiskSource, PointId, RepositoryId, RunId, VmUuid
 from holdfast.repository import keys as key_holders
 from holdfast.repository.block_reader import BlockReader
@@ -35,6 +35,7 @@ from holdfast.repository.point import PointAmbiguous, PointUnknown, RestorePoint
 from holdfast.repository.run_writer import RunWriter, begin_run, end_leases_of
 from holdfast.repository.safety import SAFETY, Safety
 from holdfast.repository.sealing import KEY_BYTES, KeyRing
+from holdfast.repository.session import WriteSettings
 from holdfast.repository.source import RepositorySource
 from holdfast.repository.stored_disk import StoredDisk
 from holdfast.repository.usage import Usage, measure_usage
@@ -136,8 +137,11 @@ class Repository:
             run,
             heir_of=heir_of,
             safety=self._safety,
-            level=Compression(self._config.compression).level,
-            workers=self._workers,
+            settings=WriteSettings(
+                level=Compression(self._config.compression).level,
+                pack_bytes_max=self._config.pack_bytes_max,
+                workers=self._workers,
+            ),
             owner=f"{socket.gethostname()} {os.getpid()}",
             cancel=cancel,
         )
@@ -207,6 +211,7 @@ def create_repository(
     clock: Clock,
     entropy: Entropy,
     compression: Compression = Compression.STANDARD,
+    pack_bytes_max: int = limits.PACK_BYTES_MAX,
     workers: int | None = None,
     safety: Safety = SAFETY,
 ) -> Repository:
@@ -215,11 +220,14 @@ def create_repository(
     The key holders are stored first and the description last, so a repository that can be seen can be opened.
     """
     assert holders
+    assert 0 < pack_bytes_max <= limits.PACK_BYTES_MAX
     _check_empty(store)
     repository = RepositoryId(entropy.token_bytes(16).hex())
     repository_key = entropy.token_bytes(KEY_BYTES)
     keys = KeyRing(repository_key, repository=repository)
-    config = new_config(repository=repository, created_at=clock.now(), compression=compression)
+    config = new_config(
+        repository=repository, created_at=clock.now(), compression=compression, pack_bytes_max=pack_bytes_max
+    )
     for holder in holders:
         key_holders.add_holder(store, holder, key=repository_key, repository=repository)
     try:

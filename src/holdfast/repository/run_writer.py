@@ -19,7 +19,7 @@ from holdfast.repository.lease_keeper import LeaseKeeper
 from holdfast.repository.moved import read_moves
 from holdfast.repository.point import RestorePoint, find_published, publish_point
 from holdfast.repository.safety import Safety
-from holdfast.repository.session import WriteSession
+from holdfast.repository.session import WriteSession, WriteSettings
 from holdfast.repository.stored_disk import StoredDisk
 from holdfast.repository.vault import Vault
 
@@ -81,8 +81,7 @@ class RunWriter:
         if unusable:
             raise _no_longer_stored(unusable)
         self._session.cancel.check()
-        self._session.keeper.check()
-        return publish_point(self._vault, facts, disks)
+        return publish_point(self._vault, facts, disks, check_before=self._session.keeper.check)
 
     def close(self) -> None:
         """End the run in order: write its index, end its lease. Safe to call twice."""
@@ -119,8 +118,7 @@ def begin_run(
     *,
     heir_of: Collection[RunId],
     safety: Safety,
-    level: int,
-    workers: int,
+    settings: WriteSettings,
     owner: str,
     cancel: Cancellation,
 ) -> RunWriter:
@@ -140,8 +138,7 @@ def begin_run(
         run=run,
         keeper=keeper,
         safety=safety,
-        level=level,
-        workers=workers,
+        settings=settings,
         adopted=[*taken, *(pack for pack in _packs_of(ended) if pack not in taken)],
         moves=read_moves(vault),
         cancel=cancel,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from holdfast.repository.safety import Safety
 from holdfast.repository.trailer import TrailerNotes
 from holdfast.repository.vault import Vault
 
-__all__ = ["SEGMENTS_MAX", "WriteSession"]
+__all__ = ["SEGMENTS_MAX", "WriteSession", "WriteSettings"]
 
 SEGMENTS_MAX = 20
 """80 MiB of packs: one of 52 MiB being filled and 28 MiB on their way to the store."""
@@ -40,6 +41,17 @@ SEGMENTS_MAX = 20
 _HEARTBEATS_PER_RENEWAL = 4
 
 _log = get_log(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteSettings:
+    """How a repository is written."""
+
+    level: int
+    """The zstd level."""
+    pack_bytes_max: int
+    workers: int
+    """Threads that compress; 0 does everything in the calling thread."""
 
 
 class WriteSession:
@@ -52,8 +64,7 @@ class WriteSession:
         run: RunId,
         keeper: LeaseKeeper,
         safety: Safety,
-        level: int,
-        workers: int,
+        settings: WriteSettings,
         adopted: Iterable[PackId],
         moves: Moves,
         cancel: Cancellation,
@@ -63,11 +74,11 @@ class WriteSession:
         self.cancel = cancel
         self.moves = moves
         self.numbers = PackNumbers()
-        self.crew = Crew(workers=workers)
+        self.crew = Crew(workers=settings.workers)
         self.presence = PackPresence(vault, condemned=_condemned_packs(keeper.condemned))
         self.known = KnownBlocks(vault, self.numbers, may_use=self.presence.may_use)
         self.adopted: set[int] = set()
-        self._level = level
+        self._level = settings.level
         self._local = threading.local()
         self._lock = threading.Lock()
         self._written: list[IndexedPack] = []
@@ -80,10 +91,11 @@ class WriteSession:
             next_pack=keeper.next_pack,
             on_durable=self._note_durable,
             putter=self.crew.putter,
+            bytes_max=settings.pack_bytes_max,
             cancel=cancel,
         )
         self._stop = threading.Event()
-        self._heart = self._start_heartbeat(safety) if workers > 0 else None
+        self._heart = self._start_heartbeat(safety) if settings.workers > 0 else None
         self._adopt(adopted)
 
     @property
