@@ -6,7 +6,6 @@ Invariant: a code belongs to one class; a code that no class claims becomes a pl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from holdfast.core import ExitStatus, Retry
 from holdfast.xapi.errors import PoolFailure
@@ -15,7 +14,6 @@ __all__ = [
     "AlreadyThere",
     "CancelledOnPool",
     "CannotSnapshot",
-    "CatalogueEntry",
     "CbtImpossible",
     "ChainTooLong",
     "ChangesUnknown",
@@ -43,14 +41,7 @@ __all__ = [
 ]
 
 
-class CatalogueEntry(PoolFailure):
-    """A cause that is known; ``xapi_codes`` are the answers it is recognised by."""
-
-    code = "pool.failure-known"
-    xapi_codes: ClassVar[tuple[str, ...]] = ()
-
-
-class SrFull(CatalogueEntry):
+class SrFull(PoolFailure):
     """The SR has no room."""
 
     code = "pool.sr-full"
@@ -62,7 +53,7 @@ class SrFull(CatalogueEntry):
     advice = "Free space on the SR (on thick LVM a snapshot needs the disk's full size), or choose another SR."
 
 
-class DiskInUse(CatalogueEntry):
+class DiskInUse(PoolFailure):
     """A disk is attached somewhere, often still to the control domain after an export."""
 
     code = "pool.disk-in-use"
@@ -74,7 +65,7 @@ class DiskInUse(CatalogueEntry):
     advice = "Wait a minute and run again; the sweep removes what is ours once the pool lets go of it."
 
 
-class DiskUnavailable(CatalogueEntry):
+class DiskUnavailable(PoolFailure):
     """The SR is working on the disk, or the disk cannot be activated."""
 
     code = "pool.disk-unavailable"
@@ -85,7 +76,7 @@ class DiskUnavailable(CatalogueEntry):
     advice = "The SR is often merging snapshots at this moment; run again later, and look at SMlog if it stays so."
 
 
-class SnapshotFailed(CatalogueEntry):
+class SnapshotFailed(PoolFailure):
     """The SR could not take or clone a snapshot."""
 
     code = "pool.snapshot-failed"
@@ -96,7 +87,7 @@ class SnapshotFailed(CatalogueEntry):
     advice = "Usually the SR was merging snapshots; run again later, and look at SMlog if it stays so."
 
 
-class ChainTooLong(CatalogueEntry):
+class ChainTooLong(PoolFailure):
     """The disk has as many layers as a VHD chain may have."""
 
     code = "pool.chain-too-long"
@@ -107,7 +98,7 @@ class ChainTooLong(CatalogueEntry):
     advice = "Delete old snapshots of the VM and rescan the SR; the pool merges on its own within minutes to hours."
 
 
-class StorageOffline(CatalogueEntry):
+class StorageOffline(PoolFailure):
     """The SR is not connected."""
 
     code = "pool.storage-offline"
@@ -118,7 +109,7 @@ class StorageOffline(CatalogueEntry):
     advice = "Plug the SR's PBDs (xe pbd-plug) or bring its storage server back, then run again."
 
 
-class CannotSnapshot(CatalogueEntry):
+class CannotSnapshot(PoolFailure):
     """Storage or disk settings rule snapshots out."""
 
     code = "pool.cannot-snapshot"
@@ -134,7 +125,7 @@ class CannotSnapshot(CatalogueEntry):
     advice = "Raw, shared, pass-through and reset-on-boot disks cannot be snapshotted; detach or exclude them."
 
 
-class VmHasUsb(CatalogueEntry):
+class VmHasUsb(PoolFailure):
     """A USB device is passed through."""
 
     code = "pool.vm-has-usb"
@@ -144,7 +135,7 @@ class VmHasUsb(CatalogueEntry):
     advice = "Detach the USB device during backups; XAPI refuses snapshots while it is attached."
 
 
-class LicenceRefused(CatalogueEntry):
+class LicenceRefused(PoolFailure):
     """The pool's edition forbids it."""
 
     code = "pool.licence-refused"
@@ -154,7 +145,7 @@ class LicenceRefused(CatalogueEntry):
     advice = "License the feature on XenServer; for PCI_device_for_auto_update set has-vendor-device=false on the VM."
 
 
-class RightsMissing(CatalogueEntry):
+class RightsMissing(PoolFailure):
     """The user's role is too small."""
 
     code = "pool.rights-missing"
@@ -164,7 +155,7 @@ class RightsMissing(CatalogueEntry):
     advice = "Give the user the role vm-power-admin or above (xe subject-role-add)."
 
 
-class OperationBlocked(CatalogueEntry):
+class OperationBlocked(PoolFailure):
     """An administrator has forbidden the operation on this VM."""
 
     code = "pool.operation-blocked"
@@ -174,7 +165,7 @@ class OperationBlocked(CatalogueEntry):
     advice = "The raw answer names the reason; remove the block with xe vm-param-remove param-name=blocked-operations."
 
 
-class ObjectBusy(CatalogueEntry):
+class ObjectBusy(PoolFailure):
     """Another operation is going on with the same object."""
 
     code = "pool.object-busy"
@@ -185,7 +176,7 @@ class ObjectBusy(CatalogueEntry):
     advice = "Wait until the other operation is over (the raw answer names its task), then run again."
 
 
-class PoolBusy(CatalogueEntry):
+class PoolBusy(PoolFailure):
     """The pool's queue of waiting operations is full."""
 
     code = "pool.busy"
@@ -196,7 +187,7 @@ class PoolBusy(CatalogueEntry):
     advice = "Run fewer jobs at the same time, and look for a stuck storage operation in the pool's task list."
 
 
-class PoolStarting(CatalogueEntry):
+class PoolStarting(PoolFailure):
     """The pool's master is not ready."""
 
     code = "pool.starting"
@@ -207,7 +198,7 @@ class PoolStarting(CatalogueEntry):
     advice = "Wait until the pool's hosts are up, or bring a new master up with xe pool-emergency-transition-to-master."
 
 
-class ObjectGone(CatalogueEntry):
+class ObjectGone(PoolFailure):
     """What we refer to no longer exists."""
 
     code = "pool.object-gone"
@@ -217,7 +208,7 @@ class ObjectGone(CatalogueEntry):
     advice = "Somebody removed it meanwhile; run again, the pool is read anew."
 
 
-class PowerStateWrong(CatalogueEntry):
+class PowerStateWrong(PoolFailure):
     """The VM is running or halted where it must not be."""
 
     code = "pool.power-state"
@@ -227,7 +218,7 @@ class PowerStateWrong(CatalogueEntry):
     advice = "The raw answer names the expected and the actual state; shut the VM down or start it."
 
 
-class CbtImpossible(CatalogueEntry):
+class CbtImpossible(PoolFailure):
     """Changed block tracking does not work on this disk."""
 
     code = "pool.cbt-impossible"
@@ -237,7 +228,7 @@ class CbtImpossible(CatalogueEntry):
     advice = "Check free space on the SR and SMlog; disabling and enabling CBT on the disk starts it afresh."
 
 
-class ChangesUnknown(CatalogueEntry):
+class ChangesUnknown(PoolFailure):
     """The pool cannot say what changed between two snapshots."""
 
     code = "pool.changes-unknown"
@@ -247,7 +238,7 @@ class ChangesUnknown(CatalogueEntry):
     advice = "Nothing needs to be done: the next run has a fresh reference."
 
 
-class DiskIoError(CatalogueEntry):
+class DiskIoError(PoolFailure):
     """Reading or writing the disk failed, or the connection was cut."""
 
     code = "pool.disk-io-error"
@@ -258,7 +249,7 @@ class DiskIoError(CatalogueEntry):
     advice = "Run again; if it happens again, check the SR's health and SMlog on the host that served the disk."
 
 
-class StorageReadOnly(CatalogueEntry):
+class StorageReadOnly(PoolFailure):
     """The SR's file system has become read-only."""
 
     code = "pool.storage-read-only"
@@ -267,7 +258,7 @@ class StorageReadOnly(CatalogueEntry):
     advice = "The SR's file system was probably remounted read-only after an error; repair it before anything else."
 
 
-class DiskTooLarge(CatalogueEntry):
+class DiskTooLarge(PoolFailure):
     """The disk is larger than its SR or the VHD format can hold."""
 
     code = "pool.disk-too-large"
@@ -276,7 +267,7 @@ class DiskTooLarge(CatalogueEntry):
     advice = "VHD disks end at 2040 GiB; use an SR that supports larger disks (qcow2 on XCP-ng 8.3)."
 
 
-class AlreadyThere(CatalogueEntry):
+class AlreadyThere(PoolFailure):
     """What should be restored in place exists already."""
 
     code = "pool.already-there"
@@ -286,7 +277,7 @@ class AlreadyThere(CatalogueEntry):
     advice = "Restore as a new VM, or remove the existing one first."
 
 
-class DiskMissing(CatalogueEntry):
+class DiskMissing(PoolFailure):
     """Metadata names a disk that the pool does not have."""
 
     code = "pool.disk-missing"
@@ -296,7 +287,7 @@ class DiskMissing(CatalogueEntry):
     advice = "Run the restore again with every disk mapped, or without the pool's own metadata."
 
 
-class VmCannotBeHere(CatalogueEntry):
+class VmCannotBeHere(PoolFailure):
     """No host can run or start the VM."""
 
     code = "pool.vm-cannot-run"
@@ -306,7 +297,7 @@ class VmCannotBeHere(CatalogueEntry):
     advice = "The raw answer names what is missing: memory, CPU features, storage or virtualisation support."
 
 
-class KeyTaken(CatalogueEntry):
+class KeyTaken(PoolFailure):
     """Another client set the same key at the same moment."""
 
     code = "pool.key-taken"
@@ -316,7 +307,7 @@ class KeyTaken(CatalogueEntry):
     advice = "Run again."
 
 
-class CancelledOnPool(CatalogueEntry):
+class CancelledOnPool(PoolFailure):
     """Somebody cancelled the task on the pool."""
 
     code = "pool.task-cancelled"
@@ -326,9 +317,9 @@ class CancelledOnPool(CatalogueEntry):
     advice = "Run again; if nobody cancelled it, look at the pool's task list and at xensource.log."
 
 
-def _claimed() -> dict[str, type[CatalogueEntry]]:
-    claims: dict[str, type[CatalogueEntry]] = {}
-    for entry in CatalogueEntry.__subclasses__():
+def _claimed() -> dict[str, type[PoolFailure]]:
+    claims: dict[str, type[PoolFailure]] = {}
+    for entry in PoolFailure.__subclasses__():
         for xapi_code in entry.xapi_codes:
             assert xapi_code not in claims, f"{xapi_code} is claimed twice"
             claims[xapi_code] = entry

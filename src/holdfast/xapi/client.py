@@ -29,6 +29,7 @@ from holdfast.xapi.address import Credentials, PoolAddress
 from holdfast.xapi.calls import Calls
 from holdfast.xapi.changes import plan_read
 from holdfast.xapi.errors import VmUnknown
+from holdfast.xapi.hosts import host_fingerprints
 from holdfast.xapi.inventory import Inventory
 from holdfast.xapi.nbd_door import NbdDoor
 from holdfast.xapi.readers import PoolReader, open_reader
@@ -81,6 +82,13 @@ class PoolClient:
         if self._pool is None:
             self._pool = PoolUuid(text(next(iter(self._calls.table("pool").values())), "uuid"))
         return self._pool
+
+    def host_fingerprints(self) -> tuple[str, ...]:
+        """Return the SHA-256 of every host's certificate as the pool names them, for ``PinnedCertificate.others``.
+
+        With them a pinned pool stays reachable when another host becomes its master.
+        """
+        return tuple(sorted(set(host_fingerprints(self._calls).values())))
 
     def with_cancel(self, cancel: Cancellation) -> PoolClient:
         """Return a view of the same login whose waits listen to ``cancel``.

@@ -7,6 +7,7 @@ package.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from holdfast.core import ExitStatus, HoldfastError, Retry
 
@@ -152,6 +153,8 @@ class PoolFailure(HoldfastError):
     """XAPI refused or failed a call; the raw answer is kept in ``xapi_code`` and ``xapi_text``."""
 
     code = "pool.failure"
+    xapi_codes: ClassVar[tuple[str, ...]] = ()
+    """The answers that a known cause is recognised by; see ``catalogue``."""
     what = "the pool answered with an error"
     advice = "The raw answer is shown under details; XAPI's log on the pool's master (/var/log/xensource.log) has more."
 

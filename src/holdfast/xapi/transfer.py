@@ -20,6 +20,7 @@ from holdfast.xapi.address import PoolAddress
 from holdfast.xapi.calls import Calls
 from holdfast.xapi.connection import PoolHttpConnection
 from holdfast.xapi.errors import PoolAnswerInvalid, PoolConnectionLost, TaskOverdue
+from holdfast.xapi.hosts import trust_in_host
 from holdfast.xapi.tasks import create_task, destroy_task, wait_task
 from holdfast.xapi.tls import describe_os_error
 
@@ -53,7 +54,7 @@ class _Exchange:
 
     def __init__(self, calls: Calls, cancel: Cancellation, undo: contextlib.ExitStack) -> None:
         self._calls, self._cancel, self._undo = calls, cancel, undo
-        self.address = calls.session.address
+        self.address, self._trust = calls.session.address, calls.session.trust
         self.task: str | None = None
         self.response: http.client.HTTPResponse | None = None
 
@@ -70,7 +71,7 @@ class _Exchange:
             hop.close()
             if not host:
                 break
-            self.address = self.address.at_host(host)
+            self.address, self._trust = self.address.at_host(host), trust_in_host(self._calls, host)
         raise PoolAnswerInvalid(address=self.address.url, operation=request.operation, why="redirects without end")
 
     def _ask(
@@ -81,7 +82,7 @@ class _Exchange:
         if with_task:
             self.task = query["task_id"] = create_task(self._calls, f"Holdfast: {request.operation}")
             hop.callback(destroy_task, self._calls, self.task)
-        connection = PoolHttpConnection(self.address, session.trust, timeout_s=limits.POOL_CONNECT_TIMEOUT_S)
+        connection = PoolHttpConnection(self.address, self._trust, timeout_s=limits.POOL_CONNECT_TIMEOUT_S)
         hop.callback(connection.close)
         hop.enter_context(self._cancel.on_cancel(connection.interrupt))
         with lost_when_broken(self.address, request.operation, self._cancel):
