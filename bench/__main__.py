@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.contenders import Contender, Holdfast, Restic
 from bench.engine import RestoredWrongly, compare, table
 from bench.images import Images, Recipe, ToolMissing, default_folder, prepare_images
+from bench.machine import describe_machine
 from bench.measure import CommandFailed
 from bench.memory import measure_memory
 from holdfast.core import MIB
@@ -24,6 +25,7 @@ def main(arguments: list[str]) -> int:
     try:
         images = prepare_images(folder, recipe=SMALL if options.small else None)
         print(images.explain())
+        print(describe_machine())
         if options.verb == "engine":
             _engine(images, folder, options)
         if options.verb == "memory":

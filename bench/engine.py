@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.contenders import Contender, Step, Workplace
 from bench.images import Images
+from bench.machine import load
 from bench.measure import Cost, run_measured, same_bytes, used_bytes, warm
 from holdfast.core import MIB
 
@@ -37,6 +38,8 @@ class Sample:
     cost: Cost
     grown_bytes: int
     """How much its repository grew by this step."""
+    load: float
+    """How busy the machine was before it: figures of a machine that does something else mean little."""
 
     def to_json(self) -> str:
         """Return the sample as one line."""
@@ -75,10 +78,13 @@ def _one_round(contender: Contender, images: Images, *, number: int, place: Work
             place.show(images.base if step is Step.FIRST else images.database)
             warm(place.disk)
         before_bytes = used_bytes(place.repository)
+        busy = load()
         command = contender.command(step, place, images)
         cost = run_measured(command, environment=contender.environment(place), log=place.folder / "log")
         grown_bytes = used_bytes(place.repository) - before_bytes
-        samples.append(Sample(contender=contender.name, round=number, step=step, cost=cost, grown_bytes=grown_bytes))
+        samples.append(
+            Sample(contender=contender.name, round=number, step=step, cost=cost, grown_bytes=grown_bytes, load=busy)
+        )
         if step is Step.RESTORE:
             restored = contender.restored(place)
             if not same_bytes(restored, images.database):

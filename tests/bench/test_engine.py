@@ -121,7 +121,7 @@ def test_used_space_counts_blocks_not_lengths(tmp_path: Path) -> None:
 def test_the_table_shows_medians_and_ratios(images: Images) -> None:
     def sample(contender: str, number: int, step: Step, wall_s: float) -> Sample:
         cost = Cost(wall_s=wall_s, cpu_s=2 * wall_s, rss_peak_bytes=100 * MIB)
-        return Sample(contender=contender, round=number, step=step, cost=cost, grown_bytes=5_000_000)
+        return Sample(contender=contender, round=number, step=step, cost=cost, grown_bytes=5_000_000, load=0.5)
 
     samples = [sample("ours", n, step, wall_s) for step in Step for n, wall_s in [(1, 9.0), (2, 1.0), (3, 2.0)]]
     samples += [sample("peer", n, step, wall_s) for step in Step for n, wall_s in [(1, 8.0), (2, 8.0), (3, 1.0)]]
