@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+from dataclasses import dataclass
 from typing import cast
 
 from holdfast.core import ExitStatus, HoldfastError, Retry, Secret
 from holdfast.model import JsonObject, JsonValue
 
-__all__ = ["LabControl", "LabRefused", "LabUnreachable"]
+__all__ = ["FilesystemTold", "LabControl", "LabRefused", "LabUnreachable"]
 
 _TIMEOUT_S = 600.0
 """Hashing a large disk takes a while."""
@@ -38,6 +39,16 @@ class LabRefused(HoldfastError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the lab refused: {reason}")
         self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilesystemTold:
+    """What the lab says of a disk's file system. ``clean`` is None when nothing could judge."""
+
+    found: bool
+    """Whether the disk has a file system, or should have one."""
+    clean: bool | None
+    detail: str
 
 
 class LabControl:
@@ -95,6 +106,41 @@ class LabControl:
     def ours(self) -> list[JsonObject]:
         """Return the pool's objects that carry our mark; after a backup there should be none but the references."""
         return cast("list[JsonObject]", self.call("ours"))
+
+    def leftovers(self) -> list[str]:
+        """Return, readable, what a finished backup must not leave behind; change metadata is not among it."""
+        return cast("list[str]", self.call("leftovers"))
+
+    def work_guest(self, vm: str) -> list[str]:
+        """Let the guest of a running VM do a day's work; return what it did, a sentence for each disk."""
+        return cast("list[str]", self.call("work-guest", vm=vm))
+
+    def change_files(self, disk: str, *, count: int, total_bytes: int) -> JsonObject:
+        """Create, replace and delete files; return how many and how much."""
+        return cast(JsonObject, self.call("change-files", disk=disk, count=count, total_bytes=total_bytes))
+
+    def write_pages(self, disk: str, *, fraction: float) -> JsonObject:
+        """Rewrite that share of the database's pages in scattered places; return how many and how much."""
+        return cast(JsonObject, self.call("write-pages", disk=disk, fraction=fraction))
+
+    def append_log(self, disk: str, *, length_bytes: int) -> JsonObject:
+        """Append to the disk's log; return where and how much."""
+        return cast(JsonObject, self.call("append-log", disk=disk, length_bytes=length_bytes))
+
+    def start_writing(self, disk: str) -> None:
+        """Let the guest write every few milliseconds until ``stop_writing``."""
+        self.call("start-writing", disk=disk)
+
+    def stop_writing(self, disk: str) -> JsonObject:
+        """End the writing and return how many writes it was, and how much."""
+        return cast(JsonObject, self.call("stop-writing", disk=disk))
+
+    def check_filesystem(self, disk: str) -> FilesystemTold:
+        """Return what a file system check says of the disk, which is only read."""
+        told = cast(JsonObject, self.call("check-filesystem", disk=disk))
+        return FilesystemTold(
+            found=bool(told["found"]), clean=cast("bool | None", told["clean"]), detail=str(told["detail"])
+        )
 
     def attachments(self) -> list[str]:
         """Return the disks that the control domain has attached now."""

@@ -14,7 +14,9 @@ from holdfast.lab.context import PoolCore
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.faults import FAULT_KINDS, ArmedFault, FaultUnknown
 from holdfast.lab.http import Connection, Request
+from holdfast.lab.rules import CBT_METADATA
 from holdfast.lab.volumes import disk_uuid
+from holdfast.lab.workload import Workload
 from holdfast.model import JsonObject, JsonValue
 
 __all__ = ["OUR_MARK", "ControlServer"]
@@ -33,8 +35,9 @@ Verb = Callable[[JsonObject], JsonValue]
 class ControlServer:
     """Answers the verbs of the side channel."""
 
-    def __init__(self, pool: PoolCore, token: Secret, stop: Callable[[], None]) -> None:
+    def __init__(self, pool: PoolCore, workload: Workload, token: Secret, stop: Callable[[], None]) -> None:
         self._pool = pool
+        self._workload = workload
         self._token = token
         self._stop = stop
         self._verbs: dict[str, Verb] = {
@@ -46,6 +49,14 @@ class ControlServer:
             "fault-list": self._fault_list,
             "fault-kinds": self._fault_kinds,
             "ours": self._ours,
+            "leftovers": self._leftovers,
+            "work-guest": self._work_guest,
+            "change-files": self._change_files,
+            "write-pages": self._write_pages,
+            "append-log": self._append_log,
+            "start-writing": self._start_writing,
+            "stop-writing": self._stop_writing,
+            "check-filesystem": self._check_filesystem,
             "attachments": self._attachments,
             "restart-toolstack": self._restart_toolstack,
             "stop": self._stop_lab,
@@ -122,18 +133,68 @@ class ControlServer:
         ]
 
     def _ours(self, asked: JsonObject) -> JsonValue:
-        """List what carries our mark: what a backup must not leave behind."""
-        found: list[JsonValue] = []
+        """List what carries our mark."""
+        db = self._pool.db
+        rows = [(cls, db.row(cls, ref).fields) for cls, ref in self._marked()]
+        return [
+            {"class": cls, "uuid": str(fields["uuid"]), "name": str(fields.get("name_label", ""))}
+            for cls, fields in rows
+        ]
+
+    def _marked(self) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
         for cls in _CLASSES_SEARCHED:
             for row in self._pool.db.rows(cls):
-                label = str(row.fields.get("name_label", ""))
-                marks = json.dumps([label, row.fields.get("other_config", {})]).lower()
-                if OUR_MARK in marks:
-                    found.append({"class": cls, "uuid": str(row.fields["uuid"]), "name": label})
+                marks = [row.fields.get("name_label", ""), row.fields.get("other_config", {})]
+                if OUR_MARK in json.dumps(marks).lower():
+                    found.append((cls, row.ref))
         return found
+
+    def _leftovers(self, asked: JsonObject) -> JsonValue:
+        """List, readable, what a finished backup must not leave: ours without change metadata, and attachments."""
+        db = self._pool.db
+        found: list[JsonValue] = []
+        for each in self._marked():
+            cls, ref = each
+            fields = db.row(cls, ref).fields
+            if cls != "VDI" or fields["type"] != CBT_METADATA:
+                found.append(f"{cls} {fields.get('name_label', '')} ({fields['uuid']})")
+        found += [f"disk {disk} attached to the control domain" for disk in self._attached()]
+        return found
+
+    def _work_guest(self, asked: JsonObject) -> JsonValue:
+        return list(self._workload.work(str(asked["vm"])))
+
+    def _change_files(self, asked: JsonObject) -> JsonValue:
+        count, total_bytes = _number(asked, "count"), _number(asked, "total_bytes")
+        return dict(self._workload.change_files(str(asked["disk"]), count=count, total_bytes=total_bytes))
+
+    def _write_pages(self, asked: JsonObject) -> JsonValue:
+        fraction = asked["fraction"]
+        if not isinstance(fraction, int | float):
+            raise TypeError("fraction is no number")
+        return dict(self._workload.write_pages(str(asked["disk"]), fraction=float(fraction)))
+
+    def _append_log(self, asked: JsonObject) -> JsonValue:
+        return dict(self._workload.append_log(str(asked["disk"]), length_bytes=_number(asked, "length_bytes")))
+
+    def _start_writing(self, asked: JsonObject) -> JsonValue:
+        self._workload.start_writing(str(asked["disk"]))
+        return None
+
+    def _stop_writing(self, asked: JsonObject) -> JsonValue:
+        written = self._workload.stop_writing(str(asked["disk"]))
+        return {"writes": written.writes, "written_bytes": written.written_bytes}
+
+    def _check_filesystem(self, asked: JsonObject) -> JsonValue:
+        found = self._workload.check(str(asked["disk"]))
+        return {"found": found.is_expected, "clean": found.report.clean, "detail": found.report.detail}
 
     def _attachments(self, asked: JsonObject) -> JsonValue:
         """List the disks that the control domain has attached now."""
+        return list(self._attached())
+
+    def _attached(self) -> list[str]:
         db = self._pool.db
         vbds = db.texts("VM", self._pool.control_domain_ref, "VBDs")
         return [disk_uuid(self._pool, db.text("VBD", vbd, "VDI")) for vbd in vbds]
@@ -152,6 +213,13 @@ class ControlServer:
 
 def _power(fields: dict[str, object]) -> str:
     return str(fields["power_state"])
+
+
+def _number(asked: JsonObject, name: str) -> int:
+    value = asked[name]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is no whole number")
+    return value
 
 
 def _fault_json(fault: ArmedFault) -> JsonObject:

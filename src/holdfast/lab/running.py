@@ -31,6 +31,7 @@ from holdfast.lab.scenarios import build_scenario
 from holdfast.lab.sessions import Sessions
 from holdfast.lab.store import RowStore
 from holdfast.lab.tasks import Tasks
+from holdfast.lab.workload import Workload
 
 __all__ = ["LabStateMismatch", "RunningLab", "start_lab"]
 
@@ -69,6 +70,7 @@ class RunningLab:
     """Set when somebody asked the lab to stop over the side channel."""
     _http: HttpServer
     _nbd: NbdServer
+    _workload: Workload
     _is_closed: bool = field(default=False)
 
     @property
@@ -99,6 +101,7 @@ class RunningLab:
         if self._is_closed:
             return
         self._is_closed = True
+        self._workload.close()
         self._nbd.close()
         self._http.close()
         self.pool.db.close()
@@ -200,7 +203,8 @@ def _listen(pool: PoolCore, options: LabOptions, password: Secret, certificate: 
             if host != pool.master_ref
         ]
         token = Secret(pool.entropy.token_bytes(_TOKEN_BYTES).hex())
-        control = ControlServer(pool, token, stopped.set)
+        workload = Workload(pool)
+        control = ControlServer(pool, workload, token, stopped.set)
         side = server.listen("127.0.0.1", 0, serve=control.serve)
         nbd.start()
     except BaseException:
@@ -220,6 +224,7 @@ def _listen(pool: PoolCore, options: LabOptions, password: Secret, certificate: 
         stopped=stopped,
         _http=server,
         _nbd=nbd,
+        _workload=workload,
     )
 
 

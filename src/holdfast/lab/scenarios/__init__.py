@@ -1,14 +1,20 @@
-"""Worlds to start a lab with: an empty pool, a tiny one for tests, one to show."""
+"""Worlds to start a lab with: one to show, a tiny one, one for tests, an empty pool, and the pool of the recordings.
+
+Invariant: the same options on the same machine give the same world, but for identities.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast.core import MIB, HoldfastError, SeededEntropy
+from holdfast.core import GIB, MIB, Entropy, HoldfastError, SeededEntropy
 from holdfast.lab.context import Context
+from holdfast.lab.images import SCENARIOS as PLANS
+from holdfast.lab.images import DiskSpec as ContentSpec
+from holdfast.lab.images import VmPlan, fill_disk
 from holdfast.lab.options import LabOptions
 from holdfast.lab.scenarios.inventory import build_inventory
-from holdfast.lab.scenarios.machines import DiskSpec, MachineSpec, add_machine
+from holdfast.lab.scenarios.machines import DiskSpec, Fill, MachineSpec, add_machine
 
 __all__ = ["SCENARIOS", "ScenarioUnknown", "build_scenario"]
 
@@ -54,9 +60,9 @@ def _none(context: Context, options: LabOptions) -> tuple[MachineSpec, ...]:
     return ()
 
 
-def _tiny(context: Context, options: LabOptions) -> tuple[MachineSpec, ...]:
-    """Two VMs whose disks of 64 MiB hold enough to tell data, holes and zeros apart."""
-    entropy = SeededEntropy(options.seed if options.seed is not None else 1)
+def _bare(context: Context, options: LabOptions) -> tuple[MachineSpec, ...]:
+    """Two VMs whose disks of 64 MiB hold noise: data, holes and zeros, made in no time."""
+    entropy = _entropy(options)
 
     def fill(uuid: str) -> None:
         disks = context.pool.disks
@@ -73,4 +79,41 @@ def _tiny(context: Context, options: LabOptions) -> tuple[MachineSpec, ...]:
     )
 
 
-SCENARIOS: dict[str, Machines] = {"empty": _none, "recorded": _none, "tiny": _tiny, "demo": _tiny}
+def _planned(context: Context, options: LabOptions) -> tuple[MachineSpec, ...]:
+    """The VMs of a plan whose disks have real file systems with real files."""
+    entropy = _entropy(options)
+    return tuple(_planned_machine(context, plan, entropy) for plan in PLANS[options.scenario])
+
+
+def _planned_machine(context: Context, plan: VmPlan, entropy: Entropy) -> MachineSpec:
+    def fill_with(content: ContentSpec) -> Fill:
+        return lambda uuid: fill_disk(context.pool.disks, uuid, content, entropy=entropy)
+
+    description, tags, has_uefi = _MANNERS[plan.name]
+    return MachineSpec(
+        name=plan.name,
+        description=description,
+        tags=tags,
+        has_uefi=has_uefi,
+        memory_bytes=2 * GIB,
+        disks=tuple(DiskSpec(disk.name, disk.size_bytes, fill_with(disk.content)) for disk in plan.disks),
+    )
+
+
+def _entropy(options: LabOptions) -> Entropy:
+    return SeededEntropy(options.seed if options.seed is not None else 1)
+
+
+_MANNERS = {
+    "web": ("Web server: files, a small database, a log", ("production", "web"), False),
+    "db": ("Database server: a system disk and a data disk", ("production", "database"), True),
+}
+"""What the plans do not say of a VM: description, tags, firmware."""
+
+SCENARIOS: dict[str, Machines] = {
+    "bare": _bare,
+    "demo": _planned,
+    "empty": _none,
+    "recorded": _none,
+    "tiny": _planned,
+}

@@ -15,7 +15,7 @@ from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.scenarios.inventory import Inventory
 from holdfast.lab.volumes import create_vdi, disk_uuid, refresh_sr
 
-__all__ = ["DiskSpec", "MachineSpec", "add_machine"]
+__all__ = ["DiskSpec", "Fill", "MachineSpec", "add_machine"]
 
 Fill = Callable[[str], None]
 """Writes the content of the disk with this uuid into the store."""
