@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.cli.main import app
 from holdfast.lab import RunningLab
-from tests.support.lab import PASSWORD, tiny_lab
+from tests.support.lab import PASSWORD, logged_in, tiny_lab
 
 
 @dataclass
@@ -74,3 +74,25 @@ def points(cli: Cli, *words: str) -> list[dict[str, Any]]:
 def leftovers(lab: RunningLab) -> list[str]:
     """Return what of ours is on the pool apart from references for the next increment."""
     return [str(each["name"]) for each in lab.control.ours() if each["class"] != "VDI"]
+
+
+def run_anyhow(cli: Cli, *words: str) -> int:
+    """Run a command whatever its exit status, and return that; a traceback still fails the test."""
+    cli.capsys.readouterr()
+    status = app([*words, "--json", "--home", str(cli.home)])
+    told = cli.capsys.readouterr()
+    assert "Traceback" not in told.err
+    json.loads(told.out)
+    return int(status)
+
+
+def write_as_guest(lab: RunningLab, vm_name: str, *, offset_bytes: int, data: bytes) -> str:
+    """Write into the first disk of a VM as its guest would, and return the disk's uuid."""
+    with logged_in(lab) as session:
+        vm = session.xenapi.VM.get_by_name_label(vm_name)[0]
+        for vbd in session.xenapi.VM.get_VBDs(vm):
+            if session.xenapi.VBD.get_userdevice(vbd) == "0":
+                uuid: str = session.xenapi.VDI.get_uuid(session.xenapi.VBD.get_VDI(vbd))
+                lab.pool.disks.write(uuid, offset_bytes, data)
+                return uuid
+    raise AssertionError(vm_name)

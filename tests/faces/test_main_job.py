@@ -7,22 +7,10 @@ from pathlib import Path
 import pytest
 
 from holdfast.lab import RunningLab
-from tests.faces.conftest import Cli, backup, leftovers, points
+from tests.faces.conftest import Cli, backup, leftovers, points, write_as_guest
 from tests.support.lab import logged_in
 
 pytestmark = pytest.mark.slow(reason="a lab pool, several whole runs")
-
-
-def _write(lab: RunningLab, vm_name: str, *, offset_bytes: int, data: bytes) -> str:
-    """Write into the first disk of a VM as its guest would, and return the disk's uuid."""
-    with logged_in(lab) as session:
-        vm = session.xenapi.VM.get_by_name_label(vm_name)[0]
-        for vbd in session.xenapi.VM.get_VBDs(vm):
-            if session.xenapi.VBD.get_userdevice(vbd) == "0":
-                uuid: str = session.xenapi.VDI.get_uuid(session.xenapi.VBD.get_VDI(vbd))
-                lab.pool.disks.write(uuid, offset_bytes, data)
-                return uuid
-    raise AssertionError(vm_name)
 
 
 def _destroy(lab: RunningLab, vm_name: str) -> None:
@@ -55,7 +43,7 @@ def test_a_destroyed_vm_comes_back_bit_identical_with_its_name_cards_and_disks(r
 
 def test_an_increment_reads_what_changed_and_both_points_restore(ready: Cli, lab: RunningLab) -> None:
     backup(ready, "--vm", "alpha")
-    disk = _write(lab, "alpha", offset_bytes=33 * 1024 * 1024 + 5, data=b"holdfast" * 100)
+    disk = write_as_guest(lab, "alpha", offset_bytes=33 * 1024 * 1024 + 5, data=b"holdfast" * 100)
     first_hash = lab.control.sha256(_snapshot_of_first_point(ready))
     report = backup(ready, "--vm", "alpha")
     assert report["run"]["status"] == "succeeded"
@@ -87,7 +75,7 @@ def test_a_full_read_on_request_stores_nothing_that_is_known(ready: Cli) -> None
 
 def test_retention_keeps_the_newest_and_garbage_collection_gives_space_back(ready: Cli, lab: RunningLab) -> None:
     for number in range(4):
-        _write(lab, "alpha", offset_bytes=number * 65536, data=bytes([number + 1]) * 65536)
+        write_as_guest(lab, "alpha", offset_bytes=number * 65536, data=bytes([number + 1]) * 65536)
         backup(ready, "--vm", "alpha", "--keep", "2")
     kept = points(ready)
     assert len(kept) == 2
