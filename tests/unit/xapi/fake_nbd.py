@@ -25,6 +25,8 @@ class FakeNbd:
         self.reads: list[tuple[int, int]] = []
         self.said_goodbye = threading.Event()
         self.refuse_names = False
+        self.read_errors: list[wire.Errno] = []
+        """What the next reads are answered with instead of data."""
         self.before_read: Callable[[int], None] = lambda _: None
         """Called with the number of the read (from 0 on); raising ``ConnectionError`` drops the connection."""
         self._lock = threading.Lock()
@@ -69,6 +71,9 @@ class FakeNbd:
                     number = len(self.reads)
                     self.reads.append((request.offset_bytes, request.length_bytes))
                 self.before_read(number)
+                if self.read_errors:
+                    talk.sendall(wire.pack_simple_reply(self.read_errors.pop(0), handle=request.handle))
+                    continue
                 data = self.disk[request.offset_bytes : request.offset_bytes + request.length_bytes]
                 talk.sendall(wire.pack_simple_reply(wire.Errno.OK, handle=request.handle) + data)
 

@@ -40,6 +40,9 @@ class FakePool:
         self.transfer: Callable[[Transfer], None] = lambda transfer: transfer.send_error(403)
         self.drops: list[str] = []
         """Methods whose connection is closed without an answer, once each."""
+        self.hang_up_after: list[str] = []
+        """Methods after whose answer the connection is closed without a word, once each."""
+        self.hung_up = threading.Event()
         server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
         server.daemon_threads = True
         self._server = server
@@ -108,6 +111,14 @@ class Transfer(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+        if method in self.pool.hang_up_after:
+            self.pool.hang_up_after.remove(method)
+            self.close_connection = True
+
+    def finish(self) -> None:
+        super().finish()
+        self.connection.close()
+        self.pool.hung_up.set()
 
     def do_GET(self) -> None:
         self.pool.transfer(self)

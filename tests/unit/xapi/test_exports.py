@@ -11,7 +11,7 @@ from holdfast.model import ChangeSource, Coverage, DataRun, DiskUuid, Reference,
 from holdfast.xapi import DiskIoError, ExportDamaged, ReadPlan, ReadTransport
 from holdfast.xapi.exports import VhdDiskReader, read_export_head
 from tests.support.vhd import KIB64, BlockSpec, VhdSpec, pattern
-from tests.unit.xapi.fake_pool import Transfer, fake_pool, logged_in
+from tests.unit.xapi.fake_pool import Refusal, Transfer, fake_pool, logged_in
 
 SIZE = 8 * KIB64
 A, B = pattern(KIB64, seed=1), pattern(KIB64, seed=2)
@@ -102,6 +102,18 @@ def test_a_whole_stream_is_not_believed_when_the_task_failed() -> None:
 def test_an_error_page_inside_the_body_is_told_with_the_tasks_reason() -> None:
     with pytest.raises(DiskIoError, match="Device I/O errors"):
         _read(_vhd()[:100_000] + ERROR_PAGE, _plan(), status="failure", error=("VDI_IO_ERROR", "Device I/O errors"))
+
+
+def test_a_cut_stream_whose_task_nobody_knows_any_more_is_damaged() -> None:
+    def gone(*_: object) -> None:
+        raise Refusal("HANDLE_INVALID", "task", "OpaqueRef:task")
+
+    with fake_pool() as pool, logged_in(pool) as calls:
+        pool.transfer = _sending(_vhd()[:5000])
+        pool.methods["event.from"] = pool.methods["task.get_record"] = gone
+        reader = VhdDiskReader(calls, _plan(), cancel=Cancellation())
+        with pytest.raises(ExportDamaged, match="destroyed the task"), reader:
+            list(reader.runs())
 
 
 def test_an_error_page_without_a_failed_task_is_told_in_its_own_words() -> None:

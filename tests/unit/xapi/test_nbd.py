@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from holdfast.core import BLOCK_BYTES, MIB, Cancellation, Cancelled, ManualClock, SystemClock, limits
+from holdfast.formats import nbd as wire
 from holdfast.model import ChangeSource, Coverage, DataRun, DiskUuid, ZeroRun
 from holdfast.xapi import NbdConnectionLost, NbdUnavailable, ReadPlan, ReadTransport
 from holdfast.xapi.nbd import NbdBroken, NbdConnection, probe_server
@@ -130,7 +131,16 @@ def test_a_probe_does_not_open_the_disk(identity: Identity) -> None:
         assert nbd.names == []
 
 
-def test_an_error_reply_breaks_the_connection_instead_of_giving_wrong_bytes() -> None:
+def test_an_error_reply_is_no_data_and_is_tried_again_on_a_fresh_connection() -> None:
+    with fake_nbd(DISK) as nbd:
+        nbd.read_errors = [wire.Errno.EIO]
+        with pytest.raises(NbdBroken, match="error 5"):
+            _open(nbd.server()).read_into(0, memoryview(bytearray(512)))
+        nbd.read_errors = [wire.Errno.EIO]
+        assert _assembled(_reader(nbd, _plan(len(DISK)))) == DISK
+
+
+def test_a_connection_that_is_dropped_gives_no_bytes() -> None:
     def drop(_: int) -> None:
         raise ConnectionError
 

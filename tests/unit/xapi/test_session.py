@@ -108,6 +108,43 @@ def test_a_session_that_stays_invalid_is_an_error_not_a_loop() -> None:
         assert pool.names().count("VM.get_record") == 2
 
 
+def test_a_master_that_moved_during_a_call_is_followed() -> None:
+    def moved_once(*_: str) -> dict[str, str]:
+        if pool.names().count("VM.get_record") == 1:
+            raise Refusal("HOST_IS_SLAVE", "127.0.0.1")
+        return {"uuid": "u"}
+
+    with fake_pool() as pool, logged_in(pool) as calls:
+        pool.methods["session.login_with_password"] = lambda *_: "OpaqueRef:second"
+        pool.methods["VM.get_record"] = moved_once
+        assert calls.record("VM", "r") == {"uuid": "u"}
+        assert calls.session.reference == "OpaqueRef:second"
+
+
+def test_what_the_pool_refuses_after_a_new_login_is_told() -> None:
+    answers = iter([Refusal("SESSION_INVALID", "x"), Refusal("HANDLE_INVALID", "VM", "r")])
+
+    def refuse(*_: str) -> str:
+        raise next(answers)
+
+    with fake_pool() as pool, logged_in(pool) as calls:
+        pool.methods["session.login_with_password"] = lambda *_: "OpaqueRef:second"
+        pool.methods["VM.get_record"] = refuse
+        with pytest.raises(ObjectGone):
+            calls.record("VM", "r")
+
+
+def test_a_kept_connection_that_the_server_gave_up_is_replaced_before_it_is_used() -> None:
+    with fake_pool() as pool, logged_in(pool) as calls:
+        pool.methods["Async.VM.start"] = lambda *_: "OpaqueRef:task"
+        pool.hang_up_after.append("VM.get_record")
+        pool.methods["VM.get_record"] = lambda *_: {}
+        calls.record("VM", "r")
+        assert pool.hung_up.wait(2)
+        assert calls.call("Async.VM.start", "r") == "OpaqueRef:task"
+        assert pool.names().count("Async.VM.start") == 1
+
+
 def test_a_call_that_changes_something_is_never_sent_twice() -> None:
     with fake_pool() as pool, logged_in(pool) as calls:
         pool.drops.append("Async.VM.snapshot")
