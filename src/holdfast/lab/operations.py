@@ -85,9 +85,9 @@ class Operations:
                         self._waiting += 1
                         waits = True
                 with self._db.lock:
+                    if self._tasks.is_cancelled(task):
+                        raise Cancelled
                     self._db.changed.wait(WAIT_STEP_S)
-                if self._tasks.is_cancelled(task):
-                    raise Cancelled
         finally:
             if waits:
                 self._waiting -= 1

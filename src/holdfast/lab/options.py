@@ -21,6 +21,9 @@ class LabDelays:
     """Detaching it again; the disk is in use until then."""
     snapshot_s: float = 0.0
     """Snapshotting one disk: 1 to 10 s on a real host."""
+    linger_s: float = 0.5
+    """How long a finished transfer's connection stays open. Some clients abort when the close arrives together with the
+    last byte."""
     data_destroy_wait_s: float = 4.0
     """How long data_destroy waits for the disk to be free; not configurable on a real host."""
 

@@ -23,6 +23,20 @@ __all__ = ["import_metadata"]
 
 _MAPPING_PREFIX = "vdi:"
 
+_NEEDED = {
+    "VM": frozenset(
+        """
+        uuid version name_label is_a_snapshot snapshot_of parent other_config generation_id power_state suspend_VDI
+        affinity platform HVM_boot_policy HVM_boot_params
+        """.split()
+    ),
+    "VBD": frozenset({"uuid", "VM", "VDI", "type", "userdevice", "mode"}),
+    "VIF": frozenset({"uuid", "VM", "network", "device", "MAC"}),
+    "VDI": frozenset({"uuid", "SR", "location"}),
+    "network": frozenset({"uuid", "name_label", "bridge"}),
+}
+"""What a record must bring to become an object."""
+
 
 @dataclass(slots=True)
 class _Import:
@@ -64,6 +78,7 @@ def import_metadata(one: Transfer) -> None:
             if name.startswith(_MAPPING_PREFIX)
         },
     )
+    _check_shape(one_import)
     with one.pool.db.transaction():
         _find_existing(one_import)
         _check_replaced(one_import)
@@ -71,6 +86,20 @@ def import_metadata(one: Transfer) -> None:
             one.result = []
             return
         one.result = _make_all(one_import)
+
+
+def _check_shape(one: _Import) -> None:
+    """Refuse a file whose records lack a field or hold what does not convert, before anything is made of it."""
+    for each in one.objects:
+        needed = _NEEDED.get(each.cls, frozenset({"uuid"}))
+        if not isinstance(each.record, dict) or not needed <= set(each.record):
+            raise ApiFailure("INTERNAL_ERROR", "Not_found")
+        if each.cls in _NEEDED:
+            _accepted(one, each.cls, each)
+    ids = {each.id for each in one.of("VM")}
+    for cls in ("VBD", "VIF"):
+        if any(each.record["VM"] not in ids for each in one.of(cls)):
+            raise ApiFailure("INTERNAL_ERROR", "Not_found")
 
 
 def _find_existing(one: _Import) -> None:

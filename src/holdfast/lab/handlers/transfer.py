@@ -111,7 +111,7 @@ def transfer(pool: PoolCore, request: Request, connection: Connection, *, realm:
     except Refused as refusal:
         connection.send(refusal.page)
         if not refusal.keeps_open:
-            connection.linger()
+            connection.linger(pool.delays.linger_s)
         return refusal.keeps_open
 
 
@@ -163,7 +163,7 @@ def _run(one: Transfer, work: Work) -> bool:
     if one.resets_at_end:
         one.connection.reset()
     else:
-        one.connection.linger()
+        one.connection.linger(one.pool.delays.linger_s)
     return False
 
 
@@ -181,4 +181,4 @@ def _append_error(one: Transfer, text: str) -> None:
         one.connection.send(pages.internal_error(text, version=one.request.version))
     except Disconnected:
         return
-    one.connection.linger()
+    one.connection.linger(one.pool.delays.linger_s)

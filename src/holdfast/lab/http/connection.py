@@ -22,9 +22,6 @@ STALL_S_MAX = 300.0
 HEAD_S_MAX = 30.0
 """How long a started head may take; half-open and drip-feeding clients end here."""
 
-LINGER_S = 0.5
-"""How long a finished download stays open. Some clients abort when the close arrives together with the last byte."""
-
 
 class Disconnected(Exception):
     """The peer went away, or said nothing for too long."""
@@ -107,10 +104,10 @@ class Connection:
         except (OSError, ValueError) as cause:
             raise Disconnected from cause
 
-    def linger(self) -> None:
-        """Tell the client that no more comes, and wait a moment so that it, not we, ends the connection."""
+    def linger(self, duration_s: float) -> None:
+        """Wait a moment so that the client, not we, ends the connection. What it still sends is thrown away."""
         with contextlib.suppress(OSError, ValueError):
-            end = time.monotonic() + LINGER_S
+            end = time.monotonic() + duration_s
             while (left := end - time.monotonic()) > 0:
                 self.sock.settimeout(left)
                 if not self.sock.recv(65536):

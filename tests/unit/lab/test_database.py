@@ -1,0 +1,111 @@
+"""Rows, relations, generations, and what survives a killed lab."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.core import SeededEntropy, SystemEntropy
+from holdfast.lab.database import Database
+from holdfast.lab.datamodel import NULL_REF, DateTime, load_datamodel
+from holdfast.lab.errors import ApiFailure
+from holdfast.lab.store import RowStore
+
+
+def _open(folder: Path) -> Database:
+    return Database(load_datamodel(), RowStore(folder / "pool.db"), SystemEntropy())
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Database:
+    return _open(tmp_path)
+
+
+def test_a_new_row_has_the_datamodels_defaults(db: Database) -> None:
+    vm = db.create("VM", {"name_label": "x"})
+    assert db.get("VM", vm, "start_delay") == 0
+    assert db.get("VM", vm, "snapshot_of") == NULL_REF
+    assert db.by_uuid("VM", db.text("VM", vm, "uuid")) == vm
+
+
+def test_a_relation_follows_every_change_of_its_reference(db: Database) -> None:
+    one, two = db.create("VM", {}), db.create("VM", {})
+    vbd = db.create("VBD", {"VM": one})
+    assert db.texts("VM", one, "VBDs") == [vbd]
+    db.set("VBD", vbd, "VM", two)
+    assert (db.texts("VM", one, "VBDs"), db.texts("VM", two, "VBDs")) == ([], [vbd])
+    db.destroy("VBD", vbd)
+    assert db.texts("VM", two, "VBDs") == []
+
+
+def test_a_reference_to_what_is_gone_dangles(db: Database) -> None:
+    live = db.create("VDI", {})
+    snapshot = db.create("VDI", {"snapshot_of": live})
+    db.destroy("VDI", live)
+    assert db.get("VDI", snapshot, "snapshot_of") == live
+    with pytest.raises(ApiFailure) as caught:
+        db.row("VDI", live)
+    assert caught.value.description == ["HANDLE_INVALID", "VDI", live]
+
+
+def test_every_change_has_a_later_generation_and_no_change_has_none(db: Database) -> None:
+    vm = db.create("VM", {})
+    before = db.generation
+    db.set("VM", vm, "name_label", "")
+    assert db.generation == before
+    db.set("VM", vm, "name_label", "x")
+    assert db.row("VM", vm).modified == db.generation > before
+    db.touch("VM", vm)
+    assert db.row("VM", vm).modified == db.generation > before + 1
+
+
+def test_a_record_handed_out_stays_as_it_was(db: Database) -> None:
+    vm = db.create("VM", {"other_config": {"a": "1"}})
+    seen = db.mapping("VM", vm, "other_config")
+    db.put_key("VM", vm, "other_config", key="b", value="2")
+    db.drop_key("VM", vm, "other_config", key="a")
+    assert seen == {"a": "1"}
+    assert db.mapping("VM", vm, "other_config") == {"b": "2"}
+
+
+def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
+    first = _open(tmp_path)
+    vm = first.create(
+        "VM", {"name_label": "é", "snapshot_time": DateTime("20260101T00:00:00Z"), "HVM_shadow_multiplier": 1.0}
+    )
+    vbd = first.create("VBD", {"VM": vm})
+    gone = first.create("VM", {})
+    first.destroy("VM", gone)
+    first.create("session", {})
+    second = _open(tmp_path)  # the first was never closed
+    assert second.get("VM", vm, "name_label") == "é"
+    assert isinstance(second.get("VM", vm, "snapshot_time"), DateTime)
+    assert second.texts("VM", vm, "VBDs") == [vbd]
+    assert not second.exists("VM", gone)
+    assert second.count("session") == 0
+    assert second.generation >= second.row("VM", vm).modified
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.sampled_from("cudr"), st.integers(0, 5), st.integers(0, 5)), max_size=40), st.integers())
+def test_sets_always_say_what_references_say(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]], seed: int
+) -> None:
+    store = RowStore(tmp_path_factory.mktemp("db") / "pool.db")
+    db = Database(load_datamodel(), store, SeededEntropy(seed))
+    vms, vbds = [db.create("VM", {}) for _ in range(6)], []
+    for action, first, second in steps:
+        if action == "c":
+            vbds.append(db.create("VBD", {"VM": vms[first]}))
+        elif vbds and action == "u":
+            db.set("VBD", vbds[first % len(vbds)], "VM", vms[second])
+        elif vbds and action == "d":
+            db.destroy("VBD", vbds.pop(first % len(vbds)))
+        elif action == "r" and vbds:
+            db.set("VBD", vbds[first % len(vbds)], "VM", NULL_REF)
+    for vm in vms:
+        assert set(db.texts("VM", vm, "VBDs")) == {vbd for vbd in vbds if db.text("VBD", vbd, "VM") == vm}
+    db.close()

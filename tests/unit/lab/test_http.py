@@ -1,0 +1,143 @@
+"""The lab's listeners against everyday and hostile clients."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from holdfast.lab import RunningLab
+from holdfast.lab.http import BadRequest, HttpServer, parse_head
+from holdfast.lab.http import server as server_module
+from tests.unit.lab.talk import converse, fetch, wait_until
+
+
+def _open(lab: RunningLab) -> socket.socket:
+    parts = urlsplit(lab.plain_url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=10)
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _call(method: str) -> bytes:
+    body = f'{{"jsonrpc":"2.0","method":"{method}","params":[],"id":1}}'.encode()
+    return f"POST /jsonrpc HTTP/1.1\r\nHost: lab\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def test_calls_follow_each_other_on_one_connection(lab: RunningLab) -> None:
+    with _open(lab) as sock:
+        sock.sendall(_call("x.y") * 3)
+        received = b""
+        while received.count(b"MESSAGE_METHOD_UNKNOWN") < 3:
+            received += sock.recv(65536)
+        assert received.count(b"connection: keep-alive") == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing_here?x", 403),
+        ("HEAD", "/export_raw_vdi", 501),
+        ("DELETE", "/", 501),
+        ("OPTIONS", "/jsonrpc", 200),
+        ("GET", "/services/x", 401),
+        ("PUT", "/export_raw_vdi", 403),
+    ],
+)
+def test_a_path_or_method_that_nobody_serves_gets_its_page(
+    lab: RunningLab, method: str, path: str, status: int
+) -> None:
+    assert fetch(lab, method, path).status == status
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: many\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n",
+        b"GET /" + b"x" * 70_000,
+    ],
+)
+def test_what_is_no_request_is_answered_with_400_and_closed(lab: RunningLab, sent: bytes) -> None:
+    answer = converse(lab, sent, half_close=True)
+    assert answer.startswith(b"HTTP/1.1 400 ") or answer == b""
+    assert fetch(lab, "OPTIONS", "/").status == 200
+
+
+def test_clients_that_vanish_anywhere_leave_no_descriptor(lab: RunningLab, session: Any) -> None:
+    before = _descriptors()
+    beginnings = (b"", b"POST /", b"POST / HTTP/1.1\r\nContent-Length: 500\r\n\r\nabc", _call("x.y")[:-3])
+    for beginning in beginnings * 5:
+        with _open(lab) as sock:
+            sock.sendall(beginning)
+    wait_until(lab, lambda: lab.connection_count <= 1)
+    wait_until(lab, lambda: _descriptors() <= before)
+
+
+def test_nonsense_on_the_tls_port_harms_nobody(lab: RunningLab) -> None:
+    parts = urlsplit(lab.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert sock.recv(100)[:4] != b"HTTP"
+    assert fetch(lab, "OPTIONS", "/").status == 200
+
+
+def test_at_the_limit_the_idlest_connection_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 3)
+    server = HttpServer()
+    served = threading.Semaphore(0)
+
+    def serve(request: Any, connection: Any) -> bool:
+        connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        served.release()
+        return True
+
+    listener = server.listen("127.0.0.1", 0, serve=serve)
+    with contextlib.ExitStack() as stack:
+        stack.callback(server.close)
+        clients = [stack.enter_context(socket.create_connection(listener.address, timeout=10)) for _ in range(3)]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert served.acquire(timeout=10)
+            assert client.recv(100)
+        late = stack.enter_context(socket.create_connection(listener.address, timeout=10))
+        late.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert late.recv(100).startswith(b"HTTP/1.1 200")
+        assert clients[0].recv(100) == b""
+
+
+def test_closing_ends_every_connection() -> None:
+    server = HttpServer()
+    listener = server.listen("127.0.0.1", 0, serve=lambda request, connection: True)
+    with socket.create_connection(listener.address, timeout=10) as client:
+        client.sendall(b"GET / HTT")
+        server.close()
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(100) == b""
+    assert server.connection_count == 0
+
+
+def test_a_query_keeps_the_first_value_and_a_cookie_keeps_its_space() -> None:
+    request = parse_head(b"GET /a?x=1&x=2&y&z=%20a+b HTTP/1.1\r\nCookie: one=1; two=2")
+    assert request.query == {"x": "1", "z": " a b"}
+    assert request.parameter("one") == "1"
+    assert request.parameter("two") is None
+
+
+def test_a_head_may_name_the_host_in_its_first_line() -> None:
+    assert parse_head(b"GET http://x/export?a=b HTTP/1.0").path == "/export"
+    with pytest.raises(BadRequest):
+        parse_head(b"GET http://x/export")
