@@ -72,8 +72,11 @@ def points(cli: Cli, *words: str) -> list[dict[str, Any]]:
 
 
 def leftovers(lab: RunningLab) -> list[str]:
-    """Return what of ours is on the pool apart from references for the next increment."""
-    return [str(each["name"]) for each in lab.control.ours() if each["class"] != "VDI"]
+    """Return what of ours is on the pool apart from references for the next increment.
+
+    Tasks do not count: those of a killed client are the pool's to forget.
+    """
+    return [str(each["name"]) for each in lab.control.ours() if each["class"] not in ("VDI", "task")]
 
 
 def run_anyhow(cli: Cli, *words: str) -> int:

@@ -61,6 +61,11 @@ def transfer_disk(
     reason = f"the disk was resized since the previous point; {plan.reason}" if resized else plan.reason
     progress.note(f"{job.label}: {reason}")
     with pool.open_reader(plan, cancel=cancel) as reader:
+        # The pool may have changed its mind since it was planned; what counts is what the reader carries out.
+        done = reader.plan
+        if done is not plan:
+            reason = done.reason
+            progress.note(f"{job.label}: {reason}")
         disk = writer.open_disk(reader.size_bytes, coverage=reader.coverage, reference=base)
         try:
             copy_runs(reader, disk, label=job.label, progress=progress, cancel=cancel)
@@ -68,4 +73,4 @@ def transfer_disk(
         except BaseException:
             disk.abort()
             raise
-    return TransferredDisk(stored=stored, source=plan.source, reason=reason)
+    return TransferredDisk(stored=stored, source=done.source, reason=reason)

@@ -59,7 +59,11 @@ class Output:
         self.people = Console(file=sys.stdout, highlight=False, quiet=as_json, width=_width(sys.stdout))
         self.aside = Console(file=sys.stderr, highlight=False, width=_width(sys.stderr))
 
-    def say(self, text: str = "", *, style: str | None = None) -> None:
+    def gap(self) -> None:
+        """Print an empty line for people."""
+        self.people.print()
+
+    def say(self, text: str, *, style: str | None = None) -> None:
         """Print a line for people, as it is: no markup, no emoji codes."""
         self.people.print(text, style=style, markup=False, emoji=False)
 

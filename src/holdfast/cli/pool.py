@@ -207,13 +207,13 @@ def _trust_text(trust: str) -> str:
 
 def _show_inventory(session: Session, inventory: Inventory) -> None:
     out = session.out
-    out.say()
+    out.gap()
     out.table(
         ("HOST", "ADDRESS", "VERSION"),
         [(host.name, host.address, host.version) for host in inventory.hosts],
         empty="no hosts",
     )
-    out.say()
+    out.gap()
     out.table(
         ("SR", "TYPE", ">SIZE", ">FREE", "SHARED", "CHANGE TRACKING", "UUID"),
         [
@@ -230,11 +230,11 @@ def _show_inventory(session: Session, inventory: Inventory) -> None:
         ],
         empty="no SRs",
     )
-    out.say()
+    out.gap()
     out.table(
         ("NETWORK", "BRIDGE", "NBD"),
         [(each.name, each.bridge, "yes" if each.nbd else "no") for each in inventory.networks],
         empty="no networks",
     )
-    out.say()
+    out.gap()
     out.say(f"{len(inventory.vms)} VMs: holdfast vm list")

@@ -173,7 +173,7 @@ def show(name: str, *, common: Common = _NO_COMMON) -> int:
         out.table(("KIND", ">OBJECTS", ">SIZE"), rows, empty="empty")
         if overview.free_bytes is not None:
             out.say(f"{format_bytes(overview.free_bytes)} free")
-        out.say()
+        out.gap()
         out.table(("KEY HOLDER", "KIND"), [(each.name, each.kind) for each in overview.holders], empty="none")
         out.result(overview)
         return ExitStatus.OK
@@ -367,8 +367,8 @@ def _unlock(passphrase_file: Path | None, recovery_key_file: Path | None, *, no_
 
 def _show_recovery_key(session: Session, recovery_key: Secret) -> None:
     out = session.out
-    out.say()
+    out.gap()
     out.say("Recovery key, shown this once. Print it; without it and without this machine nobody can restore:")
-    out.say()
+    out.gap()
     out.say(f"    {recovery_key.reveal()}", style="bold")
-    out.say()
+    out.gap()

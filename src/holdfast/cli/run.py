@@ -88,7 +88,7 @@ def show(run: str, *, common: Common = _NO_COMMON) -> int:
             )
             for step in record.steps
         ]
-        out.say()
+        out.gap()
         out.table(("STEP", "STATE", ">ATTEMPTS", ">TOOK", "ERROR"), rows, empty="no step yet")
         for task in record.progress:
             total = f" of {format_bytes(task.total_bytes)}" if task.total_bytes else ""

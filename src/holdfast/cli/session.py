@@ -57,7 +57,7 @@ def run_command(common: Common, body: Callable[[Session], ExitStatus]) -> int:
     out = Output(as_json=common.json)
     configure_log(verbosity=common.verbose, as_json=common.json)
     cancel = Cancellation()
-    settings = read_settings(common.home)
+    settings = read_settings(home=common.home)
     session = Session(
         settings=settings, workspace=build_workspace(settings), out=out, cancel=cancel, quiet=common.quiet
     )

@@ -94,7 +94,7 @@ class Story:
         """Print commands for a person who wants to look around."""
         home = self.folder / "home"
         out = self._out
-        out.say()
+        out.gap()
         out.say("The lab and the repository stay. Look around:", style="bold")
         out.say(f"  export HOLDFAST_HOME={home}")
         for line in (
@@ -112,7 +112,7 @@ class Story:
         out.say(f"  holdfast lab stop --state {self.folder / 'lab'} && rm -r {self.folder}")
 
     def _act(self, title: str) -> None:
-        self._out.say()
+        self._out.gap()
         self._out.say(f"── {title} ", style="bold cyan")
 
     def _meet_the_pool(self) -> list[VmUuid]:
@@ -179,9 +179,6 @@ class Story:
             for disk in vm.disks
         ]
         self._out.table(("VM", "DISK", "SOURCE", ">READ", ">NEW", ">STORED"), rows, empty="")
-        for vm in vms:
-            for disk in vm.disks:
-                self._out.say(f"  {vm.vm_name} disk {disk.position}: {disk.reason}", style="dim")
         disks = [disk for vm in vms for disk in vm.disks]
         read_bytes, new_bytes, stored_bytes = (
             sum(getattr(disk, column) for disk in disks) for column in ("read_bytes", "new_bytes", "stored_bytes")
@@ -288,7 +285,7 @@ class Story:
     def _sum_up(self) -> bool:
         held = all(proof.held is not False for proof in self.proofs)
         count = sum(proof.held is True for proof in self.proofs)
-        self._out.say()
+        self._out.gap()
         if held:
             self._out.say(f"All {count} proofs held.", style="bold green")
         else:

@@ -22,6 +22,7 @@ __all__ = [
     "POOL_MASTER_HOPS_MAX",
     "POOL_SNAPSHOTS_AT_ONCE_MAX",
     "POOL_STALL_TIMEOUT_S",
+    "POOL_TASK_LIFE_S",
     "POOL_TASK_WAIT_S_MAX",
     "RETRY_ATTEMPTS_MAX",
     "RUNS_DATABASE_WAIT_S",
@@ -60,6 +61,9 @@ POOL_DISK_TRANSFERS_MAX = 12
 
 RUN_DISKS_AT_ONCE_MAX = 2
 """Disks of one VM read side by side: hides the round trips of one behind the other; memory is shared, not doubled."""
+
+POOL_TASK_LIFE_S = 24 * 60 * 60
+"""A pool destroys pending tasks after a day (xapi-project/xen-api); until then a call of a dead client may complete."""
 
 VHD_DISK_BYTES_MAX = 2040 * GIB
 """XAPI's own ceiling for VHD disks; larger disks are qcow2 and are read over NBD."""

@@ -36,7 +36,7 @@ class Settings:
         return self.home / "lab"
 
 
-def read_settings(home: Path | None = None) -> Settings:
+def read_settings(*, home: Path | None = None) -> Settings:
     """Return the settings: ``home``, else ``$HOLDFAST_HOME``, else ``$XDG_DATA_HOME/holdfast``, else
     ``~/.local/share/holdfast``."""
     if home is None:

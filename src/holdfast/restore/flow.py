@@ -268,6 +268,9 @@ def _hand_over(work: _Work, order: _Order, vm: VmUuid) -> None:
             work.pool.set_bios_strings(vm, {key: str(value) for key, value in strings.items()})
         except HoldfastError as error:
             _tell(work, order, f"BIOS strings could not be set: {error}")
+    blocked = original.get("blocked_operations") if isinstance(original, dict) else None
+    if isinstance(blocked, dict) and blocked:
+        work.pool.set_blocked_operations(vm, {key: str(value) for key, value in blocked.items()})
     for line in work.ledger.lines(run=work.context.run_id):
         if line.external_id is not None:
             kind = TaggedKind.VM if line.kind == OwnedKind.VM.value else TaggedKind.DISK

@@ -31,7 +31,7 @@ from holdfast.service.points import newest_of
 from holdfast.service.pools import connect_pool
 from holdfast.service.repositories import open_by_name
 from holdfast.service.workspace import Workspace
-from holdfast.upkeep import SweepReport, sweep_ledger
+from holdfast.upkeep import SweepReport, lines_to_sweep, sweep_ledger
 from holdfast.xapi import Inventory
 
 __all__ = [
@@ -82,6 +82,7 @@ def run_backup(workspace: Workspace, request: BackupRequest, *, progress: Progre
     """Back up, and return how it went. Raises only when the run could not begin; its own failures are in the record."""
     with _runs(workspace) as runs:
         plan = explain_backup(workspace, request, cancel=cancel)
+        _tell_paused(runs, request.pool, progress)
         closed = _close_interrupted(workspace, runs, request.pool, progress)
         names = ", ".join(each.vm.name for each in plan.vms)
         args = BackupArgs(
@@ -224,6 +225,13 @@ def _give_up_leases(workspace: Workspace, record: RunRecord) -> None:
             open_by_name(workspace, name, cancel=Cancellation()).end_run(record.run_id)
 
 
+def _tell_paused(runs: Runs, pool: str, progress: Progress) -> None:
+    """Remind of runs that were paused on purpose: they keep their snapshots until somebody decides."""
+    for each in runs.list(limit=limits.RUNS_KEPT_MAX, status=RunStatus.PAUSED):
+        if _pool_of(runs.show(each.run_id)) == pool:
+            progress.note(f"run {each.run_id} is paused and keeps its snapshots; resume or cancel it")
+
+
 def _pool_of(record: RunRecord) -> str:
     return str(record.args["pool"])
 
@@ -234,13 +242,10 @@ def _sweep(workspace: Workspace, runs: Runs, pool_name: str) -> SweepReport:
         config = workspace.registry.pool(pool_name)
     except NameUnknown:
         return _NOTHING_SWEPT
-    final: dict[RunId, bool] = {}
-    lines = []
-    for line in runs.ledger.open_lines(pool=config.pool):
-        if line.run_id not in final:
-            final[line.run_id] = runs.show(line.run_id).status.is_final
-        if final[line.run_id]:
-            lines.append(line)
+    unfinished = {each.run_id for each in runs.list(limit=limits.RUNS_KEPT_MAX) if not each.status.is_final}
+    lines = lines_to_sweep(
+        runs.ledger, pool=config.pool, is_final=lambda run: run not in unfinished, now=workspace.clock.now()
+    )
     if not lines:
         return _NOTHING_SWEPT
     try:

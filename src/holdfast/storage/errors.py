@@ -150,7 +150,7 @@ class StoreUnreachable(StoreError):
     retry = Retry.LATER
     exit_status = ExitStatus.UNREACHABLE
     effect = "Existing restore points are untouched; what was stored before is re-used when the run resumes."
-    advice = "Check that the server runs and that the file system is mounted, then resume the run."
+    advice = "Check that the server runs and that the file system is mounted, then run it again."
 
     def __init__(self, *, store: str, key: str | None, reason: str) -> None:
         super().__init__(f"{store}{_object_text(key)}: the store cannot be reached: {reason}")
@@ -163,9 +163,7 @@ class StoreFull(StoreError):
     code = "store.full"
     exit_status = ExitStatus.NO_SPACE
     effect = "Existing restore points are untouched; what was stored before is re-used when the run resumes."
-    advice = (
-        "Free space or raise the quota (deleting restore points and collecting garbage helps), then resume the run."
-    )
+    advice = "Free space or raise the quota (deleting restore points and collecting garbage helps), then run it again."
 
     def __init__(self, *, store: str, key: str | None, free_bytes: int | None = None) -> None:
         left = "" if free_bytes is None else f" ({format_bytes(free_bytes)} free)"

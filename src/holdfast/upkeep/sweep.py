@@ -6,15 +6,16 @@ object. What a run handed over on purpose (a reference, a restored VM) has a kep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from holdfast.core import HoldfastError
-from holdfast.model import RUN_TAG, DiskUuid, OwnedKind, VmUuid
+from holdfast.core import HoldfastError, limits
+from holdfast.model import RUN_TAG, DiskUuid, OwnedKind, PoolUuid, RunId, VmUuid
 from holdfast.runs import Ledger, LedgerLine, LedgerState
 from holdfast.xapi import PoolClient, TaggedKind
 
-__all__ = ["SweepReport", "sweep_ledger"]
+__all__ = ["SweepReport", "lines_to_sweep", "sweep_ledger"]
 
 _ORDER = (OwnedKind.VM_SNAPSHOT, OwnedKind.VM, OwnedKind.DISK_SNAPSHOT, OwnedKind.DISK)
 """What holds others goes first: a disk cannot be removed while a VM has it."""
@@ -30,8 +31,23 @@ class SweepReport:
     """Objects that are still there, each with the reason; the next sweep tries again."""
 
 
+def lines_to_sweep(
+    ledger: Ledger, *, pool: PoolUuid, is_final: Callable[[RunId], bool], now: datetime
+) -> list[LedgerLine]:
+    """Return the lines of final runs that a sweep has to look at.
+
+    These are the open ones, and those closed lately whose object was never seen: a call that was under way when its
+    process died may still make the object afterwards, for as long as the pool keeps its task.
+    """
+    lines = ledger.open_lines(pool=pool)
+    for line in ledger.lines(pool=pool, states=(LedgerState.GONE,)):
+        if line.external_id is None and (now - line.updated).total_seconds() < limits.POOL_TASK_LIFE_S:
+            lines.append(line)
+    return [line for line in lines if is_final(line.run_id)]
+
+
 def sweep_ledger(pool: PoolClient, ledger: Ledger, lines: Sequence[LedgerLine]) -> SweepReport:
-    """Remove from the pool what these open lines stand for. Safe to run twice."""
+    """Remove from the pool what these lines stand for, and close them. Safe to run twice."""
     removed: list[str] = []
     left: list[tuple[str, HoldfastError]] = []
     kept = {line.external_id for line in ledger.lines(pool=pool.pool, states=(LedgerState.KEPT,))}
@@ -40,7 +56,8 @@ def sweep_ledger(pool: PoolClient, ledger: Ledger, lines: Sequence[LedgerLine]) 
         try:
             if _remove(pool, line, kept_disks=kept):
                 removed.append(what)
-            ledger.gone(line.id)
+            if line.state.is_open:
+                ledger.gone(line.id)
         except HoldfastError as error:
             left.append((what, error))
     return SweepReport(removed=tuple(removed), left=tuple(left))

@@ -18,4 +18,4 @@ def test_the_nearest_wish_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert read_settings().home == Path("/data/holdfast")
     monkeypatch.setenv("HOLDFAST_HOME", "/elsewhere")
     assert read_settings().home == Path("/elsewhere")
-    assert read_settings(tmp_path).home == tmp_path
+    assert read_settings(home=tmp_path).home == tmp_path
