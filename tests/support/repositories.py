@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
+import msgspec
+
 from holdfast.core import BLOCK_BYTES, Cancellation, ManualClock, NoProgress, SeededEntropy
 from holdfast.model import (
     ChangeSource,
@@ -15,6 +17,7 @@ from holdfast.model import (
     DiskUuid,
     PointFacts,
     PoolUuid,
+    RepositoryId,
     RunId,
     VmIdentity,
     VmUuid,
@@ -32,6 +35,7 @@ from holdfast.repository import (
     create_repository,
     open_repository,
 )
+from holdfast.repository.sealing import KeyRing
 from holdfast.storage import MemoryStore, ObjectStore
 
 TEST_SAFETY = Safety(
@@ -116,6 +120,17 @@ class World:
     def keys(self, prefix: str) -> list[str]:
         """Return the names of the objects below a prefix."""
         return [info.key for info in self.store.list(prefix)]
+
+
+class _Holder(msgspec.Struct):
+    repository: str
+    key: bytes
+
+
+def key_ring(store: ObjectStore) -> KeyRing:
+    """Return the keys of a repository that has no secret."""
+    holder = msgspec.json.decode(store.get("keys/open.json"), type=_Holder)
+    return KeyRing(holder.key, repository=RepositoryId(holder.repository))
 
 
 def image_of(blocks: Mapping[int, int], *, count: int, tail_bytes: int = 0) -> bytes:

@@ -1,6 +1,6 @@
 """A writer's own lease: taken, renewed, checked before anything is published, ended.
 
-Invariant: ``check`` passes only while the lease, as last renewed, still lasts by this machine's own monotonic clock
+Invariant: ``check`` passes only while the lease, as last renewed, still lasts by this machine's own clocks
 and nobody removed it.
 """
 
@@ -50,6 +50,7 @@ class LeaseKeeper:
         self._ahead: deque[PackId] = deque()
         self._number = -1
         self._renewed_s = 0.0
+        self._renewed_at = vault.clock.now()
         self._began_at = lease_times(vault, safety)[0]
         self._seen: tuple[str, ...] | None = None
         self._announce()
@@ -71,7 +72,7 @@ class LeaseKeeper:
     def renew_if_due(self) -> None:
         """Renew the lease when it is time to. Cheap otherwise."""
         with self._lock:
-            age_s = self._vault.clock.monotonic_s() - self._renewed_s
+            age_s = self._age_s()
             if age_s >= self._safety.lease_renewal_s:
                 self._check_age(age_s)
                 self._write()
@@ -82,7 +83,7 @@ class LeaseKeeper:
             if not list(self._vault.names(f"{LEASES_PREFIX}{self.id}/")):
                 raise LeaseLost(run=self._run, reason="it was removed from the store")
             # The age is looked at last: what the look at the store took counts.
-            self._check_age(self._vault.clock.monotonic_s() - self._renewed_s)
+            self._check_age(self._age_s())
 
     def end(self) -> None:
         """Give the lease up: its packs are published, or nobody needs them."""
@@ -96,7 +97,7 @@ class LeaseKeeper:
 
     def _write(self) -> None:
         """Store the next object of the lease; its time counts from before the put."""
-        started_s = self._vault.clock.monotonic_s()
+        started_s, started_at = self._vault.clock.monotonic_s(), self._vault.clock.now()
         _, ends_at = lease_times(self._vault, self._safety)
         record = LeaseRecord(
             run=self._run,
@@ -109,7 +110,15 @@ class LeaseKeeper:
         # A put that failed may have arrived, so its number is never tried again.
         self._number += 1
         write_lease(self._vault, self.id, self._number, record)
-        self._renewed_s = started_s
+        self._renewed_s, self._renewed_at = started_s, started_at
+
+    def _age_s(self) -> float:
+        """Return how long ago the lease was renewed, by the clock that says more.
+
+        The monotonic clock stands still while the machine sleeps; the wall clock may be set back.
+        """
+        clock = self._vault.clock
+        return max(clock.monotonic_s() - self._renewed_s, (clock.now() - self._renewed_at).total_seconds())
 
     def _check_age(self, age_s: float) -> None:
         if age_s > self._safety.lease_s - self._safety.lease_fence_s:

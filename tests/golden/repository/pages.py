@@ -6,15 +6,12 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import msgspec
-
-from holdfast.model import RepositoryId
 from holdfast.repository.layout import FrameKind, parse_pack_key
 from holdfast.repository.pack import OpenPack, PackShelf
-from holdfast.repository.sealing import KeyRing
 from holdfast.storage import MemoryStore
 from tests.golden.repository.make import FOLDER
 from tests.support.hexdump import Field, annotated_dump
+from tests.support.repositories import key_ring
 
 __all__ = ["PAGES", "frozen_store", "page_text"]
 
@@ -113,15 +110,9 @@ def _nodes() -> list[bytes]:
 
 def _opened(key: str) -> OpenPack:
     store = frozen_store()
-    holder = msgspec.json.decode(store.get("keys/open.json"), type=_Holder)
     pack = parse_pack_key(key)
     assert pack is not None
-    return PackShelf(store, KeyRing(holder.key, repository=RepositoryId(holder.repository))).open(pack)
-
-
-class _Holder(msgspec.Struct):
-    repository: str
-    key: bytes
+    return PackShelf(store, key_ring(store)).open(pack)
 
 
 _DUMPS: Mapping[str, Callable[[], str]] = {

@@ -1,0 +1,44 @@
+"""Play many seeds: ``python -m tests.sim --seeds 1000 [--first 0] [--rounds 12] [--log]``.
+
+A failing seed is printed with its history; add its number to ``tests/sim/seeds.txt``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+
+from tests.sim.world import World
+
+ROUNDS = 10
+
+
+def main(arguments: list[str]) -> int:
+    """Return 1 when a seed fails."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--log", action="store_true", help="print the history of every seed")
+    options = parser.parse_args(arguments)
+    failed = published = crashes = 0
+    for seed in range(options.first, options.first + options.seeds):
+        world = World(seed)
+        try:
+            world.play(options.rounds)
+        except Exception:
+            failed += 1
+            print(f"seed {seed} failed", *world.log, sep="\n")
+            traceback.print_exc(file=sys.stdout)
+        else:
+            if options.log:
+                print(f"seed {seed}", *world.log, sep="\n")
+        published += world.published
+        crashes += world.crashes
+    print(f"{options.seeds} seeds, {published} points published, {crashes} crashes, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,157 @@
+"""Turns: several actors run the real code, each in a thread, but only one at a time, and chance says who is next.
+
+An actor gives its turn away before every store operation. Invariant: the same seed makes the same history, because
+nothing runs outside a turn.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+from holdfast.core import ManualClock
+from holdfast.model import Extent
+from holdfast.storage import ObjectInfo, ObjectStore, Part
+
+__all__ = ["Stage", "TurnStore"]
+
+
+_SLEEP_S_MAX = 600.0
+
+
+class Actor:
+    """One thread that waits for its turn."""
+
+    def __init__(self, name: str, work: Callable[[], None], stage: Stage) -> None:
+        self.name = name
+        self.turn = threading.Semaphore(0)
+        self.is_over = False
+        self.priority = stage.chance.random()
+        self.changing_since_s: float | None = None
+        """Since when it waits for the turn in which it changes the store."""
+        self.failure: BaseException | None = None
+        self._work = work
+        self._stage = stage
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def _run(self) -> None:
+        self.turn.acquire()
+        try:
+            self._work()
+        except BaseException as failure:
+            self.failure = failure
+        self.is_over = True
+        self._stage.back.release()
+
+
+class Stage:
+    """Runs a set of actors to their end, one operation at a time."""
+
+    def __init__(self, chance: random.Random, clock: ManualClock, *, delay_s_max: float) -> None:
+        self.back = threading.Semaphore(0)
+        self.chance = chance
+        self._clock = clock
+        self._delay_s_max = delay_s_max
+        self._haste = chance.choice([0.9, 0.98, 1.0])
+        self._shuffle = chance.choice([1.0, 0.15, 0.05])
+        self._current: Actor | None = None
+
+    def run(self, works: Sequence[tuple[str, Callable[[], None]]]) -> None:
+        """Return when all actors have ended; raise the first failure that an actor did not handle itself."""
+        actors = [Actor(name, work, self) for name, work in works]
+        for actor in actors:
+            actor.thread.start()
+        alive = list(actors)
+        while alive:
+            self._pass_time(alive)
+            self._current = self._choose(alive)
+            self._current.changing_since_s = None
+            self._current.turn.release()
+            self.back.acquire()
+            alive = [actor for actor in alive if not actor.is_over]
+        self._current = None
+        for actor in actors:
+            actor.thread.join()
+        for actor in actors:
+            if actor.failure is not None:
+                raise actor.failure
+
+    def give_turn(self, *, changes: bool = False) -> None:
+        """Let somebody else run; return when it is this actor's turn again. Outside a stage it returns at once."""
+        actor = self._current
+        if actor is None:
+            return
+        if changes:
+            actor.changing_since_s = self._clock.monotonic_s()
+        self.back.release()
+        actor.turn.acquire()
+
+    def _choose(self, alive: Sequence[Actor]) -> Actor:
+        """Return who is next. In some worlds everybody takes turns, in others one runs far while the rest stand still."""
+        if self.chance.random() < self._shuffle:
+            self.chance.choice(alive).priority = self.chance.random()
+        return max(alive, key=lambda actor: actor.priority)
+
+    def _pass_time(self, alive: Sequence[Actor]) -> None:
+        """Let some time pass. Anybody may sleep for long, but a change takes effect within what the margins allow."""
+        if self.chance.random() >= self._haste:
+            changing = [actor.changing_since_s for actor in alive if actor.changing_since_s is not None]
+            room_s = self.chance.choice([1, 10, 100, _SLEEP_S_MAX])
+            if changing:
+                room_s = min(room_s, min(changing) + self._delay_s_max - self._clock.monotonic_s())
+            if room_s > 0:
+                self._clock.advance(self.chance.uniform(0, room_s))
+
+
+class TurnStore:
+    """A store whose every operation is a turn. ``on_delete`` sees each key before it goes."""
+
+    def __init__(self, inner: ObjectStore, stage: Stage, *, on_delete: Callable[[str], None]) -> None:
+        self._inner = inner
+        self._stage = stage
+        self._on_delete = on_delete
+
+    def put(self, key: str, parts: Part | Sequence[Part]) -> None:
+        """See ``ObjectStore.put``."""
+        self._stage.give_turn(changes=True)
+        self._inner.put(key, parts)
+
+    def get(self, key: str) -> bytes:
+        """See ``ObjectStore.get``."""
+        self._stage.give_turn()
+        return self._inner.get(key)
+
+    def get_range(self, key: str, *, offset_bytes: int, length_bytes: int) -> bytes:
+        """See ``ObjectStore.get_range``."""
+        self._stage.give_turn()
+        return self._inner.get_range(key, offset_bytes=offset_bytes, length_bytes=length_bytes)
+
+    def size(self, key: str) -> int:
+        """See ``ObjectStore.size``."""
+        self._stage.give_turn()
+        return self._inner.size(key)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """See ``ObjectStore.list``."""
+        self._stage.give_turn()
+        return iter(list(self._inner.list(prefix)))
+
+    def delete(self, key: str) -> None:
+        """See ``ObjectStore.delete``."""
+        self._stage.give_turn(changes=True)
+        self._on_delete(key)
+        self._inner.delete(key)
+
+    def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
+        """See ``ObjectStore.try_punch``."""
+        self._stage.give_turn(changes=True)
+        return self._inner.try_punch(key, extents)
+
+    def free_bytes(self) -> int | None:
+        """See ``ObjectStore.free_bytes``."""
+        return self._inner.free_bytes()
+
+    def describe(self) -> str:
+        """See ``ObjectStore.describe``."""
+        return self._inner.describe()
