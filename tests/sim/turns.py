@@ -88,7 +88,7 @@ class Stage:
         actor.turn.acquire()
 
     def _choose(self, alive: Sequence[Actor]) -> Actor:
-        """Return who is next. In some worlds everybody takes turns, in others one runs far while the rest stand still."""
+        """Return who is next. In some worlds all take turns, in others one runs far while the rest stand still."""
         if self.chance.random() < self._shuffle:
             self.chance.choice(alive).priority = self.chance.random()
         return max(alive, key=lambda actor: actor.priority)

@@ -73,26 +73,22 @@ class RepositoryDiskWriter:
         assert run.offset_bytes + run.length_bytes <= self._size_bytes
         self._session.cancel.check()
         self._session.keeper.renew_if_due()
-        self._settle(first_block)
-        self._next_block = first_block + -(-run.length_bytes // BLOCK_BYTES)
-        match run:
-            case ZeroRun():
-                self._map.put_zeros(first_block, self._next_block - first_block)
-            case DataRun():
-                self._submit(first_block, run)
+        with self._session.keeper.blamed():
+            self._settle(first_block)
+            self._next_block = first_block + -(-run.length_bytes // BLOCK_BYTES)
+            match run:
+                case ZeroRun():
+                    self._map.put_zeros(first_block, self._next_block - first_block)
+                case DataRun():
+                    self._submit(first_block, run)
 
     def finish(self) -> StoredDisk:
         """Return the stored disk once all of it is durable; raise what went wrong with any of it."""
         assert not self._is_over
-        while self._under_way:
-            self._under_way.popleft()[1].result()
-        self._collect_nodes(-(-self._size_bytes // BLOCK_BYTES))
-        self._store_nodes()
-        plain = write_root(self._map.root())
-        id = node_id(self._session.vault.keys, plain)
-        (entry,) = self._stream.store([self._session.compressor.frame(plain, id=id, kind=FrameKind.MAP)])
-        self._session.keeper.renew_if_due()
-        self._stream.close()
+        with self._session.keeper.blamed():
+            id, entry = self._store_map()
+            self._session.keeper.renew_if_due()
+            self._stream.close()
         self._is_over = True
         entries = np.array([entry], dtype=np.int64)
         self._tally.add(entries)
@@ -118,6 +114,17 @@ class RepositoryDiskWriter:
         for _, future in self._under_way:
             future.cancel()
         self._stream.abort()
+
+    def _store_map(self) -> tuple[bytes, int]:
+        """Return id and entry of the root, once every run has been worked on."""
+        while self._under_way:
+            self._under_way.popleft()[1].result()
+        self._collect_nodes(-(-self._size_bytes // BLOCK_BYTES))
+        self._store_nodes()
+        plain = write_root(self._map.root())
+        id = node_id(self._session.vault.keys, plain)
+        (entry,) = self._stream.store([self._session.compressor.frame(plain, id=id, kind=FrameKind.MAP)])
+        return id, entry
 
     def _settle(self, feeding_block: int) -> None:
         """Raise what failed, and close the leaves that everything before ``feeding_block`` has passed."""

@@ -6,13 +6,15 @@ and nobody removed it.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from holdfast.core import ExitStatus, HoldfastError, Retry
 from holdfast.model import RunId
 from holdfast.repository.condemned import CondemnedList, list_condemned
+from holdfast.repository.damage import PackMissing
 from holdfast.repository.layout import LEASES_PREFIX, PackId
 from holdfast.repository.lease import LeaseRecord, delete_lease, lease_times, pack_ids, write_lease
 from holdfast.repository.safety import Safety
@@ -85,6 +87,18 @@ class LeaseKeeper:
             # The age is looked at last: what the look at the store took counts.
             self._check_age(self._age_s())
 
+    @contextlib.contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Run a block in which a pack may turn out to be missing: after a lost lease that is no damage."""
+        try:
+            yield
+        except PackMissing as missing:
+            with self._lock:
+                age_s = self._age_s()
+                if age_s > self._safety.lease_s:
+                    raise self._lost(age_s) from missing
+            raise
+
     def end(self) -> None:
         """Give the lease up: its packs are published, or nobody needs them."""
         with self._lock:
@@ -122,4 +136,7 @@ class LeaseKeeper:
 
     def _check_age(self, age_s: float) -> None:
         if age_s > self._safety.lease_s - self._safety.lease_fence_s:
-            raise LeaseLost(run=self._run, reason=f"it was not renewed for {age_s:.0f} s")
+            raise self._lost(age_s)
+
+    def _lost(self, age_s: float) -> LeaseLost:
+        return LeaseLost(run=self._run, reason=f"it was not renewed for {age_s:.0f} s")

@@ -59,6 +59,7 @@ class RunWriter:
         assert size_bytes > 0
         assert size_bytes % 512 == 0
         assert coverage is Coverage.WHOLE or reference is not None
+        self._session.keeper.renew_if_due()
         if reference is not None:
             unusable = self._session.presence.unusable(reference.packs.packs)
             if unusable and coverage is Coverage.CHANGES:
@@ -66,7 +67,8 @@ class RunWriter:
             if unusable or reference.size_bytes > size_bytes:
                 assert coverage is Coverage.WHOLE
                 reference = None
-        return RepositoryDiskWriter(self._session, size_bytes=size_bytes, coverage=coverage, reference=reference)
+        with self._session.keeper.blamed():
+            return RepositoryDiskWriter(self._session, size_bytes=size_bytes, coverage=coverage, reference=reference)
 
     def publish(self, facts: PointFacts, disks: Sequence[tuple[DiskFacts, StoredDisk]]) -> RestorePoint:
         """Return the published point; for the same run and VM the one that was published first.
