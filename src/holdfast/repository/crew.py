@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from holdfast.core import Cancellation
+from holdfast.core import Cancellation, limits
 
-__all__ = ["WORKERS_MAX", "Crew", "default_workers", "in_order"]
+__all__ = ["WORKERS_MAX", "BufferShelf", "Crew", "default_workers", "in_order"]
 
 WORKERS_MAX = 4
 """Python's own share is about 20 us per block, so more threads than this only wait for each other."""
@@ -34,12 +34,37 @@ def default_workers() -> int:
     return max(1, min(WORKERS_MAX, len(os.sched_getaffinity(0))))
 
 
+class BufferShelf:
+    """Buffers of one size that are used again and again; thread-safe.
+
+    Fresh memory costs a page fault per 4 KiB each time it is touched first, which for a disk's worth of short-lived
+    copies is a second per few GiB. As many buffers exist as were ever out at once.
+    """
+
+    def __init__(self, *, length_bytes: int) -> None:
+        self._length_bytes = length_bytes
+        self._free: list[bytearray] = []
+
+    def take(self) -> bytearray:
+        """Return a buffer; what is in it is left over from its last use."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return bytearray(self._length_bytes)
+
+    def give_back(self, buffer: bytearray) -> None:
+        """Take a buffer back that nobody looks into any more."""
+        assert len(buffer) == self._length_bytes
+        self._free.append(buffer)
+
+
 class Crew:
     """Worker threads with a bound on what waits for them. A context manager."""
 
     def __init__(self, *, workers: int) -> None:
         self.workers = workers
         self.putter: Executor | None = None
+        self.buffers = BufferShelf(length_bytes=limits.RUN_BYTES_MAX)
         self._pool: ThreadPoolExecutor | None = None
         self._room = threading.BoundedSemaphore(self.tasks_max)
         if workers > 0:

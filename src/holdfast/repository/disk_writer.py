@@ -137,21 +137,25 @@ class RepositoryDiskWriter:
     def _submit(self, first_block: int, run: DataRun) -> None:
         assert run.length_bytes <= limits.RUN_BYTES_MAX
         self._read_bytes += run.length_bytes
-        data = run.data if isinstance(run.data, bytes) else bytes(run.data)
-        if len(data) % BLOCK_BYTES:
-            data += bytes(-len(data) % BLOCK_BYTES)
-        work = _Task(self, first_block, data)
+        # Copied even when it is ``bytes``: the last block of a disk may be short, and is stored filled up with zeros.
+        buffer = self._session.crew.buffers.take()
+        padded_bytes = -(-run.length_bytes // BLOCK_BYTES) * BLOCK_BYTES
+        buffer[: run.length_bytes] = run.data
+        buffer[run.length_bytes : padded_bytes] = bytes(padded_bytes - run.length_bytes)
+        work = _Task(self, first_block, buffer, length_bytes=padded_bytes)
         self._under_way.append((first_block, self._session.crew.submit(work, cancel=self._session.cancel)))
 
-    def store_run(self, first_block: int, data: bytes) -> None:
-        """Do a worker's part: everything from the zero map to sealed frames, for one run of whole blocks."""
+    def store_run(self, first_block: int, data: memoryview) -> None:
+        """Do a worker's part: everything from the zero map to sealed frames, for one run of whole blocks.
+
+        Nothing refers to ``data`` any more when this returns.
+        """
         count = len(data) // BLOCK_BYTES
         filled = np.frombuffer(data, dtype=np.uint64).reshape(count, -1).any(axis=1)
         blocks: list[int] = np.flatnonzero(filled).tolist()
         entries = np.zeros(count, dtype=np.int64)
         if blocks:
-            view = memoryview(data)
-            pieces = [view[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES] for block in blocks]
+            pieces = [data[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES] for block in blocks]
             key = self._block_key
             ids = [blake3(piece, key=key).digest() for piece in pieces]
             entries[blocks] = self._entries_of(first_block, blocks, ids, pieces)
@@ -177,6 +181,10 @@ class RepositoryDiskWriter:
             with self._lock:
                 self._new_bytes += len(new) * BLOCK_BYTES
         return [found[id] for id in ids]
+
+    def return_buffer(self, buffer: bytearray) -> None:
+        """Let the next run use a worker's buffer."""
+        self._session.crew.buffers.give_back(buffer)
 
     def _count_adopted(self, entries: Sequence[int]) -> None:
         """Count blocks that an interrupted execution stored as what they are: new in this run."""
@@ -205,13 +213,16 @@ class RepositoryDiskWriter:
 class _Task:
     """One run on its way to a worker."""
 
-    __slots__ = ("_data", "_first_block", "_writer")
+    __slots__ = ("_buffer", "_first_block", "_length_bytes", "_writer")
 
-    def __init__(self, writer: RepositoryDiskWriter, first_block: int, data: bytes) -> None:
+    def __init__(
+        self, writer: RepositoryDiskWriter, first_block: int, buffer: bytearray, *, length_bytes: int
+    ) -> None:
         self._writer = writer
         self._first_block = first_block
-        self._data = data
+        self._buffer = buffer
+        self._length_bytes = length_bytes
 
     def __call__(self) -> None:
-        data, self._data = self._data, b""
-        self._writer.store_run(self._first_block, data)
+        self._writer.store_run(self._first_block, memoryview(self._buffer)[: self._length_bytes])
+        self._writer.return_buffer(self._buffer)
