@@ -55,8 +55,12 @@ WEB = VmUuid("11111111-aaaa-bbbb-cccc-000000000001")
 class World:
     """A store with one open repository, its clock and its chance."""
 
-    def __init__(self, store: ObjectStore | None = None, *, seed: int = 1, workers: int = 0) -> None:
-        self.store = MemoryStore() if store is None else store
+    def __init__(
+        self, store: ObjectStore | None = None, *, memory: MemoryStore | None = None, seed: int = 1, workers: int = 0
+    ) -> None:
+        """Make a repository in ``store``, or in memory; ``memory`` is what lies below a wrapped store."""
+        self.memory = memory or MemoryStore()
+        self.store: ObjectStore = self.memory if store is None else store
         self.clock = ManualClock()
         self.entropy = SeededEntropy(seed)
         self.cancel = Cancellation()

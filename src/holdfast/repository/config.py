@@ -162,7 +162,10 @@ def read_config(store: ObjectStore) -> tuple[RepositoryConfig, bytes]:
 
 def check_config_mac(store: ObjectStore, text: bytes, keys: KeyRing) -> None:
     """Return when the description was written by a holder of this repository key; ``ConfigDamaged`` otherwise."""
-    fields = msgspec.json.decode(text, type=dict[str, object])
+    try:
+        fields = msgspec.json.decode(text, type=dict[str, object])
+    except (msgspec.DecodeError, ValueError) as cause:
+        raise ConfigDamaged(store=store.describe(), reason=str(cause)) from cause
     proof = fields.pop("proof", "")
     if proof != keys.config_mac(_canonical(fields)):
         raise ConfigDamaged(store=store.describe(), reason="its proof does not match the repository key")

@@ -266,7 +266,7 @@ def _try_open(sealed: bytes, unlock: Unlock) -> bytes | None:
 def _parse(payload: bytes, *, repository: RepositoryId) -> bytes | None:
     try:
         text = msgspec.json.decode(payload, type=_KeyText)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError):
         return None
     return text.key if text.repository == repository and len(text.key) == KEY_BYTES else None
 

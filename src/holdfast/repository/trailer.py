@@ -64,7 +64,7 @@ def parse_trailer(plain: bytes, *, pack: PackId, frames_bytes: int) -> Trailer:
     rows = np.frombuffer(plain, dtype=layout.TRAILER_ROW, count=count, offset=start)
     try:
         notes = msgspec.msgpack.decode(plain[end:], type=TrailerNotes)
-    except msgspec.DecodeError as cause:
+    except (msgspec.DecodeError, ValueError) as cause:
         raise PackDamaged(pack=pack, slot=None, reason="its trailer's notes cannot be read") from cause
     return Trailer(pack, rows, _offsets(rows, pack=pack, frames_bytes=frames_bytes), notes)
 
