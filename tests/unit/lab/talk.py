@@ -93,12 +93,12 @@ def refusal(call: Callable[[], Any]) -> list[str]:
 
 
 def wait_until(lab: RunningLab, holds: Callable[[], bool]) -> None:
-    """Return when it holds; looked at whenever something in the pool changes."""
-    with lab.pool.db.lock:
-        for _ in range(100):
-            if holds():
-                return
-            lab.pool.db.changed.wait(0.2)
+    """Return when it holds; looked at whenever something in the pool changes, and now and then."""
+    for _ in range(1000):
+        if holds():
+            return
+        with lab.pool.db.lock:
+            lab.pool.db.changed.wait(0.02)
     raise AssertionError("it never came to hold")
 
 
