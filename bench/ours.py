@@ -12,15 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from holdfast.core import (
-    Cancellation,
-    NoProgress,
-    Secret,
-    SystemClock,
-    SystemEntropy,
-    keep_freed_memory,
-    limits,
-)
+from holdfast.core import Cancellation, NoProgress, Secret, SystemClock, SystemEntropy, limits
 from holdfast.model import (
     ChangeSource,
     Consistency,
@@ -200,7 +192,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--target", type=Path)
     parser.add_argument("--compression", default="standard")
     options = parser.parse_args(arguments)
-    keep_freed_memory()
     _STEPS[options.step](options)
     return 0
 

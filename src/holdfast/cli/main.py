@@ -8,7 +8,7 @@ from cyclopts import App, CycloptsError
 
 from holdfast import __version__
 from holdfast.cli import backup, demo, lab, point, pool, repository, restore, run, vm
-from holdfast.core import ExitStatus, keep_freed_memory
+from holdfast.core import ExitStatus
 
 __all__ = ["app", "main"]
 
@@ -32,7 +32,6 @@ def main() -> None:
     """Run the command line and end the process with its exit status."""
     if not __debug__:
         sys.exit("Holdfast checks itself while it works; do not run it with python -O.")
-    keep_freed_memory()
     try:
         status = app(exit_on_error=False)
     except CycloptsError:

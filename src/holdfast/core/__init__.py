@@ -1,7 +1,6 @@
 """The ground everything stands on: units, time, chance, errors, limits, cancellation, progress, log events."""
 
 from holdfast.core import limits
-from holdfast.core.allocator import keep_freed_memory
 from holdfast.core.cancel import Cancellation, Cancelled
 from holdfast.core.clock import Clock, ManualClock, SystemClock, format_time, parse_time
 from holdfast.core.entropy import Entropy, SeededEntropy, SystemEntropy
@@ -50,7 +49,6 @@ __all__ = [
     "format_time",
     "get_log",
     "iter_error_classes",
-    "keep_freed_memory",
     "limits",
     "mapped",
     "parse_time",
