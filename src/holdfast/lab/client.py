@@ -91,7 +91,7 @@ class LabControl:
         armed = cast(JsonObject, self.call("fault-arm", name=name, count=count, parameters=dict(parameters)))
         return cast(int, armed["id"])
 
-    def clear_faults(self, name: str = "") -> int:
+    def clear_faults(self, *, name: str = "") -> int:
         """Disarm all faults, or those of one name; return how many."""
         return cast(int, self.call("fault-clear", name=name))
 

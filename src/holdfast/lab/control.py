@@ -121,7 +121,7 @@ class ControlServer:
         return _fault_json(self._pool.faults.arm(str(asked["name"]), count=count, **plain))
 
     def _fault_clear(self, asked: JsonObject) -> JsonValue:
-        return self._pool.faults.clear(str(asked.get("name") or ""))
+        return self._pool.faults.clear(name=str(asked.get("name") or ""))
 
     def _fault_list(self, asked: JsonObject) -> JsonValue:
         return [_fault_json(fault) for fault in self._pool.faults.armed()]

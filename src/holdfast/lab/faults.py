@@ -132,9 +132,9 @@ class ArmedFault:
         """Return a parameter as a whole number."""
         return int(self.parameters[name])
 
-    def seconds(self, name: str = "seconds") -> float:
-        """Return a parameter as seconds."""
-        return float(self.parameters[name])
+    def seconds(self) -> float:
+        """Return how long the fault lasts."""
+        return float(self.parameters["seconds"])
 
 
 class Faults:
@@ -170,7 +170,7 @@ class Faults:
                     return fault
             return None
 
-    def clear(self, name: str = "") -> int:
+    def clear(self, *, name: str = "") -> int:
         """Disarm all faults, or those of one name; return how many."""
         with self._lock:
             doomed = [fault.id for fault in self._armed.values() if name in ("", fault.name)]

@@ -25,7 +25,7 @@ class Tasks:
         self._clock = clock
         self._cancels: dict[str, threading.Event] = {}
 
-    def create(self, label: str, description: str = "", *, host: str, is_cancellable: bool = False) -> str:
+    def create(self, label: str, *, host: str, description: str = "", is_cancellable: bool = False) -> str:
         """Return a new pending task."""
         with self._db.transaction():
             self._collect()

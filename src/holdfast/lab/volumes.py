@@ -88,7 +88,7 @@ def _add_record(pool: PoolCore, uuid: str, fields: Fields) -> str:
     return pool.db.create("VDI", {**defaults, **fields})
 
 
-def snapshot_vdi(pool: PoolCore, vdi: str, *, time: str | None = None) -> str:
+def snapshot_vdi(pool: PoolCore, vdi: str, *, taken_at: str | None = None) -> str:
     """Freeze the disk and return the snapshot's reference; it takes the change log over."""
     db = pool.db
     if pool.delays.snapshot_s:
@@ -100,7 +100,7 @@ def snapshot_vdi(pool: PoolCore, vdi: str, *, time: str | None = None) -> str:
         fields = _inherited(pool, vdi) | {
             "is_a_snapshot": True,
             "snapshot_of": vdi,
-            "snapshot_time": time or pool.now(),
+            "snapshot_time": taken_at or pool.now(),
             "cbt_enabled": db.flag("VDI", vdi, "cbt_enabled"),
         }
         snapshot = _add_record(pool, uuid, fields)

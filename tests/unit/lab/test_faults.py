@@ -44,7 +44,7 @@ def test_a_fault_without_an_end_stays_until_cleared() -> None:
     faults = Faults()
     faults.arm("login-refused", count=-1)
     assert all(faults.take("login-refused") for _ in range(5))
-    assert faults.clear("login-refused") == 1
+    assert faults.clear(name="login-refused") == 1
     assert faults.take("login-refused") is None
 
 

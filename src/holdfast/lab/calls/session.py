@@ -71,7 +71,7 @@ def _add_session_calls(calls: CallSet) -> None:
 def _add_task_calls(calls: CallSet) -> None:
     @calls.on("task.create")
     def create(context: Context, label: str, description: str) -> str:
-        return context.pool.tasks.create(label, description, host=context.pool.master_ref)
+        return context.pool.tasks.create(label, host=context.pool.master_ref, description=description)
 
     @calls.on("task.destroy")
     def destroy(context: Context, ref: str) -> str:

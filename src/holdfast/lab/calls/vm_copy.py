@@ -105,13 +105,13 @@ def checkpoint(context: Context, vm: str, label: str) -> str:
 def _snapshot(context: Context, vm: str, label: str, *, ignored: frozenset[str]) -> str:
     db, pool = context.db, context.pool
     row = db.row("VM", vm)
-    time = pool.now()
+    taken_at = pool.now()
     overrides: Fields = {
         "name_label": label,
         "is_a_snapshot": True,
         "is_a_template": True,
         "snapshot_of": vm,
-        "snapshot_time": time,
+        "snapshot_time": taken_at,
         "snapshot_info": {
             "disk-snapshot-type": "crash_consistent",
             "power-state-at-snapshot": row.fields["power_state"],
@@ -127,7 +127,7 @@ def _snapshot(context: Context, vm: str, label: str, *, ignored: frozenset[str])
         fault = pool.faults.take("snapshot-fails", disk=number)
         if fault is not None:
             raise ApiFailure(fault.text("code"), "", fault.text("text"), "")
-        return snapshot_vdi(pool, vdi, time=time)
+        return snapshot_vdi(pool, vdi, taken_at=taken_at)
 
     disks = _copy_disks(context, vm, copy_disk, operation="snapshot", ignored=ignored)
     with db.transaction():
