@@ -215,9 +215,7 @@ class _Task:
 
     __slots__ = ("_buffer", "_first_block", "_length_bytes", "_writer")
 
-    def __init__(
-        self, writer: RepositoryDiskWriter, first_block: int, buffer: bytearray, *, length_bytes: int
-    ) -> None:
+    def __init__(self, writer: RepositoryDiskWriter, first_block: int, buffer: bytearray, *, length_bytes: int) -> None:
         self._writer = writer
         self._first_block = first_block
         self._buffer = buffer

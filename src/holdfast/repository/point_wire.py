@@ -46,14 +46,14 @@ class DiskWire(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     position: str
     bootable: bool
-    size: int
+    size_bytes: int = msgspec.field(name="size")
     change_source: str
     change_reason: str
     reference_snapshot: str | None
     reference_has_data: bool
     vdi_record: dict[str, Any]
     vbd_record: dict[str, Any]
-    stored_size: int
+    stored_size_bytes: int = msgspec.field(name="stored_size")
     root_pack: bytes
     root_slot: int
     content_hash: bytes
@@ -90,14 +90,14 @@ def disk_to_wire(facts: DiskFacts, stored: StoredDisk) -> DiskWire:
         name=facts.name,
         position=facts.position,
         bootable=facts.bootable,
-        size=facts.size_bytes,
+        size_bytes=facts.size_bytes,
         change_source=facts.change_source.value,
         change_reason=facts.change_reason,
         reference_snapshot=None if facts.reference is None else facts.reference.snapshot,
         reference_has_data=facts.reference is not None and facts.reference.has_data,
         vdi_record=facts.vdi_record,
         vbd_record=facts.vbd_record,
-        stored_size=stored.size_bytes,
+        stored_size_bytes=stored.size_bytes,
         root_pack=stored.root.pack,
         root_slot=stored.root.slot,
         content_hash=bytes.fromhex(stored.content_hash),
@@ -118,7 +118,7 @@ def disk_from_wire(wire: DiskWire) -> tuple[DiskFacts, StoredDisk]:
         name=wire.name,
         position=wire.position,
         bootable=wire.bootable,
-        size_bytes=wire.size,
+        size_bytes=wire.size_bytes,
         change_source=ChangeSource(wire.change_source),
         change_reason=wire.change_reason,
         reference=reference,
@@ -126,7 +126,7 @@ def disk_from_wire(wire: DiskWire) -> tuple[DiskFacts, StoredDisk]:
         vbd_record=wire.vbd_record,
     )
     stored = StoredDisk(
-        size_bytes=wire.stored_size,
+        size_bytes=wire.stored_size_bytes,
         root=NodeAddress(PackId(wire.root_pack), wire.root_slot),
         content_hash=wire.content_hash.hex(),
         sizes=FourSizes(

@@ -41,7 +41,7 @@ class KeyRing:
         self.node_id_key = self.derive("node-id")
         self._name_key = self.derive("name")
 
-    def derive(self, purpose: str, context: bytes = b"") -> bytes:
+    def derive(self, purpose: str, *, context: bytes = b"") -> bytes:
         """Return the 256-bit key of one purpose and context."""
         info = b"holdfast/1/" + purpose.encode() + b"/" + context
         return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=self.repository_bytes, info=info).derive(
@@ -68,7 +68,7 @@ class KeyRing:
 
     def pack_cipher(self, pack: PackId) -> AESGCM:
         """Return the cipher that seals the frames of one pack."""
-        return AESGCM(self.derive("pack", pack))
+        return AESGCM(self.derive("pack", context=pack))
 
     def seal_object(self, payload: bytes, *, kind: ObjectKind, key: str, entropy: Entropy) -> bytes:
         """Return an object that opens only under this repository, this kind and this object name."""
@@ -98,7 +98,7 @@ class KeyRing:
         return _unpack_payload(plain)
 
     def _object_cipher(self, nonce: bytes) -> AESGCM:
-        return AESGCM(self.derive("object", nonce))
+        return AESGCM(self.derive("object", context=nonce))
 
     def _object_aad(self, header: bytes, key: str) -> bytes:
         return header + self.repository_bytes + key.encode()

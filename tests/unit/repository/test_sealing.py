@@ -61,7 +61,8 @@ def test_two_objects_of_the_same_content_share_nothing() -> None:
 
 def test_every_purpose_has_a_key_of_its_own() -> None:
     keys = [KEYS.derive(purpose) for purpose in ("block-id", "node-id", "name", "config", "fingerprint")]
-    keys += [KEYS.derive("pack", bytes(16)), KEYS.derive("pack", b"\1" + bytes(15)), KEYS.derive("object", bytes(16))]
+    keys += [KEYS.derive("object", context=bytes(16))]
+    keys += [KEYS.derive("pack", context=bytes(16)), KEYS.derive("pack", context=b"\1" + bytes(15))]
     assert len(set(keys)) == len(keys)
 
 
