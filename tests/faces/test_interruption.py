@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.core import SystemClock
 from holdfast.lab import RunningLab
 from tests.faces.conftest import Cli, backup, leftovers, points, write_as_guest
 from tests.support.lab import PASSWORD
@@ -45,7 +46,7 @@ def _wait_until(true: Callable[[], bool], *, seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
+        SystemClock().sleep(0.02)
 
 
 def _backup_that_hangs(cli: Cli, lab: RunningLab, place: str) -> subprocess.Popen[bytes]:

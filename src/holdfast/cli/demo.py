@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.cli.story import Story
-from holdfast.core import ExitStatus, HoldfastError
+from holdfast.core import ExitStatus, HoldfastError, format_duration
 from holdfast.daemon import Settings, build_workspace
 from holdfast.lab import LabHandle, LabOptions, spawn_lab
 
@@ -69,8 +69,11 @@ def demo(
         kept = False
         try:
             workspace = build_workspace(Settings(home=chosen / "home"))
-            session.out.say("Starting a lab pool in its own process, with VMs that have real file systems …")
-            lab = spawn_lab(LabOptions(state_dir=chosen / "lab", scenario=scenario))
+            began_s = workspace.clock.monotonic_s()
+            with session.out.aside.status("Starting a lab pool in its own process, making file systems for its VMs …"):
+                lab = spawn_lab(LabOptions(state_dir=chosen / "lab", scenario=scenario))
+            took = format_duration(workspace.clock.monotonic_s() - began_s)
+            session.out.say(f"A lab pool runs in its own process ({took}); its VMs have real file systems.")
             story = Story(session=session, workspace=workspace, lab=lab, folder=chosen)
             held = story.tell()
             session.out.result(story.document())

@@ -198,7 +198,9 @@ class Story:
     def _let_guests_work(self, vms: list[VmUuid]) -> None:
         self._act("The guests go on working")
         for vm in vms:
-            for done in self.lab.control.work_guest(vm):
+            with self._out.aside.status("They change files and database pages …"):
+                told = self.lab.control.work_guest(vm)
+            for done in told:
                 self._out.say(f"  {done}")
 
     def _list_points(self) -> dict[VmUuid, RestorePoint]:
@@ -239,8 +241,9 @@ class Story:
         for disk in restored.disks:
             reference = snapshots[disk.position]
             assert reference is not None
-            wanted = self.lab.control.sha256(reference.snapshot)
-            got = self.lab.control.sha256(disk.disk)
+            with self._out.aside.status("The lab hashes the snapshot and the restored disk …"):
+                wanted = self.lab.control.sha256(reference.snapshot)
+                got = self.lab.control.sha256(disk.disk)
             self._prove(
                 f"disk {disk.position} of {restored.vm_name} is bit-identical to the snapshot",
                 held=wanted == got,
@@ -249,7 +252,8 @@ class Story:
 
     def _prove_filesystem(self, point: RestorePoint, restored: RestoreResult) -> None:
         for disk in restored.disks:
-            report = self.lab.control.check_filesystem(disk.disk)
+            with self._out.aside.status("The lab checks the file system …"):
+                report = self.lab.control.check_filesystem(disk.disk)
             if report.found:
                 self._prove(
                     f"the file system on disk {disk.position} of {point.facts.vm.name} is clean",
