@@ -207,7 +207,8 @@ def _restore_disk(work: _Work, order: _Order, disk: PointDisk) -> JsonValue:
     )
     work.ledger.made(line, external_id=made)
     source = work.repository.source(disk.stored, cancel=work.context.cancel)
-    work.pool.write_disk(made, source, progress=work.context.progress, cancel=work.context.cancel)
+    label = f"{order.name} disk {facts.position}"
+    work.pool.write_disk(made, source, label=label, progress=work.context.progress, cancel=work.context.cancel)
     built: JsonValue = msgspec.to_builtins(
         RestoredDisk(
             position=facts.position,

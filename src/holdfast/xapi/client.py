@@ -244,9 +244,15 @@ class PoolClient:
             tags=labels,
         )
 
-    def write_disk(self, disk: DiskUuid, source: DiskSource, *, progress: Progress, cancel: Cancellation) -> None:
-        """Fill a freshly created, empty disk with ``source``; judged by the task and by the disk afterwards."""
-        restore.write_disk(self._calls.with_cancel(cancel), disk, source, progress=progress, cancel=cancel)
+    def write_disk(
+        self, disk: DiskUuid, source: DiskSource, *, label: str = "", progress: Progress, cancel: Cancellation
+    ) -> None:
+        """Fill a freshly created, empty disk with ``source``; judged by the task and by the disk afterwards.
+
+        ``label`` is what the progress calls it; the disk's uuid when left out.
+        """
+        calls = self._calls.with_cancel(cancel)
+        restore.write_disk(calls, disk, source, label=label, progress=progress, cancel=cancel)
 
     def create_vm(self, record: JsonObject) -> VmUuid:
         """Create a halted VM from a saved record, without disks and network cards."""

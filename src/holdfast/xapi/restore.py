@@ -74,7 +74,9 @@ def create_disk(
     return DiskUuid(calls.uuid("VDI", as_text(call_async(calls, "VDI.create", record), what="VDI.create")))
 
 
-def write_disk(calls: Calls, disk: DiskUuid, source: DiskSource, *, progress: Progress, cancel: Cancellation) -> None:
+def write_disk(
+    calls: Calls, disk: DiskUuid, source: DiskSource, *, label: str, progress: Progress, cancel: Cancellation
+) -> None:
     """Fill an empty disk: as VHD, which carries only what holds data; raw where the disk is too large for VHD."""
     ref = calls.ref("VDI", disk)
     _check_size(calls, disk, ref, source)
@@ -90,7 +92,7 @@ def write_disk(calls: Calls, disk: DiskUuid, source: DiskSource, *, progress: Pr
         query={"vdi": str(disk), "format": kind},
         operation=f"upload to disk {disk}",
     )
-    with progress.start(f"upload to disk {disk}", total_bytes=length_bytes) as task:
+    with progress.start(label or f"upload to disk {disk}", total_bytes=length_bytes) as task:
         upload(calls, request, body=_counted(body, task, cancel), length_bytes=length_bytes, cancel=cancel)
     _check_size(calls, disk, ref, source)
 
