@@ -12,6 +12,7 @@ from bench.images import Images, Recipe, ToolMissing, default_folder, prepare_im
 from bench.machine import describe_machine
 from bench.measure import CommandFailed
 from bench.memory import measure_memory
+from bench.pool import measure_pool
 from holdfast.core import MIB
 
 SMALL = Recipe(disk_bytes=512 * MIB, files_bytes=150_000_000, database_bytes=128 * MIB, random_bytes=32 * MIB)
@@ -21,6 +22,10 @@ SMALL = Recipe(disk_bytes=512 * MIB, files_bytes=150_000_000, database_bytes=128
 def main(arguments: list[str]) -> int:
     """Run what was asked for; return the exit status."""
     options = _parser().parse_args(arguments)
+    if options.verb == "pool":
+        print(describe_machine())
+        print(measure_pool(rounds=options.rounds, folder=options.dir / "pool"))
+        return 0
     folder: Path = options.dir / ("small" if options.small else "full")
     try:
         images = prepare_images(folder, recipe=SMALL if options.small else None)
@@ -42,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     images = verbs.add_parser("images", help="build the disk images and say what is in them")
     engine = verbs.add_parser("engine", help="our engine beside restic: backup, increment, restore, verify")
     memory = verbs.add_parser("memory", help="peak memory of a backup: a 4 GiB disk beside a 64 GiB sparse one")
+    pool = verbs.add_parser("pool", help="the whole command against a lab pool: backup, increments, restore")
+    pool.add_argument("--dir", type=Path, default=default_folder(), help="where to work (%(default)s)")
+    pool.add_argument("--rounds", type=int, default=3, help="how often (%(default)s)")
     for verb in (images, engine, memory):
         verb.add_argument("--dir", type=Path, default=default_folder(), help="where images are kept (%(default)s)")
         verb.add_argument("--small", action="store_true", help="an eighth of everything: to try the harness itself")
