@@ -18,7 +18,7 @@ from blake3 import blake3
 from holdfast.core import BLOCK_BYTES, limits
 from holdfast.model import Coverage, DataRun, FourSizes, Run, ZeroRun
 from holdfast.repository.disk_map import node_id, write_root
-from holdfast.repository.entries import entry_of, lengths_of, pack_numbers_of, slots_of
+from holdfast.repository.entries import lengths_of, pack_numbers_of, place_of
 from holdfast.repository.frame import Frame
 from holdfast.repository.layout import FrameKind
 from holdfast.repository.map_builder import MapBuilder
@@ -90,9 +90,8 @@ class RepositoryDiskWriter:
             self._session.keeper.renew_if_due()
             self._stream.close()
         self._is_over = True
-        entries = np.array([entry], dtype=np.int64)
-        self._tally.add(entries)
-        number, slot = int(pack_numbers_of(entries)[0]), int(slots_of(entries)[0])
+        self._tally.add(np.array([entry], dtype=np.int64))
+        number, slot = place_of(entry)
         return StoredDisk(
             size_bytes=self._size_bytes,
             root=NodeAddress(self._session.numbers.pack(number), slot),
@@ -205,9 +204,9 @@ class RepositoryDiskWriter:
         nodes, self._nodes = self._nodes, []
         entries = self._stream.store([frame for _, frame in nodes])
         for (number, frame), entry in zip(nodes, entries, strict=True):
-            pack = self._session.numbers.pack(entry // entry_of(1, 0, 0))
-            slot = int(slots_of(np.array([entry], dtype=np.int64))[0])
-            self._map.set_leaf(number, NodeAddress(pack, slot), length_bytes=frame.sealed_bytes)
+            pack, slot = place_of(entry)
+            address = NodeAddress(self._session.numbers.pack(pack), slot)
+            self._map.set_leaf(number, address, length_bytes=frame.sealed_bytes)
 
 
 class _Task:

@@ -13,23 +13,33 @@ import numpy.typing as npt
 
 from holdfast.repository.layout import PackId
 
-__all__ = ["Entries", "PackNumbers", "entry_of", "lengths_of", "pack_numbers_of", "slots_of"]
+__all__ = [
+    "PACK_SHIFT",
+    "Entries",
+    "PackNumbers",
+    "entry_of",
+    "lengths_of",
+    "pack_numbers_of",
+    "place_of",
+    "places_of",
+    "slots_of",
+]
 
 Entries = npt.NDArray[np.int64]
 
 _LENGTH_BITS = 22
 _SLOT_BITS = 16
-_PACK_SHIFT = _LENGTH_BITS + _SLOT_BITS
+PACK_SHIFT = _LENGTH_BITS + _SLOT_BITS
 
 
 def entry_of(pack_number: int, slot: int, length_bytes: int) -> int:
     """Return the entry of one block."""
-    return pack_number << _PACK_SHIFT | slot << _LENGTH_BITS | length_bytes
+    return pack_number << PACK_SHIFT | slot << _LENGTH_BITS | length_bytes
 
 
 def pack_numbers_of(entries: Entries) -> Entries:
     """Return the pack numbers of entries; 0 for zero blocks."""
-    return entries >> _PACK_SHIFT
+    return entries >> PACK_SHIFT
 
 
 def slots_of(entries: Entries) -> Entries:
@@ -40,6 +50,16 @@ def slots_of(entries: Entries) -> Entries:
 def lengths_of(entries: Entries) -> Entries:
     """Return the frame lengths of entries, 0 where they are not known."""
     return entries & ((1 << _LENGTH_BITS) - 1)
+
+
+def place_of(entry: int) -> tuple[int, int]:
+    """Return pack number and slot of one entry."""
+    return entry >> PACK_SHIFT, (entry >> _LENGTH_BITS) & ((1 << _SLOT_BITS) - 1)
+
+
+def places_of(entries: Entries) -> Entries:
+    """Return what tells one place from another: entries without their lengths."""
+    return entries >> _LENGTH_BITS
 
 
 class PackNumbers:

@@ -15,7 +15,16 @@ import numpy as np
 from holdfast.core import BLOCK_BYTES
 from holdfast.repository import layout
 from holdfast.repository.disk_map import Leaf, Root, blocks_of_leaf, leaf_count, write_leaf
-from holdfast.repository.entries import Entries, PackNumbers, entry_of, lengths_of, pack_numbers_of, slots_of
+from holdfast.repository.entries import (
+    Entries,
+    PackNumbers,
+    entry_of,
+    lengths_of,
+    pack_numbers_of,
+    place_of,
+    places_of,
+    slots_of,
+)
 from holdfast.repository.map_reader import MapReader
 from holdfast.repository.pack_tally import PackTally
 from holdfast.repository.stored_disk import NodeAddress
@@ -127,8 +136,7 @@ class MapBuilder:
     def _match(self, entry: int, id: bytes) -> int:
         if entry == 0:
             return 0
-        number = entry >> 38
-        slot = (entry >> 22) & 0xFFFF
+        number, slot = place_of(entry)
         opened = self._vault.shelf.open(self._numbers.pack(number))
         if opened.trailer.id_of(slot) != id:
             return 0
@@ -164,7 +172,7 @@ class MapBuilder:
     def _replace(self, number: int, at: int, entries: Entries) -> None:
         leaf = self._leaf(number)
         old = leaf.entries[at : at + len(entries)]
-        changed = (old >> 22) != (entries >> 22)
+        changed = places_of(old) != places_of(entries)
         self._tally.add(entries[changed])
         gone = old[changed]
         if gone.any():
@@ -191,7 +199,7 @@ class MapBuilder:
             or number >= len(self._reference.root.leaves)
             or (blocks_of_leaf(self._reference.root.size_bytes, number) == len(leaf.entries))
         )
-        if address is not None and is_same_size and not ((leaf.entries ^ leaf.base) >> 22).any():
+        if address is not None and is_same_size and not (places_of(leaf.entries) != places_of(leaf.base)).any():
             return None
         if address is not None:
             assert self._reference is not None

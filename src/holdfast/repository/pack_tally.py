@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from holdfast.repository.entries import Entries, PackNumbers, lengths_of, pack_numbers_of
+from holdfast.repository.entries import PACK_SHIFT, Entries, PackNumbers, lengths_of, pack_numbers_of
 from holdfast.repository.pack_table import PackTable, PackUse
 
 __all__ = ["PackTally"]
@@ -33,13 +33,11 @@ class PackTally:
 
     def add_one(self, number: int, length_bytes: int) -> None:
         """Count one node of the map that came."""
-        self._references[number] = self._references.get(number, 0) + 1
-        self._live_bytes[number] = self._live_bytes.get(number, 0) + length_bytes
+        self._add(number, 1, length_bytes)
 
     def remove_one(self, number: int, length_bytes: int) -> None:
         """Count one node of the map that went."""
-        self._references[number] -= 1
-        self._live_bytes[number] -= length_bytes
+        self._add(number, -1, -length_bytes)
 
     def table(self) -> PackTable:
         """Return the table; the length of every pack in it is known by now."""
@@ -55,9 +53,19 @@ class PackTally:
         return PackTable(uses)
 
     def _count(self, entries: Entries, *, sign: int) -> None:
+        if len(entries) == 0:
+            return
+        if len(entries) == 1 or int(entries.min()) >> PACK_SHIFT == int(entries.max()) >> PACK_SHIFT:
+            # Most runs of an increment replace blocks of one pack; counting those needs no sorting.
+            number = int(entries[0]) >> PACK_SHIFT
+            self._add(number, sign * len(entries), sign * int(lengths_of(entries).sum()))
+            return
         packs, place = np.unique(pack_numbers_of(entries), return_inverse=True)
         counts = np.bincount(place, minlength=len(packs)).tolist()
         lengths = np.bincount(place, weights=lengths_of(entries), minlength=len(packs)).tolist()
         for number, count, length_bytes in zip(packs.tolist(), counts, lengths, strict=True):
-            self._references[number] = self._references.get(number, 0) + sign * count
-            self._live_bytes[number] = self._live_bytes.get(number, 0) + sign * int(length_bytes)
+            self._add(number, sign * count, sign * int(length_bytes))
+
+    def _add(self, number: int, references: int, length_bytes: int) -> None:
+        self._references[number] = self._references.get(number, 0) + references
+        self._live_bytes[number] = self._live_bytes.get(number, 0) + length_bytes

@@ -34,6 +34,7 @@ from holdfast.repository.moved import read_moves
 from holdfast.repository.point import PointAmbiguous, PointUnknown, RestorePoint, read_point, read_points
 from holdfast.repository.run_writer import RunWriter, begin_run, end_leases_of
 from holdfast.repository.safety import SAFETY, Safety
+from holdfast.repository.salvage import salvaging_vault
 from holdfast.repository.sealing import KEY_BYTES, KeyRing
 from holdfast.repository.session import WriteSettings
 from holdfast.repository.source import RepositorySource
@@ -79,6 +80,7 @@ class Repository:
         self, vault: Vault, config: RepositoryConfig, *, repository_key: bytes, workers: int, safety: Safety
     ) -> None:
         self._vault = vault
+        self._reading = salvaging_vault(vault)
         self._config = config
         self._repository_key = repository_key
         self._workers = workers
@@ -154,8 +156,8 @@ class Repository:
     def source(self, disk: StoredDisk, *, cancel: Cancellation) -> DiskSource:
         """Return a disk for reading. ``PackMissing``, ``PackDamaged``, ``MapDamaged`` here and while it is read."""
         moves = read_moves(self._vault)
-        reader = MapReader(self._vault, disk, moves=moves)
-        return RepositorySource(reader, BlockReader(self._vault, moves=moves), workers=self._workers, cancel=cancel)
+        reader = MapReader(self._reading, disk, moves=moves)
+        return RepositorySource(reader, BlockReader(self._reading, moves=moves), workers=self._workers, cancel=cancel)
 
     def verify(
         self, points: Sequence[RestorePoint] | None, *, progress: Progress, cancel: Cancellation

@@ -20,12 +20,14 @@ __all__ = ["Vault", "stamp", "stamped_name"]
 class Vault:
     """What every part of the engine works on. Thread-safe."""
 
-    def __init__(self, store: ObjectStore, keys: KeyRing, *, clock: Clock, entropy: Entropy) -> None:
+    def __init__(
+        self, store: ObjectStore, keys: KeyRing, *, clock: Clock, entropy: Entropy, shelf: PackShelf | None = None
+    ) -> None:
         self.store = store
         self.keys = keys
         self.clock = clock
         self.entropy = entropy
-        self.shelf = PackShelf(store, keys)
+        self.shelf = PackShelf(store, keys) if shelf is None else shelf
 
     def write(self, key: str, payload: bytes, *, kind: ObjectKind) -> int:
         """Seal and store an object; return its length. ``ObjectExists`` when the name is taken."""

@@ -180,7 +180,7 @@ def verified(objects: Mapping[str, bytes]) -> list[Found]:
 def test_every_error_tells_what_to_do() -> None:
     key = next(key for key in KEYS if key.startswith("packs/"))
     world = World()
-    world.memory.restore({**SOUND, key: SOUND[key][:-9]})
+    world.memory.restore({**SOUND, key: SOUND[key][:45] + b"!" + SOUND[key][46:]})
     world.reopen()
     told = []
     for point in world.repository.points():

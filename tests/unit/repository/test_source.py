@@ -137,3 +137,28 @@ def test_damage_in_one_block_lets_the_others_be_read() -> None:
     with pytest.raises(PackDamaged) as caught:
         source.read(BLOCK_BYTES, 10)
     assert (caught.value.object, caught.value.slot) == (key, 1)
+
+
+def test_a_pack_whose_trailer_is_lost_is_read_by_the_copy_in_an_index() -> None:
+    world = World()
+    image = image_of({0: 1, 1: 2, 2: 4}, count=3)
+    point = world.back_up(image, run="r-1")
+    (key,) = world.keys("packs/")
+    content = world.store.get(key)
+    world.memory.restore({**world.memory.snapshot(), key: content[:-60]})
+    world.reopen()
+    assert world.restore(point) == image
+    report = world.verify()
+    assert [damage.object for damage in report.damage] == [key]
+    assert not report.is_sound
+
+
+def test_without_a_copy_the_damage_is_told() -> None:
+    world = World()
+    point = world.back_up(image_of({0: 1}, count=1), run="r-1")
+    (key,) = world.keys("packs/")
+    (index,) = world.keys("index/")
+    world.memory.restore({**world.memory.snapshot(), key: world.store.get(key)[:-60], index: b"garbage"})
+    world.reopen()
+    with pytest.raises(PackDamaged, match=key):
+        world.restore(point)
