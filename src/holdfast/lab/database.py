@@ -70,6 +70,8 @@ class Database:
         self._entropy = entropy
         self._tables: dict[str, dict[str, Row]] = {name: {} for name in datamodel.classes}
         self._uuids: dict[str, dict[str, str]] = {name: {} for name in datamodel.classes}
+        self._latest: dict[str, int] = dict.fromkeys(datamodel.classes, 0)
+        self._is_closed = False
         self._depth = 0
         self._dirty: set[tuple[str, str]] = set()
         self.generation = 0
@@ -83,6 +85,7 @@ class Database:
                 name: spec.type.restore(stored.fields.get(name, spec.default)) for name, spec in table.fields.items()
             }
             self._tables[stored.cls][stored.ref] = Row(stored.ref, fields, stored.created, stored.modified)
+            self._latest[stored.cls] = max(self._latest[stored.cls], stored.modified)
             self._uuids[stored.cls][str(fields["uuid"])] = stored.ref
 
     # -- grouping
@@ -110,7 +113,7 @@ class Database:
                 gone.append((cls, ref))
             else:
                 kept.append((cls, ref, row.created, row.modified, row.fields))
-        if kept or gone:
+        if (kept or gone) and not self._is_closed:
             self._store.apply(kept, gone, self.generation)
         self.changed.notify_all()
 
@@ -143,6 +146,10 @@ class Database:
     def count(self, cls: str) -> int:
         """Return how many objects a class has."""
         return len(self._tables[cls])
+
+    def latest(self, cls: str) -> int:
+        """Return the generation of the class's last change, deletions included."""
+        return self._latest[cls]
 
     def get(self, cls: str, ref: str, name: str) -> object:
         """Return one field."""
@@ -192,7 +199,7 @@ class Database:
             fields: Fields = {name: spec.default for name, spec in table.fields.items()}
             if "uuid" in fields and not values.get("uuid"):
                 values = {**values, "uuid": new_uuid(self._entropy)}
-            generation = self._next_generation()
+            generation = self._next_generation(cls)
             self._tables[cls][reference] = Row(reference, fields, generation, generation)
             self._dirty.add((cls, reference))
             for name, value in values.items():
@@ -207,7 +214,7 @@ class Database:
             row = self.row(cls, ref)
             if values and all(row.fields[name] == value for name, value in values.items()):
                 return
-            generation = self._next_generation()
+            generation = self._next_generation(cls)
             for name, value in values.items():
                 before = row.fields[name]
                 row.fields[name] = value
@@ -240,7 +247,7 @@ class Database:
             row = self.row(cls, ref)
             for name, value in row.fields.items():
                 self._relate(cls, ref, name, value, NULL_REF)
-            generation = self._next_generation()
+            generation = self._next_generation(cls)
             del self._tables[cls][ref]
             self._uuids[cls].pop(str(row.fields["uuid"]), None)
             if cls not in ("session",):
@@ -265,16 +272,18 @@ class Database:
                 self._bump(other, row)
 
     def _bump(self, cls: str, row: Row) -> None:
-        row.modified = self._next_generation()
+        row.modified = self._next_generation(cls)
         self._dirty.add((cls, row.ref))
 
-    def _next_generation(self) -> int:
+    def _next_generation(self, cls: str) -> int:
         self.generation += 1
+        self._latest[cls] = self.generation
         return self.generation
 
     def close(self) -> None:
-        """Release the store. What was acknowledged is already in it."""
+        """Release the store. What was acknowledged is already in it; what still runs goes on in memory only."""
         with self.lock:
+            self._is_closed = True
             self._store.close()
 
 

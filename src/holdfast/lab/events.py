@@ -109,18 +109,28 @@ class Events:
             if cls in SILENT or not wish.covers_class(name):
                 continue
             start = messages_since if cls == "message" else since
+            if self._db.latest(cls) <= start:
+                continue
             for row in self._db.rows(cls):
                 if row.modified > start and wish.covers(name, row.ref):
                     is_new = row.created > start
                     event = _event(row.modified, name, "add" if is_new else "mod", row.ref)
                     event["snapshot"] = self._record_of(cls, row)
                     (added if is_new else changed).append(event)
-        gone = [
-            _event(deletion.deleted, deletion.cls.lower(), "del", deletion.ref)
-            for deletion in self._db.deletions
-            if deletion.deleted > since >= deletion.created and wish.covers(deletion.cls.lower(), deletion.ref)
-        ]
-        return [*added, *changed, *gone]
+        return [*added, *changed, *self._gone(wish, since, messages_since)]
+
+    def _gone(self, wish: _Wish, since: int, messages_since: int) -> list[dict[str, object]]:
+        """Return the deletions of what the client knows, latest first."""
+        oldest = min(since, messages_since) if wish.covers_class("message") else since
+        found: list[dict[str, object]] = []
+        for deletion in reversed(self._db.deletions):
+            if deletion.deleted <= oldest:
+                break
+            start = messages_since if deletion.cls == "message" else since
+            name = deletion.cls.lower()
+            if deletion.deleted > start >= deletion.created and wish.covers(name, deletion.ref):
+                found.append(_event(deletion.deleted, name, "del", deletion.ref))
+        return found
 
     def _last_message(self) -> int:
         return max((row.created for row in self._db.rows("message")), default=0)

@@ -86,7 +86,8 @@ class Gateway:
         for path, realm in _GUARDED.items():
             if request.path.startswith(path):
                 try:
-                    authenticated(self._pool, request, realm)
+                    with authenticated(self._pool, request, realm):
+                        break
                 except Refused as refusal:
                     connection.send(refusal.page)
                     return False
@@ -97,6 +98,7 @@ class Gateway:
         length_bytes = request.content_length or 0
         if length_bytes > CALL_BYTES_MAX:
             connection.send(pages.bad_request())
+            connection.linger(self._pool.delays.linger_s)
             return False
         body = connection.read_body(length_bytes)
         is_json = request.path.startswith("/jsonrpc")

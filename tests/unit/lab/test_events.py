@@ -112,5 +112,7 @@ def test_a_token_that_is_none_is_refused(session: Any, token: str) -> None:
 def test_a_message_is_told_like_an_object(session: Any, api: Any) -> None:
     token = _from(session, ["*"], "")["token"]
     message = api.message.create("NOTE", "3", "VM", api.VM.get_uuid(vm_named(api, "beta")), "x")
-    assert ("message", "add", message) in _told(_from(session, ["message"], token))
+    answer = _from(session, ["message"], token)
+    assert ("message", "add", message) in _told(answer)
     api.message.destroy(message)
+    assert _told(_from(session, ["message"], answer["token"])) == {("message", "del", message)}

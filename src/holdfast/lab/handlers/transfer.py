@@ -72,13 +72,15 @@ class Transfer:
 Work = Callable[[Transfer], None]
 
 
-def authenticated(pool: PoolCore, request: Request, realm: str) -> str:
-    """Return the session of a request: cookie, query, or Basic credentials; refused with a 401 otherwise."""
+@contextmanager
+def authenticated(pool: PoolCore, request: Request, realm: str) -> Iterator[str]:
+    """Give the session of a request: cookie, query, or one of its own for Basic credentials; refused with a 401."""
     session = request.parameter("session_id")
     if session is not None:
-        if pool.sessions.is_valid(session):
-            return session
-        raise Refused(pages.unauthorised(realm))
+        if not pool.sessions.is_valid(session):
+            raise Refused(pages.unauthorised(realm))
+        yield session
+        return
     credentials = request.basic_credentials
     if credentials is None:
         raise Refused(pages.unauthorised(realm))
@@ -86,7 +88,11 @@ def authenticated(pool: PoolCore, request: Request, realm: str) -> str:
         pool.sessions.check_password(*credentials)
     except ApiFailure as cause:
         raise Refused(pages.unauthorised(realm)) from cause
-    return pool.sessions.open(user=credentials[0], originator="", host=pool.master_ref)
+    own = pool.sessions.open(user=credentials[0], originator="", host=pool.master_ref)
+    try:
+        yield own
+    finally:
+        pool.sessions.close(own)
 
 
 def find_disk(transfer: Transfer, value: str, permission: str) -> str:
@@ -103,8 +109,7 @@ def find_disk(transfer: Transfer, value: str, permission: str) -> str:
 def transfer(pool: PoolCore, request: Request, connection: Connection, *, realm: str, label: str, work: Work) -> bool:
     """Run one transfer from credentials to the end of its task; True keeps the connection."""
     try:
-        session = authenticated(pool, request, realm)
-        with _task(pool, request, session, label) as (task, is_own):
+        with authenticated(pool, request, realm) as session, _task(pool, request, label) as (task, is_own):
             context = Context(pool, session, task, pool.master_ref)
             one = Transfer(context, request, connection, task, is_own)
             return _run(one, work)
@@ -116,7 +121,7 @@ def transfer(pool: PoolCore, request: Request, connection: Connection, *, realm:
 
 
 @contextmanager
-def _task(pool: PoolCore, request: Request, session: str, label: str) -> Iterator[tuple[str, bool]]:
+def _task(pool: PoolCore, request: Request, label: str) -> Iterator[tuple[str, bool]]:
     task = request.parameter("task_id")
     if task is not None:
         if not pool.tasks.exists(task):
@@ -129,8 +134,6 @@ def _task(pool: PoolCore, request: Request, session: str, label: str) -> Iterato
         yield task, True
     finally:
         pool.tasks.destroy(task)
-        if request.parameter("session_id") is None:
-            pool.sessions.close(session)
 
 
 def _run(one: Transfer, work: Work) -> bool:
