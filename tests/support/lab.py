@@ -21,7 +21,7 @@ __all__ = ["PASSWORD", "logged_in", "tiny_lab"]
 
 PASSWORD = "labpass"
 
-QUICK = LabDelays(unplug_s=0.0, data_destroy_wait_s=0.5)
+QUICK = LabDelays(unplug_s=0.0, linger_s=0.02, data_destroy_wait_s=0.5)
 """Nothing in a test waits for a simulated host."""
 
 

@@ -88,6 +88,14 @@ def test_a_handler_takes_cookie_query_or_password_in_that_order(
     assert (status == 401) == ("www-authenticate" in answer.headers)
 
 
+def test_a_session_made_for_one_request_ends_with_it(lab: RunningLab) -> None:
+    before = lab.pool.db.count("session")
+    basic = {"Authorization": "Basic cm9vdDpsYWJwYXNz"}
+    for path in ("/export_raw_vdi?vdi=nope", "/export_raw_vdi?vdi=nope&task_id=OpaqueRef:nope", "/services/x"):
+        assert fetch(lab, "GET", path, None, **basic).status in (403, 500)
+    assert lab.pool.db.count("session") == before
+
+
 @pytest.fixture
 def clocked(tmp_path: Any) -> tuple[Sessions, ManualClock]:
     clock = ManualClock()
