@@ -17,7 +17,7 @@ from holdfast.storage import ObjectInfo, ObjectStore, Part
 __all__ = ["Stage", "TurnStore"]
 
 
-_SLEEP_S_MAX = 600.0
+_SLEEP_S_MAX = 3000.0
 
 
 class Actor:
@@ -54,6 +54,7 @@ class Stage:
         self._clock = clock
         self._delay_s_max = delay_s_max
         self._haste = chance.choice([0.9, 0.98, 1.0])
+        self._naps = 0
         self._shuffle = chance.choice([1.0, 0.15, 0.05])
         self._current: Actor | None = None
 
@@ -93,15 +94,25 @@ class Stage:
             self.chance.choice(alive).priority = self.chance.random()
         return max(alive, key=lambda actor: actor.priority)
 
+    def nap(self) -> None:
+        """Let the current actor fall asleep for long, as a suspended machine does; it goes on after everybody else."""
+        actor = self._current
+        if actor is not None:
+            actor.priority = -1.0
+            self._naps += 1
+            self.give_turn()
+
     def _pass_time(self, alive: Sequence[Actor]) -> None:
         """Let some time pass. Anybody may sleep for long, but a change takes effect within what the margins allow."""
-        if self.chance.random() >= self._haste:
-            changing = [actor.changing_since_s for actor in alive if actor.changing_since_s is not None]
-            room_s = self.chance.choice([1, 10, 100, _SLEEP_S_MAX])
-            if changing:
-                room_s = min(room_s, min(changing) + self._delay_s_max - self._clock.monotonic_s())
-            if room_s > 0:
-                self._clock.advance(self.chance.uniform(0, room_s))
+        changing = [actor.changing_since_s for actor in alive if actor.changing_since_s is not None]
+        room_s = _SLEEP_S_MAX
+        if changing:
+            room_s = min(changing) + self._delay_s_max - self._clock.monotonic_s()
+        if self._naps and not changing:
+            self._naps = 0
+            self._clock.advance(self.chance.uniform(100, _SLEEP_S_MAX))
+        elif room_s > 0 and self.chance.random() >= self._haste:
+            self._clock.advance(self.chance.uniform(0, min(room_s, self.chance.choice([1, 10, 100, 600]))))
 
 
 class TurnStore:

@@ -42,6 +42,9 @@ _SKEW_S_MAX = 5.0
 _PACK_BYTES = 60_000
 """Two blocks: a disk takes several packs."""
 
+_NAP_CHANCE = 0.1
+"""How often a machine sleeps between storing a disk and publishing it."""
+
 _OPERATIONS_MAX = 60
 """Within how many operations of an actor its fault falls; a whole backup has about thirty."""
 
@@ -189,6 +192,8 @@ class World:
             with repository.begin_run(run.id, cancel=Cancellation()) as writer:
                 self._store(writer, run, reference)
                 assert run.stored is not None
+                if self.chance.random() < _NAP_CHANCE:
+                    self.stage.nap()
                 facts = point_facts(run.id, vm=run.vm, taken_at=self.clock.now())
                 try:
                     point = writer.publish(facts, [(disk_facts(SIZE_BYTES), run.stored)])
