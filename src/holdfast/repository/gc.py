@@ -8,18 +8,19 @@ when no writer was left that might use it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.core import Cancellation, ExitStatus, HoldfastError, format_bytes
 from holdfast.repository.condemned import CondemnedList, list_condemned, write_condemned
 from holdfast.repository.gc_index import tidy_indexes
-from holdfast.repository.layout import PACKS_PREFIX, PackId, pack_key, parse_pack_key
+from holdfast.repository.layout import INDEX_PREFIX, PACKS_PREFIX, PackId, pack_key, parse_pack_key
 from holdfast.repository.lease import Lease, delete_lease, list_leases
 from holdfast.repository.moved import read_moves
 from holdfast.repository.point import read_points
 from holdfast.repository.safety import Safety
 from holdfast.repository.vault import Vault
+from holdfast.storage import StoreFull
 
 __all__ = ["CannotTellLivePacks", "DeadPack", "GcPlan", "GcReport", "apply_gc", "plan_gc"]
 
@@ -109,7 +110,7 @@ def apply_gc(vault: Vault, plan: GcPlan, *, safety: Safety, cancel: Cancellation
     """Condemn what the plan names, delete what is safe to delete now, leave the rest to the next collection."""
     began_s = vault.clock.monotonic_s()
     planned = {each.pack: each.length_bytes for each in plan.dead}
-    own = write_condemned(vault, planned) if planned else None
+    own = _condemn(vault, planned) if planned else None
     lists = list_condemned(vault)
     # Leases are looked at after the list is durable: a writer that is not seen here sees the list.
     now = vault.clock.now()
@@ -129,6 +130,18 @@ def apply_gc(vault: Vault, plan: GcPlan, *, safety: Safety, cancel: Cancellation
         rescued_packs=len(planned) - len(dead),
         waits_for=tuple(_wait_for(lease) for lease in running) if waiting else (),
     )
+
+
+def _condemn(vault: Vault, packs: Iterable[PackId]) -> CondemnedList:
+    """Publish a list of these packs; on a full store, after making room by deleting indexes, which can be rebuilt."""
+    indexes = sorted(vault.names(INDEX_PREFIX), key=lambda info: info.length_bytes)
+    while True:
+        try:
+            return write_condemned(vault, packs)
+        except StoreFull:
+            if not indexes:
+                raise
+            vault.store.delete(indexes.pop().key)
 
 
 def _is_avoided(pack: PackId, running: Sequence[Lease], lists: Sequence[CondemnedList]) -> bool:

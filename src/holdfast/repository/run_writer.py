@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from holdfast.core import Cancellation, ExitStatus, HoldfastError, Retry
+from holdfast.core import Cancellation, ExitStatus, HoldfastError, Retry, get_log
 from holdfast.model import Coverage, DiskFacts, PointFacts, RunId
 from holdfast.repository.disk_writer import RepositoryDiskWriter
 from holdfast.repository.layout import PackId, pack_key
@@ -22,8 +22,11 @@ from holdfast.repository.safety import Safety
 from holdfast.repository.session import WriteSession, WriteSettings
 from holdfast.repository.stored_disk import StoredDisk
 from holdfast.repository.vault import Vault
+from holdfast.storage import StoreFull
 
 __all__ = ["DiskNoLongerStored", "RunWriter", "begin_run", "end_leases_of"]
+
+_log = get_log(__name__)
 
 
 class DiskNoLongerStored(HoldfastError):
@@ -91,7 +94,11 @@ class RunWriter:
             return
         self._is_over = True
         self._session.close()
-        self._session.write_index()
+        try:
+            self._session.write_index()
+        except StoreFull as full:
+            # The points are published; an index only saves space, and garbage collection writes it later.
+            _log.warning("run.index-not-written", reason=str(full))
         for id in self._took_over:
             delete_lease(self._vault, id)
         self._session.keeper.end()

@@ -14,7 +14,18 @@ from holdfast.repository.layout import PackId, parse_pack_key
 from holdfast.repository.moved import write_moves
 from holdfast.repository.stored_disk import NodeAddress
 from holdfast.repository.vault import Vault
-from holdfast.storage import Fault, FaultEffect, FaultyStore, ObjectInfo, SimulatedCrash
+from holdfast.storage import (
+    Fault,
+    FaultEffect,
+    FaultyStore,
+    MemoryStore,
+    ObjectInfo,
+    Parts,
+    SimulatedCrash,
+    StoreFull,
+)
+from holdfast.storage.store import as_views
+from holdfast.storage.wrapper import StoreWrapper
 from tests.support.repositories import TEST_SAFETY, World, disk_facts, image_of, key_ring, write_whole
 
 FIRST = image_of({0: 2, 1: 4}, count=3)
@@ -268,3 +279,44 @@ def test_indexes_of_packs_that_are_gone_go_too() -> None:
     assert len(world.keys("index/")) == 2
     world.collect()
     assert len(world.keys("index/")) == 1
+
+
+class Full(StoreWrapper):
+    """A store without a byte left: what is put must fit into what was deleted."""
+
+    def __init__(self, inner: MemoryStore) -> None:
+        super().__init__(inner)
+        self.room_bytes = 0
+
+    def put(self, key: str, parts: Parts) -> None:
+        length_bytes = sum(len(view) for view in as_views(parts))
+        if length_bytes > self.room_bytes:
+            raise StoreFull(store="full", key=key)
+        self.room_bytes -= length_bytes
+        super().put(key, parts)
+
+    def delete(self, key: str) -> None:
+        self.room_bytes += sum(info.length_bytes for info in self.list(key))
+        super().delete(key)
+
+
+def test_a_store_without_a_byte_left_is_collected() -> None:
+    world = world_with_garbage()
+    world.store = Full(world.memory)
+    world.reopen()
+    assert world.collect() == 1
+    assert world.keys("condemned/") == []
+    assert len(world.keys("index/")) == 1, "the index that made room is written again"
+    assert world.verify().is_sound
+
+
+def test_a_full_store_with_nothing_to_give_up_says_so_and_loses_nothing() -> None:
+    world = world_with_garbage()
+    for key in world.keys("index/"):
+        world.store.delete(key)
+    world.store = Full(world.memory)
+    world.reopen()
+    before = world.memory.snapshot()
+    with pytest.raises(StoreFull):
+        world.collect()
+    assert world.memory.snapshot() == before

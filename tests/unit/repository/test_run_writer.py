@@ -7,7 +7,7 @@ import pytest
 from holdfast.core import BLOCK_BYTES
 from holdfast.model import RunId
 from holdfast.repository import DiskNoLongerStored, LeaseLost, Repository, StoredDisk
-from holdfast.storage import Fault, FaultEffect, FaultyStore, SimulatedCrash
+from holdfast.storage import CappedStore, Fault, FaultEffect, FaultyStore, SimulatedCrash
 from tests.support.repositories import (
     TEST_SAFETY,
     World,
@@ -239,3 +239,14 @@ def test_an_answer_that_got_lost_is_no_loss(at: int) -> None:
 
 def published_ids(repository: Repository) -> list[str]:
     return [point.id for point in repository.points()]
+
+
+def test_a_store_that_fills_up_at_the_very_end_fails_no_published_point() -> None:
+    world = World()
+    writer = world.begin("r-1")
+    disk = write_whole(writer, IMAGE)
+    point = writer.publish(world.facts("r-1"), [(disk_facts(len(IMAGE)), disk)])
+    writer._vault.store = CappedStore(world.memory, capacity_bytes=0)
+    writer.close()
+    assert world.keys("index/") == world.keys("leases/") == []
+    assert world.restore(point) == IMAGE
