@@ -32,7 +32,7 @@ from holdfast.repository.repository import (
     create_repository,
     open_repository,
 )
-from holdfast.repository.run_writer import DiskNoLongerStored, RunWriter
+from holdfast.repository.run_writer import DiskNoLongerStored, ReferenceTooLarge, RunWriter
 from holdfast.repository.safety import SAFETY, Safety
 from holdfast.repository.stored_disk import NodeAddress, StoredDisk, StoredDiskUnreadable
 from holdfast.repository.usage import Usage, UsageOf
@@ -78,6 +78,7 @@ __all__ = [
     "PointDisk",
     "PointUnknown",
     "RecoveryKey",
+    "ReferenceTooLarge",
     "Repository",
     "RepositoryDiskWriter",
     "RepositoryExists",

@@ -24,7 +24,7 @@ from holdfast.repository.stored_disk import StoredDisk
 from holdfast.repository.vault import Vault
 from holdfast.storage import StoreFull
 
-__all__ = ["DiskNoLongerStored", "RunWriter", "begin_run", "end_leases_of"]
+__all__ = ["DiskNoLongerStored", "ReferenceTooLarge", "RunWriter", "begin_run", "end_leases_of"]
 
 _log = get_log(__name__)
 
@@ -43,6 +43,19 @@ class DiskNoLongerStored(HoldfastError):
         self.packs, self.example = packs, example
 
 
+class ReferenceTooLarge(HoldfastError):
+    """A disk is smaller than it was, so changes since then do not describe it."""
+
+    code = "repository.reference-too-large"
+    exit_status = ExitStatus.REFUSED
+    effect = "Nothing was stored; existing restore points are untouched."
+    advice = "Read the disk whole instead of its changes."
+
+    def __init__(self, *, size_bytes: int, reference_bytes: int) -> None:
+        super().__init__(f"the disk has {size_bytes} bytes, its reference {reference_bytes}")
+        self.size_bytes, self.reference_bytes = size_bytes, reference_bytes
+
+
 class RunWriter:
     """Writes disks and points of one run. A context manager; leaving it in order ends the lease."""
 
@@ -56,7 +69,7 @@ class RunWriter:
         """Return a writer for one disk.
 
         With ``Coverage.CHANGES`` the reference is what every range is that no run mentions; then it is required, and
-        ``DiskNoLongerStored`` is raised when it cannot be relied on. With ``Coverage.WHOLE`` a reference only helps to
+        ``DiskNoLongerStored`` or ``ReferenceTooLarge`` is raised when it cannot be relied on. With ``Coverage.WHOLE`` a reference only helps to
         find known blocks, and one that cannot be relied on is left aside.
         """
         assert size_bytes > 0
@@ -67,8 +80,9 @@ class RunWriter:
             unusable = self._session.presence.unusable(reference.packs.packs)
             if unusable and coverage is Coverage.CHANGES:
                 raise _no_longer_stored(unusable)
+            if reference.size_bytes > size_bytes and coverage is Coverage.CHANGES:
+                raise ReferenceTooLarge(size_bytes=size_bytes, reference_bytes=reference.size_bytes)
             if unusable or reference.size_bytes > size_bytes:
-                assert coverage is Coverage.WHOLE
                 reference = None
         with self._session.keeper.blamed():
             return RepositoryDiskWriter(self._session, size_bytes=size_bytes, coverage=coverage, reference=reference)

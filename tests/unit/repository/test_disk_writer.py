@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from holdfast.core import BLOCK_BYTES, MIB
 from holdfast.model import Coverage, DataRun, RunId, ZeroRun
-from holdfast.repository import PackDamaged, RepositoryDiskWriter, RunWriter, StoredDisk
+from holdfast.repository import PackDamaged, ReferenceTooLarge, RepositoryDiskWriter, RunWriter, StoredDisk
 from holdfast.repository.layout import LEAF_BLOCKS
 from holdfast.storage import (
     CappedStore,
@@ -295,3 +295,14 @@ def test_a_writer_is_a_disk_writer_of_the_model() -> None:
         assert isinstance(disk, RepositoryDiskWriter)
         disk.abort()
     assert world.keys("points/") == []
+
+
+def test_a_disk_that_has_shrunk_is_read_whole() -> None:
+    world = World()
+    reference = stored(world, image_of({0: 1, 3: 2}, count=4), run="r-1")
+    small = image_of({0: 1}, count=2)
+    with world.begin("r-2") as writer:
+        with pytest.raises(ReferenceTooLarge):
+            write_changes(writer, small, [0], reference=reference)
+        disk = write_whole(writer, small, reference=reference)
+    assert read_all(world.repository, disk, world.cancel) == small
