@@ -17,6 +17,7 @@ from blake3 import blake3
 
 from holdfast.core import BLOCK_BYTES, limits
 from holdfast.model import Coverage, DataRun, FourSizes, Run, ZeroRun
+from holdfast.repository.damage import Damage
 from holdfast.repository.disk_map import node_id, write_root
 from holdfast.repository.entries import lengths_of, pack_numbers_of, place_of
 from holdfast.repository.frame import Frame
@@ -43,7 +44,7 @@ class RepositoryDiskWriter:
         self._size_bytes = size_bytes
         self._block_key = session.vault.keys.block_id_key
         inherit = coverage is Coverage.CHANGES
-        reader = None if reference is None else MapReader(session.vault, reference, moves=session.moves)
+        reader = None if reference is None else _open_map(session, reference, is_needed=inherit)
         self._tally = PackTally(session.numbers, start=reference.packs if reference and inherit else None)
         if reference is not None and inherit:
             # The new disk gets a root of its own; all else that the reference uses is inherited until it changes.
@@ -207,6 +208,16 @@ class RepositoryDiskWriter:
             pack, slot = place_of(entry)
             address = NodeAddress(self._session.numbers.pack(pack), slot)
             self._map.set_leaf(number, address, length_bytes=frame.sealed_bytes)
+
+
+def _open_map(session: WriteSession, reference: StoredDisk, *, is_needed: bool) -> MapReader | None:
+    """Return the reference's map; None when it is damaged and would only have helped."""
+    try:
+        return MapReader(session.vault, reference, moves=session.moves)
+    except Damage:
+        if is_needed:
+            raise
+        return None
 
 
 class _Task:

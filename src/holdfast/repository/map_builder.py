@@ -14,6 +14,7 @@ import numpy as np
 
 from holdfast.core import BLOCK_BYTES
 from holdfast.repository import layout
+from holdfast.repository.damage import Damage
 from holdfast.repository.disk_map import Leaf, Root, blocks_of_leaf, leaf_count, write_leaf
 from holdfast.repository.entries import (
     Entries,
@@ -76,11 +77,7 @@ class MapBuilder:
         """
         if self._reference is None:
             return [0] * len(ids)
-        matches = []
-        for block, id in zip(blocks, ids, strict=True):
-            number, at = divmod(first_block + block, layout.LEAF_BLOCKS)
-            matches.append(self._match(int(self._reference_leaf(number)[at]), id))
-        return matches
+        return [self._match(first_block + block, id) for block, id in zip(blocks, ids, strict=True)]
 
     def put(self, first_block: int, entries: Entries) -> None:
         """Set the entries of neighbouring blocks."""
@@ -133,11 +130,17 @@ class MapBuilder:
         if blocks_of_leaf(reference.root.size_bytes, last) != blocks_of_leaf(self._size_bytes, last):
             self._leaf(last)
 
-    def _match(self, entry: int, id: bytes) -> int:
-        if entry == 0:
+    def _match(self, block: int, id: bytes) -> int:
+        leaf, at = divmod(block, layout.LEAF_BLOCKS)
+        try:
+            number, slot = place_of(int(self._reference_leaf(leaf)[at]))
+            if number == 0:
+                return 0
+            opened = self._vault.shelf.open(self._numbers.pack(number))
+        except Damage:
+            if self._inherit:
+                raise
             return 0
-        number, slot = place_of(entry)
-        opened = self._vault.shelf.open(self._numbers.pack(number))
         if opened.trailer.id_of(slot) != id:
             return 0
         return entry_of(number, slot, opened.frame_extent(slot)[1])

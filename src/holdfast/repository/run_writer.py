@@ -68,9 +68,9 @@ class RunWriter:
     def open_disk(self, size_bytes: int, *, coverage: Coverage, reference: StoredDisk | None) -> RepositoryDiskWriter:
         """Return a writer for one disk.
 
-        With ``Coverage.CHANGES`` the reference is what every range is that no run mentions; then it is required, and
-        ``DiskNoLongerStored`` or ``ReferenceTooLarge`` is raised when it cannot be relied on. With ``Coverage.WHOLE`` a reference only helps to
-        find known blocks, and one that cannot be relied on is left aside.
+        With ``Coverage.CHANGES`` the reference is what every range is that no run mentions. It is required then, and
+        ``DiskNoLongerStored``, ``ReferenceTooLarge`` or damage is raised (by the disk's writer too) when it cannot be
+        relied on. With ``Coverage.WHOLE`` it only helps to find known blocks, and is left aside instead.
         """
         assert size_bytes > 0
         assert size_bytes % 512 == 0

@@ -306,3 +306,18 @@ def test_a_disk_that_has_shrunk_is_read_whole() -> None:
             write_changes(writer, small, [0], reference=reference)
         disk = write_whole(writer, small, reference=reference)
     assert read_all(world.repository, disk, world.cancel) == small
+
+
+def test_a_whole_read_leaves_a_damaged_reference_aside() -> None:
+    world = World()
+    image = image_of({0: 1, 1: 2}, count=2)
+    reference = stored(world, image, run="r-1")
+    (key,) = world.keys("packs/")
+    spoiled = bytearray(world.store.get(key))
+    spoiled[-40] ^= 1
+    world.memory.restore({**world.memory.snapshot(), key: bytes(spoiled)})
+    world.reopen()
+    with world.begin("r-2") as writer:
+        disk = write_whole(writer, image, reference=reference)
+    assert read_all(world.repository, disk, world.cancel) == image
+    assert reference.root.pack not in disk.packs
