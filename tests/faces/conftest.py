@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from holdfast.cli.main import app
+from holdfast.cli.main import run
 from holdfast.lab import RunningLab
+from tests.contract.pool_world import HurriedClock
 from tests.support.lab import PASSWORD, logged_in, tiny_lab
 
 
@@ -25,7 +26,7 @@ class Cli:
     def __call__(self, *words: str, status: int = 0) -> Any:
         """Run a command with ``--json``, hold its exit status against ``status``, return its document."""
         self.capsys.readouterr()
-        got = app([*words, "--json", "--home", str(self.home)])
+        got = run([*words, "--json", "--home", str(self.home)])
         told = self.capsys.readouterr()
         assert got == status, f"exit status {got}, not {status}: {told.out}{told.err}"
         return json.loads(told.out)
@@ -33,7 +34,7 @@ class Cli:
     def text(self, *words: str, status: int = 0) -> str:
         """Run a command as a person would and return all that it said."""
         self.capsys.readouterr()
-        got = app([*words, "--home", str(self.home)])
+        got = run([*words, "--home", str(self.home)])
         told = self.capsys.readouterr()
         assert got == status, f"exit status {got}, not {status}: {told.out}{told.err}"
         return told.out + told.err
@@ -47,6 +48,7 @@ def lab() -> Iterator[RunningLab]:
 
 @pytest.fixture
 def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    monkeypatch.setattr("holdfast.daemon.compose.SystemClock", HurriedClock)
     monkeypatch.setenv("HOLDFAST_POOL_PASSWORD", PASSWORD)
     monkeypatch.delenv("HOLDFAST_PASSPHRASE", raising=False)
     return Cli(home=tmp_path / "home", capsys=capsys)
@@ -82,7 +84,7 @@ def leftovers(lab: RunningLab) -> list[str]:
 def run_anyhow(cli: Cli, *words: str) -> int:
     """Run a command whatever its exit status, and return that; a traceback still fails the test."""
     cli.capsys.readouterr()
-    status = app([*words, "--json", "--home", str(cli.home)])
+    status = run([*words, "--json", "--home", str(cli.home)])
     told = cli.capsys.readouterr()
     assert "Traceback" not in told.err
     json.loads(told.out)

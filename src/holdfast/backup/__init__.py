@@ -1,8 +1,17 @@
 """The flow that turns VMs of a pool into restore points."""
 
-from holdfast.backup.flow import BACKUP_KIND, BackupArgs, BackupFlow, BackupResult, DiskResult, NoPointMade, VmResult
+from holdfast.backup.flow import BACKUP_KIND, BackupFlow
+from holdfast.backup.outcome import BackupArgs, BackupResult, DiskResult, NoPointMade, VmResult
 from holdfast.backup.plan import BackupPlan, NothingToBackUp, VmPlan, plan_backup
-from holdfast.backup.retention import Decision, RetentionPlan, apply_retention, plan_retention
+from holdfast.backup.retention import (
+    Decision,
+    KeepInvalid,
+    RetentionPlan,
+    apply_retention,
+    newest_first,
+    newest_of,
+    plan_retention,
+)
 
 __all__ = [
     "BACKUP_KIND",
@@ -12,12 +21,15 @@ __all__ = [
     "BackupResult",
     "Decision",
     "DiskResult",
+    "KeepInvalid",
     "NoPointMade",
     "NothingToBackUp",
     "RetentionPlan",
     "VmPlan",
     "VmResult",
     "apply_retention",
+    "newest_first",
+    "newest_of",
     "plan_backup",
     "plan_retention",
 ]

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from holdfast.backup.retention import check_keep_points
 from holdfast.core import ExitStatus, HoldfastError, format_bytes
-from holdfast.model import Finding, PointId, Severity, Vm, VmUuid
+from holdfast.model import Finding, Severity, Vm, VmUuid
 from holdfast.repository import RestorePoint
 
 __all__ = ["BackupPlan", "NothingToBackUp", "VmPlan", "plan_backup"]
@@ -70,13 +71,13 @@ def plan_backup(
     force_full: bool,
     keep_points: int | None,
 ) -> BackupPlan:
-    """Return what a run over these VMs would do. ``NothingToBackUp`` when there is none.
+    """Return what a run over these VMs would do. ``NothingToBackUp`` when there is none, ``KeepInvalid``.
 
     ``newest_points`` holds the newest undamaged point of each VM that has one.
     """
     if not vms:
         raise NothingToBackUp
-    assert keep_points is None or keep_points >= 1
+    check_keep_points(keep_points)
     findings = tuple(
         Finding(
             severity=Severity.WARNING,
@@ -88,8 +89,3 @@ def plan_backup(
     )
     plans = tuple(VmPlan(vm=vm, previous=newest_points.get(vm.uuid)) for vm in vms)
     return BackupPlan(vms=plans, force_full=force_full, keep_points=keep_points, findings=findings)
-
-
-def previous_id(plan: VmPlan) -> PointId | None:
-    """Return the id of the point that this VM's increment is read against."""
-    return plan.previous.id if plan.previous else None

@@ -1,25 +1,46 @@
-"""The snapshot of one VM: written in the ledger first, taken, found again if the process died in between.
+"""The snapshot of one VM: written in the ledger first, taken, and described from what was really frozen.
 
-Invariant: whatever exists on the pool because of us has a ledger line that says so, from before it existed.
+Invariant: whatever exists on the pool because of us has a ledger line that says so, from before it existed. Every
+attempt has a name of its own, so what a dead process's call makes later is never mistaken for this one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
 
-from holdfast.model import RUN_TAG, JsonObject, OwnedKind, PowerState, RepositoryId, RunId, Vm, VmUuid, save_vm
-from holdfast.runs import Ledger
-from holdfast.xapi import PoolClient, TaggedKind, VmSnapshot
+from holdfast.core import Cancellation, Clock, Entropy, HoldfastError, format_bytes, format_duration, limits
+from holdfast.model import (
+    RUN_TAG,
+    DiskUuid,
+    JsonObject,
+    OwnedKind,
+    PowerState,
+    RepositoryId,
+    RunId,
+    Vm,
+    VmDisk,
+    VmUuid,
+    save_vm,
+)
+from holdfast.runs import Ledger, LedgerLine
+from holdfast.xapi import PoolClient, PoolFailure, TaggedKind, VmSnapshot
 
-__all__ = ["SnapshotDisk", "SnapshotFacts", "snapshot_name", "take_snapshot"]
+__all__ = ["LineRemover", "SnapshotDisk", "SnapshotFacts", "SnapshotTaker", "snapshot_name"]
+
+LineRemover = Callable[[PoolClient, Ledger, LedgerLine], bool]
+"""Removes from the pool what a ledger line stands for and closes the line; see ``holdfast.upkeep.remove_line``."""
+
+_TOKEN_BYTES = 3
 
 
 class SnapshotDisk(msgspec.Struct, frozen=True, kw_only=True):
     """A disk of the snapshot, beside the live disk it was taken of."""
 
     live: str
+    """The snapshot's own uuid where the live disk is gone: it matches no later disk, which is then read in full."""
     snapshot: str
     name: str
     position: str
@@ -39,72 +60,159 @@ class SnapshotFacts(msgspec.Struct, frozen=True, kw_only=True):
     running: bool
     tags: tuple[str, ...]
     vm_record: JsonObject
+    vm_metadata: bytes
     disks: tuple[SnapshotDisk, ...]
     warnings: tuple[str, ...]
 
 
-def snapshot_name(vm_name: str, run: RunId) -> str:
-    """Return the name of our snapshot; unique, because a process may die before it learns the snapshot's uuid."""
-    return f"[holdfast {run}] {vm_name}"
+def snapshot_name(vm_name: str, run: RunId, token: str) -> str:
+    """Return the name of one attempt's snapshot; unique, because its process may die before it learns the uuid."""
+    return f"[holdfast {run} {token}] {vm_name}"
 
 
-def take_snapshot(
-    pool: PoolClient, ledger: Ledger, *, run: RunId, vm_uuid: VmUuid, repository: RepositoryId
-) -> SnapshotFacts:
-    """Return this run's snapshot of the VM. Safe to run twice: one that was taken already is found by its name."""
-    vm = pool.vm(vm_uuid)
-    name = snapshot_name(vm.name, run)
-    details: JsonObject = {"vm": vm.uuid, "vm_name": vm.name, "repository": repository}
-    line = ledger.intend(run=run, kind=OwnedKind.VM_SNAPSHOT.value, pool=pool.pool, name=name, details=details)
-    warnings = _track_changes(pool, vm)
-    snapshot = next(iter(pool.find_snapshots(vm.uuid, name_label=name)), None)
-    if snapshot is None:
-        snapshot = pool.snapshot_vm(vm.uuid, name_label=name)
-    ledger.made(line, external_id=snapshot.vm)
-    for snapshot_disk in snapshot.disks.values():
-        disk_line = ledger.intend(
-            run=run, kind=OwnedKind.DISK_SNAPSHOT.value, pool=pool.pool, name=snapshot_disk, details=details
+class SnapshotTaker:
+    """Takes the snapshots of one run."""
+
+    def __init__(
+        self,
+        pool: PoolClient,
+        ledger: Ledger,
+        *,
+        run: RunId,
+        repository: RepositoryId,
+        remove_line: LineRemover,
+        clock: Clock,
+        entropy: Entropy,
+        cancel: Cancellation,
+    ) -> None:
+        self._pool, self._ledger, self._run, self._repository = pool, ledger, run, repository
+        self._remove_line, self._clock, self._entropy, self._cancel = remove_line, clock, entropy, cancel
+
+    def take(self, vm_uuid: VmUuid) -> SnapshotFacts:
+        """Return a fresh snapshot of the VM. Safe to run twice: what an earlier attempt left is removed first.
+
+        An earlier attempt's snapshot is not adopted. The call that makes it may still be at work, and a snapshot that
+        is half made lacks disks without saying so.
+        """
+        self._remove_earlier_attempts(vm_uuid)
+        vm = self._pool.vm(vm_uuid)
+        warnings = self._track_changes(vm)
+        metadata, refusal = self._export_metadata(vm)
+        saved = save_vm(vm, self._pool.describe_vm(vm.uuid))
+        snapshot = self._make(vm)
+        frozen = self._pool.vm(snapshot.vm)
+        self._write_down_disks(vm, frozen)
+        self._pool.tag(TaggedKind.VM, snapshot.vm, RUN_TAG, self._run)
+        return SnapshotFacts(
+            snapshot=snapshot.vm,
+            taken_at=snapshot.taken_at,
+            vm=vm.uuid,
+            vm_name=vm.name,
+            running=vm.power_state is not PowerState.HALTED,
+            tags=vm.tags,
+            vm_record=saved,
+            vm_metadata=metadata,
+            disks=_frozen_disks(vm, frozen),
+            warnings=(*warnings, *refusal, *snapshot.warnings, *_missing(vm, frozen), *self._clock_warning(snapshot)),
         )
-        ledger.made(disk_line, external_id=snapshot_disk)
-        pool.tag(TaggedKind.DISK, snapshot_disk, RUN_TAG, run)
-    pool.tag(TaggedKind.VM, snapshot.vm, RUN_TAG, run)
-    saved = save_vm(vm, pool.describe_vm(vm.uuid))
-    return _facts(vm, saved, snapshot, warnings=(*warnings, *snapshot.warnings))
 
+    def _remove_earlier_attempts(self, vm: VmUuid) -> None:
+        for line in self._ledger.open_lines(run=self._run):
+            is_vm_snapshot = line.kind == OwnedKind.VM_SNAPSHOT.value
+            if line.details.get("vm") == vm and is_vm_snapshot:
+                self._remove_line(self._pool, self._ledger, line)
 
-def _track_changes(pool: PoolClient, vm: Vm) -> tuple[str, ...]:
-    """Switch change tracking on where the storage can; return what a person should know."""
-    told = []
-    for each in vm.disks:
-        if not each.disk.cbt_enabled:
-            state = pool.enable_cbt(each.disk.uuid)
-            if state.switched_on or not state.enabled:
-                told.append(f"disk {each.position}: {state.reason}")
-    return tuple(told)
+    def _make(self, vm: Vm) -> VmSnapshot:
+        name = snapshot_name(vm.name, self._run, self._entropy.token_bytes(_TOKEN_BYTES).hex())
+        line = self._ledger.intend(
+            run=self._run,
+            kind=OwnedKind.VM_SNAPSHOT.value,
+            pool=self._pool.pool,
+            name=name,
+            details=self._details(vm),
+        )
+        snapshot = self._pool.snapshot_vm(vm.uuid, name_label=name)
+        self._ledger.made(line, external_id=snapshot.vm)
+        return snapshot
 
-
-def _facts(vm: Vm, saved: JsonObject, snapshot: VmSnapshot, *, warnings: tuple[str, ...]) -> SnapshotFacts:
-    return SnapshotFacts(
-        snapshot=snapshot.vm,
-        taken_at=snapshot.taken_at,
-        vm=vm.uuid,
-        vm_name=vm.name,
-        running=vm.power_state is not PowerState.HALTED,
-        tags=vm.tags,
-        vm_record=saved,
-        disks=tuple(
-            SnapshotDisk(
-                live=each.disk.uuid,
-                snapshot=snapshot.disks[each.disk.uuid],
-                name=each.disk.name,
-                position=each.position,
-                bootable=each.bootable,
-                size_bytes=each.disk.size_bytes,
-                vdi_record=each.disk.record,
-                vbd_record=each.vbd_record,
+    def _write_down_disks(self, vm: Vm, frozen: Vm) -> None:
+        for each in frozen.disks:
+            line = self._ledger.intend(
+                run=self._run,
+                kind=OwnedKind.DISK_SNAPSHOT.value,
+                pool=self._pool.pool,
+                name=each.disk.uuid,
+                details=self._details(vm),
             )
-            for each in vm.disks
-            if each.disk.uuid in snapshot.disks
-        ),
-        warnings=warnings,
+            self._ledger.made(line, external_id=each.disk.uuid)
+            self._pool.tag(TaggedKind.DISK, each.disk.uuid, RUN_TAG, self._run)
+
+    def _details(self, vm: Vm) -> JsonObject:
+        return {"vm": vm.uuid, "vm_name": vm.name, "repository": self._repository}
+
+    def _track_changes(self, vm: Vm) -> list[str]:
+        """Switch change tracking on where the storage can; return what a person should know."""
+        told = []
+        for each in vm.disks:
+            if each.disk.cbt_enabled:
+                continue
+            try:
+                state = self._pool.enable_cbt(each.disk.uuid)
+            except PoolFailure as failure:
+                # Without it the backup reads more. That is no reason to have none.
+                self._cancel.check()
+                told.append(f"disk {each.position}: changed block tracking could not be switched on: {failure}")
+            else:
+                if state.switched_on or not state.enabled:
+                    told.append(f"disk {each.position}: {state.reason}")
+        return told
+
+    def _export_metadata(self, vm: Vm) -> tuple[bytes, list[str]]:
+        """Return the pool's own description of the VM, or why there is none in the point."""
+        try:
+            metadata = self._pool.export_metadata(vm.uuid)
+        except HoldfastError as error:
+            self._cancel.check()
+            return b"", [f"the pool's own description could not be exported, so a virtual TPM is not saved: {error}"]
+        if len(metadata) > limits.VM_METADATA_BYTES_MAX:
+            size = format_bytes(len(metadata))
+            return b"", [f"the pool's own description is too large to be kept ({size}); a virtual TPM is not saved"]
+        return metadata, []
+
+    def _clock_warning(self, snapshot: VmSnapshot) -> list[str]:
+        apart_s = abs((snapshot.taken_at - self._clock.now()).total_seconds())
+        if apart_s <= limits.CLOCKS_APART_S_MAX:
+            return []
+        apart = format_duration(apart_s)
+        return [f"the pool's clock and this machine's are {apart} apart; restore points carry the pool's time"]
+
+
+def _frozen_disks(vm: Vm, frozen: Vm) -> tuple[SnapshotDisk, ...]:
+    """Return the disks that the snapshot has, which may be others than the VM had a moment before or has now."""
+    live = {each.disk.uuid: each for each in vm.disks}
+    return tuple(_frozen_disk(each, live) for each in frozen.disks)
+
+
+def _frozen_disk(frozen: VmDisk, live: dict[DiskUuid, VmDisk]) -> SnapshotDisk:
+    origin = frozen.disk.snapshot_of
+    # The live disk's own records say more; the snapshot's serve where it came or went at this very moment.
+    described = live.get(origin, frozen) if origin is not None else frozen
+    return SnapshotDisk(
+        live=origin or frozen.disk.uuid,
+        snapshot=frozen.disk.uuid,
+        name=frozen.disk.name,
+        position=frozen.position,
+        bootable=frozen.bootable,
+        size_bytes=frozen.disk.size_bytes,
+        vdi_record=described.disk.record,
+        vbd_record=described.vbd_record,
     )
+
+
+def _missing(vm: Vm, frozen: Vm) -> list[str]:
+    held = {each.disk.snapshot_of for each in frozen.disks}
+    return [
+        f"disk {each.position} {each.disk.name!r} was detached at this moment and is not in the restore point"
+        for each in vm.disks
+        if each.disk.uuid not in held
+    ]

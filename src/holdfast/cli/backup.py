@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from cyclopts import App, Parameter
 
 from holdfast import service
-from holdfast.backup import BackupResult
-from holdfast.cli.report import report_work
+from holdfast.cli.report import tell_work, work_document
 from holdfast.cli.session import Common, Session, run_command
-from holdfast.core import ExitStatus, format_bytes, format_duration
-from holdfast.service import BackupRequest, WorkReport
+from holdfast.core import ExitStatus
+from holdfast.service import BackupRequest
 
-__all__ = ["app", "show_backup_result"]
+__all__ = ["app"]
 
 app = App(name="backup", help="Make restore points.")
 
@@ -52,7 +50,7 @@ def run(
     full
         Read every allocated block, as if nothing were known. Known content is still stored only once.
     keep
-        Afterwards keep the newest N points of each VM and delete the others.
+        Afterwards keep the newest N points of each VM and delete the others; all are kept when left out.
     dry_run
         Print the plan and stop.
     """
@@ -68,38 +66,7 @@ def run(
             return ExitStatus.OK
         with session.progress() as progress:
             report = service.run_backup(session.workspace, request, progress=progress, cancel=session.cancel)
-        show_backup_result(session, report)
-        return report_work(session, report)
+        session.out.result(work_document(report))
+        return tell_work(session, report)
 
     return run_command(common, body)
-
-
-def show_backup_result(session: Session, report: WorkReport) -> None:
-    """Print what each VM and disk cost; nothing when the run has no result."""
-    if report.run.result is None:
-        return
-    result = msgspec.convert(report.run.result, BackupResult)
-    rows = []
-    for vm in result.vms:
-        for disk in vm.disks:
-            rows.append(
-                (
-                    vm.vm_name,
-                    disk.position,
-                    disk.source.value,
-                    format_bytes(disk.provisioned_bytes),
-                    format_bytes(disk.read_bytes),
-                    format_bytes(disk.new_bytes),
-                    format_bytes(disk.stored_bytes),
-                )
-            )
-    if rows:
-        columns = ("VM", "DISK", "SOURCE", ">PROVISIONED", ">READ", ">NEW", ">STORED")
-        session.out.table(columns, rows, empty="")
-    for vm in result.vms:
-        if vm.point is not None:
-            dropped = f"; {len(vm.dropped_points)} older dropped" if vm.dropped_points else ""
-            session.out.say(f"{vm.vm_name}: point {vm.point}{dropped}")
-    if report.run.ended is not None:
-        took_s = (report.run.ended - report.run.started).total_seconds()
-        session.out.say(f"run {report.run.run_id} took {format_duration(took_s)}")

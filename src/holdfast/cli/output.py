@@ -17,7 +17,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.table import Table
 
-from holdfast.core import ExitStatus, HoldfastError, Secret, format_time
+from holdfast.core import HoldfastError, Secret, format_time
 
 __all__ = ["Output", "plain"]
 
@@ -92,17 +92,20 @@ class Output:
             sys.stdout.flush()
 
     def fail(self, error: HoldfastError) -> int:
-        """Tell an error in its three parts and return the exit status for it."""
-        if self.as_json:
-            facts = {"message": str(error), "code": error.code, "effect": error.effect, "next_step": error.next_step()}
-            self.result({"error": {**facts, "retry": error.retry, "facts": error.facts()}})
-        else:
+        """Tell an error in its three parts, as the command's one document with ``--json``; return its exit status."""
+        self.tell_error(error)
+        self.result(self.error_document(error))
+        return int(error.exit_status)
+
+    def tell_error(self, error: HoldfastError) -> None:
+        """Tell an error to people; nothing with ``--json``."""
+        if not self.as_json:
             self.aside.print(f"Error: {error}", style="bold red", markup=False, emoji=False)
             self.aside.print(f"  Your data: {error.effect}", markup=False, emoji=False)
             self.aside.print(f"  What to do: {error.next_step()}", markup=False, emoji=False)
             self.aside.print(f"  ({error.code})", style="dim", markup=False, emoji=False)
-        return int(error.exit_status)
 
-    def finish(self, status: ExitStatus) -> int:
-        """Return the exit status of a command that ended by itself."""
-        return int(status)
+    def error_document(self, error: HoldfastError) -> dict[str, object]:
+        """Return an error as JSON knows it."""
+        facts = {"message": str(error), "code": error.code, "effect": error.effect, "next_step": error.next_step()}
+        return {"error": {**facts, "retry": error.retry, "facts": error.facts()}}

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from holdfast import service
-from holdfast.cli.confirm import confirm
+from holdfast.cli.confirm import confirm, confirm_destruction
 from holdfast.cli.secrets import PASSWORD_VARIABLE, read_secret
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus, HoldfastError, format_bytes
@@ -128,6 +128,8 @@ def show(name: str, *, common: Common = _NO_COMMON) -> int:
         out = session.out
         out.say(f"{inventory.pool.name or '(unnamed pool)'}  {inventory.pool.uuid}", style="bold")
         out.say(f"{config.url} as {config.user}, {_trust_text(config.trust)}")
+        if config.other_hosts:
+            out.say(f"{len(config.other_hosts)} certificates of its hosts are known, so a new master is followed")
         _show_inventory(session, inventory)
         out.result(
             {
@@ -145,8 +147,58 @@ def show(name: str, *, common: Common = _NO_COMMON) -> int:
 
 
 @app.command
+def clean(
+    name: str,
+    *,
+    all_references: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = _NO_COMMON,
+) -> int:
+    """Remove from a pool what Holdfast made there and nobody needs any more, by the ledger alone.
+
+    That is what runs left that did not end in order, references into repositories that are not known here, and
+    references of VMs that the pool has no more. Restore points are untouched.
+
+    Example: holdfast pool clean prod --dry-run
+
+    Parameters
+    ----------
+    name
+        The pool.
+    all_references
+        All references; the next backup of each VM reads it in full.
+    dry_run
+        Print which references would be removed and stop.
+    yes
+        Do not ask.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        out = session.out
+        plan = service.explain_cleaning(session.workspace, name, everything=all_references, cancel=session.cancel)
+        out.say(plan.explain())
+        if dry_run:
+            out.result({"plan": plan.explain().splitlines()})
+            return ExitStatus.OK
+        if plan.dropped:
+            confirm_destruction(f"{len(plan.dropped)} references are removed from pool {name}", name=name, yes=yes)
+        report = service.clean_pool(session.workspace, name, everything=all_references, cancel=session.cancel)
+        for what in report.removed:
+            out.say(f"removed: {what}")
+        for each in report.left:
+            out.warn(f"left on the pool: {each.what}: {each.error}")
+        out.result({"removed": report.removed, "left": report.left})
+        return ExitStatus.OK if not report.left else ExitStatus.FAILED
+
+    return run_command(common, body)
+
+
+@app.command
 def remove(name: str, *, common: Common = _NO_COMMON) -> int:
     """Forget a pool and its password. The pool and all restore points stay as they are.
+
+    What Holdfast keeps on the pool for the next increments stays there too; 'holdfast pool clean' removes it before.
 
     Example: holdfast pool remove prod
 
@@ -157,9 +209,13 @@ def remove(name: str, *, common: Common = _NO_COMMON) -> int:
     """
 
     def body(session: Session) -> ExitStatus:
-        service.remove_pool(session.workspace, name)
+        removed = service.remove_pool(session.workspace, name)
         session.out.say(f"Pool {name} is forgotten. Its restore points are where they were.")
-        session.out.result({"removed": name})
+        staying = removed.references + removed.leftovers
+        if staying:
+            session.out.warn(f"{staying} objects of ours stay on the pool, {removed.leftovers} of them left by runs.")
+            session.out.warn(f"  To remove them, add the pool again, then: holdfast pool clean {name} --all")
+        session.out.result(removed)
         return ExitStatus.OK
 
     return run_command(common, body)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgspec
 from cyclopts import App, Parameter
 
 from holdfast import service
-from holdfast.cli.report import report_work
+from holdfast.cli.report import tell_work, work_document
 from holdfast.cli.session import Common, Session, run_command
-from holdfast.core import ExitStatus, HoldfastError, format_bytes
-from holdfast.restore import RestoreArgs, RestoreResult
+from holdfast.core import ExitStatus, HoldfastError
+from holdfast.restore import RestoreArgs
 
 __all__ = ["app"]
 
@@ -86,21 +85,21 @@ def vm(
             mac=mac,
             start=start,
         )
-        plan = service.explain_restore(session.workspace, args, cancel=session.cancel)
-        session.out.say(plan.explain())
         if dry_run:
+            plan = service.explain_restore(session.workspace, args, cancel=session.cancel)
+            session.out.say(plan.explain())
             session.out.result({"plan": plan.explain().splitlines()})
             return ExitStatus.OK
         with session.progress() as progress:
-            report = service.run_restore(session.workspace, args, progress=progress, cancel=session.cancel)
-        if report.run.result is not None:
-            result = msgspec.convert(report.run.result, RestoreResult)
-            for disk in result.disks:
-                session.out.say(
-                    f"disk {disk.position} {disk.name!r}: {format_bytes(disk.data_bytes)} written to {disk.disk}"
-                )
-            session.out.say(f"VM {result.vm_name!r} is restored: {result.vm}")
-        return report_work(session, report)
+            report = service.run_restore(
+                session.workspace,
+                args,
+                progress=progress,
+                cancel=session.cancel,
+                show_plan=lambda plan: session.out.say(plan.explain()),
+            )
+        session.out.result(work_document(report))
+        return tell_work(session, report)
 
     return run_command(common, body)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from cyclopts import App
+from typing import Annotated
+
+from cyclopts import App, Parameter, validators
 
 from holdfast import service
-from holdfast.cli.backup import show_backup_result
-from holdfast.cli.report import report_work
+from holdfast.cli.report import show_sweep, tell_work, work_document
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus, HoldfastError, format_bytes, format_duration
 from holdfast.model import RunId, RunStatus
+from holdfast.service import WorkReport
 
 __all__ = ["app"]
 
@@ -31,7 +33,9 @@ class NothingToResume(HoldfastError):
 
 
 @app.command(name="list")
-def list_(*, limit: int = 20, common: Common = _NO_COMMON) -> int:
+def list_(
+    *, limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 20, common: Common = _NO_COMMON
+) -> int:
     """List the newest runs with the truth about each.
 
     Example: holdfast run list --limit 50
@@ -109,7 +113,9 @@ def show(run: str, *, common: Common = _NO_COMMON) -> int:
 
 @app.command
 def resume(run: str | None = None, *, common: Common = _NO_COMMON) -> int:
-    """Continue a run that was paused or whose process died; without a name, every one that waits.
+    """Continue a run that was paused or whose process died; without a name, every one that waits, oldest first.
+
+    With --json a named run is told as by 'backup run', several as a list under "runs".
 
     Example: holdfast run resume r-20261120-090820-5c1d07
 
@@ -120,27 +126,21 @@ def resume(run: str | None = None, *, common: Common = _NO_COMMON) -> int:
     """
 
     def body(session: Session) -> ExitStatus:
-        waiting = (RunStatus.PAUSED, RunStatus.INTERRUPTED)
-        known = service.list_runs(session.workspace, limit=100) if run is None else ()
-        names = [RunId(run)] if run else [each.run_id for each in reversed(known) if each.status in waiting]
-        if not names:
+        if run is not None:
+            report = _resume_one(session, RunId(run))
+            session.out.result(work_document(report))
+            return tell_work(session, report)
+        waiting = service.list_waiting_runs(session.workspace)
+        if not waiting:
             raise NothingToResume
-        status = ExitStatus.OK
-        for name in names:
-            with session.progress() as progress:
-                report = service.resume_run(session.workspace, name, progress=progress, cancel=session.cancel)
-            if report.run.kind == "backup":
-                show_backup_result(session, report)
-            ended = report_work(session, report)
-            status = status if ended is ExitStatus.OK else ended
-        return status
+        return _resume_all(session, [each.run_id for each in waiting])
 
     return run_command(common, body)
 
 
 @app.command
 def cancel(run: str, *, common: Common = _NO_COMMON) -> int:
-    """Close a run for good and remove what it left on the pool. What it stored is re-used by the next backup.
+    """Close a run for good and remove what it left on the pool. What it stored is given up.
 
     Example: holdfast run cancel r-20261120-090820-5c1d07
 
@@ -152,15 +152,40 @@ def cancel(run: str, *, common: Common = _NO_COMMON) -> int:
 
     def body(session: Session) -> ExitStatus:
         report = service.cancel_run(session.workspace, RunId(run), reason="cancelled by request")
-        if report.run.status is RunStatus.RUNNING:
-            session.out.say(f"Run {run} works in another process; it was asked to stop and will clean up.")
+        out, status = session.out, report.run.status
+        if status is RunStatus.RUNNING:
+            out.say(f"Run {run} works in another process; it was asked to stop and will clean up.")
         else:
-            session.out.say(f"Run {run} is {report.run.status.value}.")
-        for what in report.sweep.removed:
-            session.out.say(f"removed from the pool: {what}")
-        for what, error in report.sweep.left:
-            session.out.warn(f"left on the pool: {what}: {error}")
-        session.out.result({"run": report.run.to_json(), "removed_from_pool": report.sweep.removed})
+            out.say(f"Run {run} is {status.value}.")
+        show_sweep(out, report, quietly=False)
+        if report.not_given_up is not None:
+            out.warn(f"What it stored is given up once its lease has ended: {report.not_given_up}")
+        out.result(work_document(report))
         return ExitStatus.OK if not report.sweep.left else ExitStatus.FAILED
 
     return run_command(common, body)
+
+
+def _resume_one(session: Session, run: RunId) -> WorkReport:
+    with session.progress() as progress:
+        return service.resume_run(session.workspace, run, progress=progress, cancel=session.cancel)
+
+
+def _resume_all(session: Session, waiting: list[RunId]) -> ExitStatus:
+    """Resume one after the other; what keeps one from going on does not keep the others."""
+    status, documents = ExitStatus.OK, []
+    for run in waiting:
+        try:
+            report = _resume_one(session, run)
+        except HoldfastError as error:
+            session.out.tell_error(error)
+            documents.append({"run_id": run, **session.out.error_document(error)})
+            ended = error.exit_status
+        else:
+            documents.append(work_document(report))
+            ended = tell_work(session, report)
+        status = status if ended is ExitStatus.OK else ended
+        if session.cancel.is_cancelled:
+            break
+    session.out.result({"runs": documents})
+    return status

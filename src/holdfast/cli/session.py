@@ -1,7 +1,7 @@
 """One command's frame: the options all commands share, Ctrl-C, errors told in three parts, the exit status.
 
-Invariant: every command ends through here, so that an error is never a traceback and Ctrl-C always lets the program
-clean up; a second Ctrl-C ends it at once.
+Invariant: every command ends through here, so that every end has its document, its message and its exit status, and
+Ctrl-C always lets the program clean up; a second Ctrl-C ends it at once.
 """
 
 from __future__ import annotations
@@ -19,11 +19,25 @@ from cyclopts import Parameter
 
 from holdfast.cli.output import Output
 from holdfast.cli.progress import LineProgress, TerminalProgress, open_progress
-from holdfast.core import Cancellation, ExitStatus, HoldfastError, configure_log
+from holdfast.core import Cancellation, ExitStatus, HoldfastError, configure_log, get_log
 from holdfast.daemon import Settings, build_workspace, read_settings
 from holdfast.service import Workspace
 
 __all__ = ["Common", "Session", "run_command"]
+
+
+_log = get_log(__name__)
+
+
+class Unexpected(HoldfastError):
+    """An error that Holdfast does not understand: a mistake of the program."""
+
+    code = "cli.unexpected"
+    effect = "Published restore points are untouched; what this command was doing is not completed."
+    advice = "Please report this with the messages above. 'holdfast run list' shows whether a run can be continued."
+
+    def __init__(self, mistake: Exception) -> None:
+        super().__init__(f"{type(mistake).__name__}: {mistake}")
 
 
 @Parameter(name="*")
@@ -70,6 +84,9 @@ def run_command(common: Common, body: Callable[[Session], ExitStatus]) -> int:
         # The reader went away (``| head``); nothing can be told to it any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitStatus.FAILED)
+    except Exception as mistake:
+        _log.error("cli.crashed", exc_info=mistake)
+        return out.fail(Unexpected(mistake))
 
 
 def _listen(cancel: Cancellation, out: Output) -> None:

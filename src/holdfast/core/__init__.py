@@ -1,6 +1,7 @@
 """The ground everything stands on: units, time, chance, errors, limits, cancellation, progress, log events."""
 
 from holdfast.core import limits
+from holdfast.core.attempts import repeat_patiently
 from holdfast.core.cancel import Cancellation, Cancelled
 from holdfast.core.clock import Clock, ManualClock, SystemClock, format_time, parse_time
 from holdfast.core.entropy import Entropy, SeededEntropy, SystemEntropy
@@ -52,4 +53,5 @@ __all__ = [
     "limits",
     "mapped",
     "parse_time",
+    "repeat_patiently",
 ]

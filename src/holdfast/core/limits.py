@@ -5,6 +5,7 @@ A queue, loop, retry, cache or listing without a line here is a bug."""
 from holdfast.core.units import GIB, MIB
 
 __all__ = [
+    "CLOCKS_APART_S_MAX",
     "NBD_CONNECTIONS_PER_DISK_MAX",
     "NBD_OPTION_BYTES_MAX",
     "NBD_READ_AHEAD_MAX",
@@ -34,8 +35,11 @@ __all__ = [
     "RUN_NOTES_MAX",
     "STEP_RESULT_BYTES_MAX",
     "TEMPORARY_AGE_S_MIN",
+    "TRANSFER_ATTEMPTS_MAX",
+    "TRANSFER_WAIT_S",
     "VHD_DISK_BYTES_MAX",
     "VHD_GAP_BYTES_MAX",
+    "VM_METADATA_BYTES_MAX",
 ]
 
 PACK_BYTES_MAX = 64 * MIB
@@ -131,3 +135,17 @@ NBD_RECONNECTS_MAX = 5
 
 NBD_READ_AHEAD_MAX = 8
 """Reads under way or waiting in order per disk: two per connection, 16 MiB of buffers."""
+
+TRANSFER_ATTEMPTS_MAX = 3
+"""Attempts at one disk before its VM is given up. The first failure may be a host that restarts, the second a network
+that settles; what was stored is re-used, so a further attempt costs reading, not space."""
+
+TRANSFER_WAIT_S = 15.0
+"""Between two attempts at a disk. The NBD client has waited a minute by itself before it gives up; a control domain
+needs seconds to let go of a disk."""
+
+VM_METADATA_BYTES_MAX = 4 * MIB
+"""A VM's description takes 50 KB, a TPM's contents some more; it travels inside a recorded step."""
+
+CLOCKS_APART_S_MAX = 600.0
+"""Ten minutes between the pool's clock and ours: more than drift, less than a forgotten time zone."""

@@ -1,12 +1,13 @@
 """The composition root: the only place where objects are wired and settings are read."""
 
 from holdfast.daemon.compose import build_workspace
-from holdfast.daemon.registry import ConfigDamaged, FileRegistry, NameInvalid, write_private_file
+from holdfast.daemon.registry import ConfigDamaged, ConfigNotWritable, FileRegistry, NameInvalid, write_private_file
 from holdfast.daemon.settings import Settings, read_settings
 from holdfast.daemon.vault import FileVault, MachineKeyDamaged
 
 __all__ = [
     "ConfigDamaged",
+    "ConfigNotWritable",
     "FileRegistry",
     "FileVault",
     "MachineKeyDamaged",

@@ -6,17 +6,21 @@ Readable and editable by an admin, copied by any file backup. Invariant: a file 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
-from holdfast.core import ExitStatus, HoldfastError, format_time, parse_time
+import msgspec
+
+from holdfast.core import ExitStatus, HoldfastError, format_time, mapped, parse_time
 from holdfast.model import PoolUuid, RepositoryId
 from holdfast.service import NameTaken, NameUnknown, PoolConfig, RepositoryConfig
 
-__all__ = ["ConfigDamaged", "FileRegistry", "NameInvalid", "write_private_file"]
+__all__ = ["ConfigDamaged", "ConfigNotWritable", "FileRegistry", "NameInvalid", "write_private_file"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -48,30 +52,55 @@ class ConfigDamaged(HoldfastError):
         return f"Repair or delete {self.path}, then add the pool or connect the repository again."
 
 
+class ConfigNotWritable(HoldfastError):
+    """Our own folder cannot be written."""
+
+    code = "config.not-writable"
+    exit_status = ExitStatus.FAILED
+    effect = "Nothing was remembered; restore points and pools are untouched."
+    advice = "Check owner, permissions and free space of that folder, or choose another with --home or $HOLDFAST_HOME."
+
+    def __init__(self, *, path: Path, why: str) -> None:
+        super().__init__(f"{path} cannot be written: {why}")
+        self.path, self.why = str(path), why
+
+
 def write_private_file(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Put ``data`` at ``path``, mode 0600, atomically and durably; folders are made with mode 0700.
 
-    With ``replace`` off, a file that is there already wins and stays as it is.
+    With ``replace`` off, a file that is there already wins and stays as it is. ``ConfigNotWritable``.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    with mapped(OSError, to=lambda cause: ConfigNotWritable(path=path, why=_reason(cause))):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _temporary_file(path.parent, data) as temporary:
+            if replace:
+                temporary.replace(path)
+            else:
+                with contextlib.suppress(FileExistsError):
+                    os.link(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextlib.contextmanager
+def _temporary_file(folder: Path, data: bytes) -> Iterator[Path]:
+    """Give a durable file with that content, removed at the end unless it was moved away."""
+    handle, name = tempfile.mkstemp(dir=folder, prefix=".new-")
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        if replace:
-            Path(temporary).replace(path)
-        else:
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)
+        yield Path(name)
     finally:
-        Path(temporary).unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        Path(name).unlink(missing_ok=True)
+
+
+def _reason(cause: BaseException) -> str:
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
 
 
 class FileRegistry:
@@ -94,15 +123,11 @@ class FileRegistry:
 
     def add_pool(self, config: PoolConfig) -> None:
         """See ``Registry.add_pool``."""
-        document = {
-            "name": config.name,
-            "url": config.url,
-            "user": config.user,
-            "trust": config.trust,
-            "pool": config.pool,
-            "added_at": format_time(config.added_at),
-        }
-        self._add("pool", config.name, document)
+        self._write(self._check_free("pool", config.name), _pool_document(config))
+
+    def replace_pool(self, config: PoolConfig) -> None:
+        """See ``Registry.replace_pool``."""
+        self._write(self._existing("pool", config.name), _pool_document(config))
 
     def remove_pool(self, name: str) -> None:
         """See ``Registry.remove_pool``."""
@@ -122,13 +147,13 @@ class FileRegistry:
 
     def add_repository(self, config: RepositoryConfig) -> None:
         """See ``Registry.add_repository``."""
-        document = {
-            "name": config.name,
-            "location": config.location,
-            "repository": config.repository,
-            "added_at": format_time(config.added_at),
-        }
-        self._add("repository", config.name, document)
+        document = _RepositoryDocument(
+            name=config.name,
+            location=config.location,
+            repository=config.repository,
+            added_at=format_time(config.added_at),
+        )
+        self._write(self._check_free("repository", config.name), document)
 
     def remove_repository(self, name: str) -> None:
         """See ``Registry.remove_repository``."""
@@ -155,49 +180,74 @@ class FileRegistry:
             raise NameTaken(kind=kind, name=name)
         return path
 
-    def _add(self, kind: str, name: str, document: dict[str, str]) -> None:
-        path = self._check_free(kind, name)
-        write_private_file(path, (json.dumps(document, indent=2) + "\n").encode())
+    def _write(self, path: Path, document: msgspec.Struct) -> None:
+        write_private_file(path, msgspec.json.format(msgspec.json.encode(document)) + b"\n")
 
 
-def _document(path: Path, fields: tuple[str, ...]) -> dict[str, str]:
+class _PoolDocument(msgspec.Struct, kw_only=True):
+    name: str
+    url: str
+    user: str
+    trust: str
+    other_hosts: tuple[str, ...] = ()
+    pool: str
+    added_at: str
+
+
+class _RepositoryDocument(msgspec.Struct, kw_only=True):
+    name: str
+    location: str
+    repository: str
+    added_at: str
+
+
+_Document = TypeVar("_Document", bound=msgspec.Struct)
+
+
+def _pool_document(config: PoolConfig) -> _PoolDocument:
+    return _PoolDocument(
+        name=config.name,
+        url=config.url,
+        user=config.user,
+        trust=config.trust,
+        other_hosts=config.other_hosts,
+        pool=config.pool,
+        added_at=format_time(config.added_at),
+    )
+
+
+def _read(path: Path, kind: type[_Document]) -> _Document:
     try:
-        document = json.loads(path.read_bytes())
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, ValueError) as cause:
         raise ConfigDamaged(path=path, what=str(cause)) from cause
-    if not isinstance(document, dict):
-        raise ConfigDamaged(path=path, what="not a JSON object")
-    missing = [name for name in fields if not isinstance(document.get(name), str)]
-    if missing:
-        raise ConfigDamaged(path=path, what=f"without {', '.join(missing)}")
-    return document
+
+
+def _moment(path: Path, text: str) -> datetime:
+    try:
+        return parse_time(text)
+    except ValueError as cause:
+        raise ConfigDamaged(path=path, what=str(cause)) from cause
 
 
 def _pool_from(path: Path) -> PoolConfig:
-    document = _document(path, ("name", "url", "user", "trust", "pool", "added_at"))
-    try:
-        added_at = parse_time(document["added_at"])
-    except ValueError as cause:
-        raise ConfigDamaged(path=path, what=str(cause)) from cause
+    found = _read(path, _PoolDocument)
     return PoolConfig(
-        name=document["name"],
-        url=document["url"],
-        user=document["user"],
-        trust=document["trust"],
-        pool=PoolUuid(document["pool"]),
-        added_at=added_at,
+        name=found.name,
+        url=found.url,
+        user=found.user,
+        trust=found.trust,
+        other_hosts=found.other_hosts,
+        pool=PoolUuid(found.pool),
+        added_at=_moment(path, found.added_at),
     )
 
 
 def _repository_from(path: Path) -> RepositoryConfig:
-    document = _document(path, ("name", "location", "repository", "added_at"))
-    try:
-        added_at = parse_time(document["added_at"])
-    except ValueError as cause:
-        raise ConfigDamaged(path=path, what=str(cause)) from cause
+    found = _read(path, _RepositoryDocument)
     return RepositoryConfig(
-        name=document["name"],
-        location=document["location"],
-        repository=RepositoryId(document["repository"]),
-        added_at=added_at,
+        name=found.name,
+        location=found.location,
+        repository=RepositoryId(found.repository),
+        added_at=_moment(path, found.added_at),
     )

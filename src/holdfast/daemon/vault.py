@@ -24,7 +24,7 @@ class MachineKeyDamaged(HoldfastError):
     effect = "Stored passwords cannot be opened; repositories can still be opened with a passphrase or recovery key."
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} is not an age identity")
+        super().__init__(f"{path} is not an age identity that can be read")
         self.path = str(path)
 
     def next_step(self) -> str:
@@ -58,7 +58,7 @@ class FileVault:
         try:
             sealed = self._path(name).read_bytes()
             return Secret(pyrage.decrypt(sealed, [self._identity()]).decode())
-        except (FileNotFoundError, pyrage.DecryptError) as cause:
+        except (OSError, pyrage.DecryptError) as cause:
             raise SecretMissing(what=name) from cause
 
     def forget(self, name: str) -> None:
@@ -74,5 +74,5 @@ class FileVault:
             write_private_file(path, f"{pyrage.x25519.Identity.generate()}\n".encode(), replace=False)
         try:
             return pyrage.x25519.Identity.from_str(path.read_text().strip())
-        except (pyrage.IdentityError, UnicodeDecodeError) as cause:
+        except (pyrage.IdentityError, UnicodeDecodeError, OSError) as cause:
             raise MachineKeyDamaged(path) from cause

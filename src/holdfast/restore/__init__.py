@@ -1,14 +1,8 @@
 """The flow that turns a restore point into a VM of a pool."""
 
-from holdfast.restore.flow import (
-    RESTORE_KIND,
-    RestoreArgs,
-    RestoredDisk,
-    RestoreFlow,
-    RestoreResult,
-    fresh_generation_id,
-    wishes_of,
-)
+from holdfast.restore.description import DescriptionUnusable, adapt_description
+from holdfast.restore.flow import RESTORE_KIND, RestoreFlow, fresh_generation_id
+from holdfast.restore.order import RestoreArgs, RestoredDisk, RestoreResult, wishes_of
 from holdfast.restore.plan import (
     DiskTarget,
     Fidelity,
@@ -19,12 +13,14 @@ from holdfast.restore.plan import (
     RestorePlan,
     RestoreWishes,
     SrTooSmall,
+    SrUnsuitable,
     measure_data,
     plan_restore,
 )
 
 __all__ = [
     "RESTORE_KIND",
+    "DescriptionUnusable",
     "DiskTarget",
     "Fidelity",
     "MacPolicy",
@@ -38,6 +34,8 @@ __all__ = [
     "RestoreWishes",
     "RestoredDisk",
     "SrTooSmall",
+    "SrUnsuitable",
+    "adapt_description",
     "fresh_generation_id",
     "measure_data",
     "plan_restore",

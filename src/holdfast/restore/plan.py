@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from holdfast.core import Cancellation, ExitStatus, HoldfastError, format_bytes
 from holdfast.model import JsonObject, Network, Sr, nic_facts
 from holdfast.repository import PointDisk, Repository, RestorePoint
-from holdfast.restore.record import vm_record_for_create
+from holdfast.restore.record import has_virtual_tpm, saved_drives, vm_record_for_create
 from holdfast.xapi import Inventory
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "RestorePlan",
     "RestoreWishes",
     "SrTooSmall",
+    "SrUnsuitable",
     "measure_data",
     "plan_restore",
 ]
@@ -52,8 +53,27 @@ class SrTooSmall(HoldfastError):
     advice = "Choose another SR with --sr, or make room on this one."
 
     def __init__(self, *, sr: str, needed_bytes: int, free_bytes: int) -> None:
-        super().__init__(f"SR {sr!r} has {format_bytes(free_bytes)} free, the disks hold {format_bytes(needed_bytes)}")
+        super().__init__(f"SR {sr!r} has {format_bytes(free_bytes)} free, the disks need {format_bytes(needed_bytes)}")
         self.sr, self.needed_bytes, self.free_bytes = sr, needed_bytes, free_bytes
+
+
+class SrUnsuitable(HoldfastError):
+    """The target SR holds no disks of VMs."""
+
+    code = "restore.sr-unsuitable"
+    exit_status = ExitStatus.USAGE
+    effect = "Nothing was written to the pool; the restore point is untouched."
+    advice = "Choose another SR with --sr; 'holdfast pool show' lists what the pool has."
+
+    def __init__(self, *, sr: str, kind: str) -> None:
+        super().__init__(f"SR {sr!r} is of type {kind} and cannot hold disks")
+        self.sr, self.kind = sr, kind
+
+
+_THICK_KINDS = frozenset({"lvm", "lvmoiscsi", "lvmohba", "lvmofcoe"})
+"""SRs that give a disk its whole size when it is made."""
+
+_DISKLESS_KINDS = frozenset({"iso", "udev"})
 
 
 class MacPolicy(enum.Enum):
@@ -126,8 +146,12 @@ class RestorePlan:
     name: str
     disks: tuple[DiskTarget, ...]
     nics: tuple[NicTarget, ...]
+    drives: tuple[str, ...]
+    """Positions of the CD drives, which come back empty."""
     notes: tuple[Note, ...]
     start: bool
+    from_description: bool
+    """Whether the VM is made from the pool's own description, which alone carries a virtual TPM."""
     record: JsonObject = field(repr=False)
 
     @property
@@ -148,6 +172,8 @@ class RestorePlan:
         for nic in self.nics:
             where = f"network {nic.network.name!r}" if nic.network else "left out"
             lines.append(f"  card {nic.position}: {where} ({nic.why}), MAC {nic.mac or 'new'}")
+        if self.from_description:
+            lines.append("  made from the pool's own description, with its virtual TPM")
         lines.extend(f"  {note.fidelity.value}: {note.subject}: {note.text}" for note in self.notes)
         lines.append("  the VM is started" if self.start else "  the VM stays halted")
         return "\n".join(lines)
@@ -172,61 +198,105 @@ def plan_restore(
 ) -> RestorePlan:
     """Return how this point would become a VM of that pool.
 
-    ``data_bytes`` is what ``measure_data`` found. ``fresh_generation`` is the generation id a copy
-    gets when its original still exists. Raises ``NoTargetSr``, ``SrTooSmall``, or the inventory's own errors for names
-    that it does not know.
+    ``data_bytes`` is what ``measure_data`` found. ``fresh_generation`` is the generation id for a VM that has one.
+    Raises ``NoTargetSr``, ``SrUnsuitable``, ``SrTooSmall``, or the inventory's own errors for names that it does not
+    know.
     """
     sr = _target_sr(inventory, wishes.sr)
-    _check_space(sum(data_bytes.values()), sr)
+    _check_space(point, data_bytes, sr)
+    saved = point.facts.vm_record
     original_exists = any(vm.uuid == point.facts.vm.uuid for vm in inventory.vms)
     name = wishes.name or point.facts.vm.name
     keep_macs = _macs_are_kept(point, inventory, wishes.mac)
-    record, notes = vm_record_for_create(
-        point.facts.vm_record,
+    record, record_notes = vm_record_for_create(
+        saved,
         name=name,
+        is_copy=original_exists,
         keep_identity=keep_macs and not original_exists,
         fresh_generation=fresh_generation,
     )
     nics = tuple(_nic_targets(point, inventory, wishes.network_map, keep_macs=keep_macs))
-    all_notes = [Note(fidelity=Fidelity(kind), subject=subject, text=text) for kind, subject, text in notes]
-    if original_exists:
-        all_notes.append(
-            Note(fidelity=Fidelity.ADAPTED, subject="identity", text="the original VM still exists; this is a copy")
-        )
-    all_notes.extend(
-        Note(fidelity=Fidelity.ADAPTED, subject=f"network card {nic.position}", text=nic.why)
-        for nic in nics
-        if nic.network is None
-    )
+    from_description = has_virtual_tpm(saved) and bool(point.facts.vm_metadata)
+    notes = [Note(fidelity=Fidelity(kind), subject=subject, text=text) for kind, subject, text in record_notes]
+    notes.extend(_identity_notes(point, inventory, name=name, original_exists=original_exists, mac=wishes.mac))
+    notes.extend(_device_notes(point, nics, from_description=from_description))
     return RestorePlan(
         point=point,
         name=name,
         disks=tuple(DiskTarget(source=disk, data_bytes=data_bytes[disk.facts.position], sr=sr) for disk in point.disks),
         nics=nics,
-        notes=tuple(all_notes),
+        drives=tuple(each.position for each in saved_drives(saved)),
+        notes=tuple(notes),
         start=wishes.start,
+        from_description=from_description,
         record=record,
     )
 
 
+def _identity_notes(
+    point: RestorePoint, inventory: Inventory, *, name: str, original_exists: bool, mac: MacPolicy
+) -> list[Note]:
+    notes = []
+    if original_exists:
+        notes.append(_adapted("identity", "the original VM still exists; this is a copy"))
+    if any(vm.name == name for vm in inventory.vms):
+        notes.append(_adapted("name", f"another VM of the pool is called {name!r} too; choose another with --name"))
+    taken = _macs_in_use(inventory).intersection(facts.mac.lower() for facts in nic_facts(point.facts.vm_record))
+    if mac is MacPolicy.KEEP and taken:
+        notes.append(_adapted("MAC addresses", f"kept as asked, although another VM has {', '.join(sorted(taken))}"))
+    return notes
+
+
+def _device_notes(point: RestorePoint, nics: tuple[NicTarget, ...], *, from_description: bool) -> list[Note]:
+    notes = [_adapted(f"network card {nic.position}", nic.why) for nic in nics if nic.network is None]
+    if from_description:
+        return notes
+    if has_virtual_tpm(point.facts.vm_record):
+        text = "the point does not hold the pool's own description, the only thing that carries its contents"
+        notes.append(Note(fidelity=Fidelity.IMPOSSIBLE, subject="virtual TPM", text=text))
+    notes.extend(
+        _adapted(f"CD drive {drive.position}", "comes back empty")
+        for drive in saved_drives(point.facts.vm_record)
+        if drive.had_disc
+    )
+    return notes
+
+
+def _adapted(subject: str, text: str) -> Note:
+    return Note(fidelity=Fidelity.ADAPTED, subject=subject, text=text)
+
+
 def _target_sr(inventory: Inventory, wanted: str | None) -> Sr:
-    if wanted is not None:
-        return inventory.find_sr(wanted)
-    if inventory.pool.default_sr is None:
-        raise NoTargetSr
-    return inventory.find_sr(inventory.pool.default_sr)
+    if wanted is None:
+        sr = inventory.default_sr
+        if sr is None:
+            raise NoTargetSr
+    else:
+        sr = inventory.find_sr(wanted)
+    if sr.kind in _DISKLESS_KINDS or sr.content_type == "iso":
+        raise SrUnsuitable(sr=sr.name, kind=sr.kind)
+    return sr
 
 
-def _check_space(needed_bytes: int, sr: Sr) -> None:
-    if needed_bytes > sr.free_bytes:
+def _check_space(point: RestorePoint, data_bytes: Mapping[str, int], sr: Sr) -> None:
+    """Refuse an SR without room. One that does not say how large it is gets the benefit of the doubt."""
+    if sr.kind in _THICK_KINDS:
+        needed_bytes = sum(disk.facts.size_bytes for disk in point.disks)
+    else:
+        needed_bytes = sum(data_bytes.values())
+    if sr.physical_size_bytes > 0 and needed_bytes > sr.free_bytes:
         raise SrTooSmall(sr=sr.name, needed_bytes=needed_bytes, free_bytes=sr.free_bytes)
 
 
 def _macs_are_kept(point: RestorePoint, inventory: Inventory, policy: MacPolicy) -> bool:
     if policy is not MacPolicy.AUTO:
         return policy is MacPolicy.KEEP
-    in_use = {nic.mac.lower() for vm in inventory.vms for nic in vm.nics}
+    in_use = _macs_in_use(inventory)
     return not any(facts.mac.lower() in in_use for facts in nic_facts(point.facts.vm_record))
+
+
+def _macs_in_use(inventory: Inventory) -> set[str]:
+    return {nic.mac.lower() for vm in inventory.vms for nic in vm.nics}
 
 
 def _nic_targets(

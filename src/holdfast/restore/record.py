@@ -6,11 +6,14 @@ that nobody here knows is kept, because unknown fields are ignored by ``VM.creat
 
 from __future__ import annotations
 
-from holdfast.model import JsonObject
+from dataclasses import dataclass
 
-__all__ = ["vm_record_for_create"]
+from holdfast.model import JsonObject, JsonValue
+
+__all__ = ["SavedDrive", "has_virtual_tpm", "saved_drives", "vm_record_for_create"]
 
 NULL_REF = "OpaqueRef:NULL"
+_NO_GENERATION = ("", "0:0")
 
 _VOLATILE = frozenset(
     """
@@ -20,49 +23,104 @@ _VOLATILE = frozenset(
     pending_guidances_recommended pending_guidances_full last_booted_record last_boot_CPU_flags memory_target
     memory_overhead transportable_snapshot_id secureboot_certificates_state suspend_VDI attached_PCIs
     is_control_domain is_default_template is_snapshot_from_vmpp is_vmss_snapshot protection_policy snapshot_schedule
-    ha_always_run bios_strings blocked_operations groups
+    ha_always_run ha_restart_priority bios_strings blocked_operations groups
     """.split()
 )
 """Fields that describe the running past, that the pool computes, or that are set by calls after creation."""
 
+_PASSING_KEYS = ("import_task", "default_template")
+"""Keys in other_config that tell of how the VM came to be, or would hide it among the pool's templates."""
+
+Notes = list[tuple[str, str, str]]
+"""``(adapted | impossible, subject, text)``"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedDrive:
+    """A CD drive as it was saved."""
+
+    position: str
+    had_disc: bool
+    record: JsonObject
+
 
 def vm_record_for_create(
-    saved: JsonObject, *, name: str, keep_identity: bool, fresh_generation: str
-) -> tuple[JsonObject, list[tuple[str, str, str]]]:
-    """Return the record for ``VM.create`` and notes ``(adapted | impossible, subject, text)`` on what differs.
+    saved: JsonObject, *, name: str, is_copy: bool, keep_identity: bool, fresh_generation: str
+) -> tuple[JsonObject, Notes]:
+    """Return the record for ``VM.create`` and notes on what differs.
 
-    ``keep_identity`` keeps the MAC seed and the generation id, for a VM that takes the place of its lost original.
+    ``is_copy`` says that the original is still there. ``keep_identity`` keeps the MAC seed.
     """
-    original = saved.get("VM")
-    original = original if isinstance(original, dict) else {}
+    original = _vm_of(saved)
     record: JsonObject = {key: value for key, value in original.items() if key not in _VOLATILE}
-    notes: list[tuple[str, str, str]] = []
+    notes: Notes = []
     record["name_label"] = name
     record["is_a_template"] = False
     for field, subject in (("affinity", "home host"), ("appliance", "appliance"), ("suspend_SR", "suspend SR")):
         if record.get(field, NULL_REF) not in (NULL_REF, ""):
             notes.append(("adapted", subject, "not set; it refers to an object of the pool it came from"))
         record[field] = NULL_REF
-    other_config = record.get("other_config")
-    kept = dict(other_config) if isinstance(other_config, dict) else {}
-    if not keep_identity:
-        kept.pop("mac_seed", None)
-        if record.get("generation_id"):
-            record["generation_id"] = fresh_generation
-            notes.append(("adapted", "generation id", "a fresh one, because this is a copy"))
-    record["other_config"] = {key: value for key, value in kept.items() if not key.startswith("holdfast:")}
+    if record.get("generation_id", "") not in _NO_GENERATION:
+        # A guest that goes back in time must be told, or a domain controller hands out numbers twice.
+        record["generation_id"] = fresh_generation
+        notes.append(("adapted", "generation id", "a fresh one, so that the guest knows that time went back"))
+    record["other_config"], told = _other_config(original, is_copy=is_copy, keep_identity=keep_identity)
+    notes.extend(told)
+    notes.extend(_left_off(original))
     notes.extend(_lost_devices(original))
     return record, notes
 
 
-def _lost_devices(original: JsonObject) -> list[tuple[str, str, str]]:
-    lost = (
-        ("VTPMs", "impossible", "virtual TPM", "its contents cannot be set through the API; the VM gets none"),
-        ("VGPUs", "adapted", "virtual GPU", "not attached; attach one of the target pool"),
-        ("VUSBs", "adapted", "USB device", "not attached; attach one of the target pool"),
-        ("attached_PCIs", "adapted", "PCI device", "not attached; attach one of the target host"),
-    )
-    notes = [(kind, subject, text) for field, kind, subject, text in lost if original.get(field)]
+def has_virtual_tpm(saved: JsonObject) -> bool:
+    """Return whether the saved VM has a virtual TPM."""
+    return bool(_vm_of(saved).get("VTPMs"))
+
+
+def saved_drives(saved: JsonObject) -> list[SavedDrive]:
+    """Return the CD drives of a saved VM, by position."""
+    vbds = saved.get("VBD")
+    drives = [
+        SavedDrive(
+            position=str(vbd.get("userdevice", "")), had_disc=vbd.get("VDI", NULL_REF) not in (NULL_REF, ""), record=vbd
+        )
+        for vbd in (vbds if isinstance(vbds, list) else [])
+        if isinstance(vbd, dict) and vbd.get("type") == "CD"
+    ]
+    return sorted(drives, key=lambda each: each.position)
+
+
+def _vm_of(saved: JsonObject) -> JsonObject:
+    original = saved.get("VM")
+    return original if isinstance(original, dict) else {}
+
+
+def _other_config(original: JsonObject, *, is_copy: bool, keep_identity: bool) -> tuple[JsonObject, Notes]:
+    found = original.get("other_config")
+    kept: dict[str, JsonValue] = dict(found) if isinstance(found, dict) else {}
+    notes: Notes = []
+    for key in _PASSING_KEYS if keep_identity else (*_PASSING_KEYS, "mac_seed"):
+        kept.pop(key, None)
+    if is_copy and str(kept.get("auto_poweron", "false")).lower() == "true":
+        del kept["auto_poweron"]
+        notes.append(("adapted", "automatic start", "off, because the original would start beside this copy"))
+    return {key: value for key, value in kept.items() if not key.startswith("holdfast:")}, notes
+
+
+def _left_off(original: JsonObject) -> Notes:
+    notes: Notes = []
+    priority = original.get("ha_restart_priority")
+    if priority:
+        text = f"off (it was {str(priority)!r}), so that nothing starts the VM before you do; set it when it runs"
+        notes.append(("adapted", "high availability", text))
     if original.get("power_state") == "Suspended":
         notes.append(("adapted", "power state", "the VM was suspended; its memory is not part of the point, it boots"))
     return notes
+
+
+def _lost_devices(original: JsonObject) -> Notes:
+    lost = (
+        ("VGPUs", "virtual GPU", "not attached; attach one of the target pool"),
+        ("VUSBs", "USB device", "not attached; attach one of the target pool"),
+        ("attached_PCIs", "PCI device", "not attached; attach one of the target host"),
+    )
+    return [("adapted", subject, text) for field, subject, text in lost if original.get(field)]

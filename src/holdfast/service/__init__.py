@@ -10,6 +10,7 @@ from holdfast.service.config import (
     TrustKind,
     Vault,
 )
+from holdfast.service.history import list_runs, list_waiting_runs, show_run
 from holdfast.service.points import (
     ListedPoints,
     collect_garbage,
@@ -19,7 +20,7 @@ from holdfast.service.points import (
     show_point,
     verify,
 )
-from holdfast.service.pools import add_pool, connect_pool, list_pools, probe_pool, remove_pool, show_pool
+from holdfast.service.pools import add_pool, connect_pool, list_pools, probe_pool, show_pool
 from holdfast.service.repositories import (
     CreatedRepository,
     RepositoryOverview,
@@ -33,17 +34,17 @@ from holdfast.service.repositories import (
     remove_repository,
     show_repository,
 )
+from holdfast.service.sweeping import PoolForgotten, RemovedPool, clean_pool, explain_cleaning, remove_pool
 from holdfast.service.work import (
     BackupRequest,
+    SelectionUnclear,
     WorkReport,
     cancel_run,
     explain_backup,
     explain_restore,
-    list_runs,
     resume_run,
     run_backup,
     run_restore,
-    show_run,
 )
 from holdfast.service.workspace import Workspace
 
@@ -54,10 +55,13 @@ __all__ = [
     "NameTaken",
     "NameUnknown",
     "PoolConfig",
+    "PoolForgotten",
     "Registry",
+    "RemovedPool",
     "RepositoryConfig",
     "RepositoryOverview",
     "SecretMissing",
+    "SelectionUnclear",
     "TrustKind",
     "Vault",
     "WorkReport",
@@ -65,17 +69,20 @@ __all__ = [
     "add_holder",
     "add_pool",
     "cancel_run",
+    "clean_pool",
     "collect_garbage",
     "connect_pool",
     "connect_repository",
     "create_repository",
     "delete_point",
     "explain_backup",
+    "explain_cleaning",
     "explain_restore",
     "list_points",
     "list_pools",
     "list_repositories",
     "list_runs",
+    "list_waiting_runs",
     "new_recovery_holder",
     "open_by_name",
     "plan_collection",

@@ -86,6 +86,8 @@ class PoolConfig:
     trust: str
     pool: PoolUuid
     added_at: datetime
+    other_hosts: tuple[str, ...] = ()
+    """SHA-256 of the certificates of the pool's hosts, by the master's word: a new master is known by them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,10 @@ class Registry(Protocol):
 
     def add_pool(self, config: PoolConfig) -> None:
         """Remember one; ``NameTaken`` when the name is in use."""
+        ...
+
+    def replace_pool(self, config: PoolConfig) -> None:
+        """Remember one that is known already with other facts; ``NameUnknown`` when there is none of its name."""
         ...
 
     def remove_pool(self, name: str) -> None:

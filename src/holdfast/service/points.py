@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from holdfast.backup import newest_first, newest_of
 from holdfast.core import Cancellation, Progress
 from holdfast.model import PointId, VmUuid
 from holdfast.repository import GcPlan, GcReport, RestorePoint, VerifyReport
 from holdfast.service.repositories import open_by_name
 from holdfast.service.workspace import Workspace
 
-__all__ = ["ListedPoints", "collect_garbage", "delete_point", "list_points", "plan_collection", "show_point", "verify"]
+__all__ = [
+    "ListedPoints",
+    "collect_garbage",
+    "delete_point",
+    "list_points",
+    "newest_by_vm",
+    "plan_collection",
+    "show_point",
+    "verify",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +38,8 @@ def list_points(workspace: Workspace, repository: str, *, vm: str | None = None,
     wanted = opened.points()
     if vm is not None:
         wanted = [each for each in wanted if vm in (each.facts.vm.name, each.facts.vm.uuid)]
-    return ListedPoints(points=tuple(wanted), damaged=tuple(str(each) for each in opened.damaged_points()))
+    oldest_first = reversed(newest_first(wanted))
+    return ListedPoints(points=tuple(oldest_first), damaged=tuple(str(each) for each in opened.damaged_points()))
 
 
 def show_point(workspace: Workspace, repository: str, point: str, *, cancel: Cancellation) -> RestorePoint:
@@ -52,12 +64,12 @@ def delete_point(workspace: Workspace, repository: str, point: str, *, cancel: C
     return found.id
 
 
-def newest_of(points: list[RestorePoint]) -> dict[VmUuid, RestorePoint]:
+def newest_by_vm(points: Sequence[RestorePoint]) -> dict[VmUuid, RestorePoint]:
     """Return the newest point of each VM."""
-    newest: dict[VmUuid, RestorePoint] = {}
-    for point in sorted(points, key=lambda each: (each.facts.taken_at, each.id)):
-        newest[point.facts.vm.uuid] = point
-    return newest
+    by_vm: dict[VmUuid, list[RestorePoint]] = {}
+    for point in points:
+        by_vm.setdefault(point.facts.vm.uuid, []).append(point)
+    return {vm: newest for vm, own in by_vm.items() if (newest := newest_of(own)) is not None}
 
 
 def plan_collection(workspace: Workspace, repository: str, *, cancel: Cancellation) -> GcPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from holdfast.core import Cancellation, Secret
@@ -22,7 +23,7 @@ from holdfast.xapi import (
     read_certificate,
 )
 
-__all__ = ["add_pool", "connect_pool", "list_pools", "probe_pool", "remove_pool", "show_pool"]
+__all__ = ["add_pool", "connect_pool", "forget_pool", "learn_hosts", "list_pools", "probe_pool", "show_pool"]
 
 _PROBE_TIMEOUT_S = 10.0
 
@@ -44,15 +45,24 @@ def add_pool(
     workspace.registry.check_pool_name(name)
     credentials = Credentials(user=user, password=password)
     with open_pool(
-        address, credentials, _trust_of(trust), clock=workspace.clock, entropy=workspace.entropy, cancel=cancel
+        address, credentials, _trust_of(trust, ()), clock=workspace.clock, entropy=workspace.entropy, cancel=cancel
     ) as client:
-        pool = client.pool
-        reached = client.address
-    config = PoolConfig(
-        name=name, url=reached.url, user=user, trust=trust, pool=PoolUuid(pool), added_at=workspace.clock.now()
-    )
+        config = PoolConfig(
+            name=name,
+            url=client.address.url,
+            user=user,
+            trust=trust,
+            pool=PoolUuid(client.pool),
+            added_at=workspace.clock.now(),
+            other_hosts=_other_hosts(trust, client),
+        )
     workspace.registry.add_pool(config)
-    workspace.vault.store(_secret_name(name), password)
+    try:
+        workspace.vault.store(_secret_name(name), password)
+    except BaseException:
+        # A pool that is remembered without its password would fail every run at night.
+        workspace.registry.remove_pool(name)
+        raise
     return config
 
 
@@ -62,11 +72,19 @@ def connect_pool(workspace: Workspace, name: str, cancel: Cancellation) -> PoolC
     return open_pool(
         PoolAddress.parse(config.url),
         Credentials(user=config.user, password=workspace.vault.load(_secret_name(name))),
-        _trust_of(config.trust),
+        _trust_of(config.trust, config.other_hosts),
         clock=workspace.clock,
         entropy=workspace.entropy,
         cancel=cancel,
     )
+
+
+def learn_hosts(workspace: Workspace, name: str, client: PoolClient) -> None:
+    """Remember which hosts the pool has now, so that one which joined may become its master."""
+    config = workspace.registry.pool(name)
+    hosts = _other_hosts(config.trust, client)
+    if hosts and hosts != config.other_hosts:
+        workspace.registry.replace_pool(dataclasses.replace(config, other_hosts=hosts))
 
 
 def list_pools(workspace: Workspace) -> list[PoolConfig]:
@@ -81,8 +99,8 @@ def show_pool(workspace: Workspace, name: str, cancel: Cancellation) -> tuple[Po
         return config, client.inventory()
 
 
-def remove_pool(workspace: Workspace, name: str) -> None:
-    """Forget a pool and its password. Restore points and the pool itself are untouched."""
+def forget_pool(workspace: Workspace, name: str) -> None:
+    """Forget a pool and its password; nothing else is touched."""
     workspace.registry.remove_pool(name)
     workspace.vault.forget(_secret_name(name))
 
@@ -91,10 +109,15 @@ def _secret_name(pool_name: str) -> str:
     return f"pool-{pool_name}"
 
 
-def _trust_of(text: str) -> TlsTrust:
+def _other_hosts(trust: str, client: PoolClient) -> tuple[str, ...]:
+    """Return the certificates that stand beside the pinned one; only a pin needs them."""
+    return client.host_fingerprints() if trust.startswith(TrustKind.PINNED) else ()
+
+
+def _trust_of(text: str, other_hosts: tuple[str, ...]) -> TlsTrust:
     if text == TrustKind.PLAIN:
         return NoTls()
     if text.startswith(TrustKind.PINNED):
-        return PinnedCertificate(text.removeprefix(TrustKind.PINNED))
+        return PinnedCertificate(text.removeprefix(TrustKind.PINNED), others=other_hosts)
     path = text.removeprefix(TrustKind.AUTHORITY)
     return CertificateAuthority(Path(path) if path else None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from holdfast.core import Cancellation, Secret
@@ -19,6 +20,7 @@ from holdfast.repository import (
     Repository,
     Unlock,
     Usage,
+    WrongKey,
     new_recovery_key,
     open_repository,
 )
@@ -112,9 +114,33 @@ def connect_repository(
     repository = open_repository(
         workspace.open_store(location, False, cancel), unlock=unlock, clock=workspace.clock, entropy=workspace.entropy
     )
-    if not isinstance(unlock, OpenUnlock) and workspace.machine_name not in {h.name for h in repository.holders()}:
-        repository.add_holder(IdentityHolder(workspace.machine_name, workspace.vault.public_key))
+    if not isinstance(unlock, OpenUnlock) and not _opens_for_us(workspace, location, cancel=cancel):
+        names = {each.name for each in repository.holders()}
+        repository.add_holder(IdentityHolder(_free_name(workspace.machine_name, names), workspace.vault.public_key))
     return _remember(workspace, name, location, repository)
+
+
+def _opens_for_us(workspace: Workspace, location: str, *, cancel: Cancellation) -> bool:
+    """Whether this machine's own key opens the repository. Its name among the holders proves nothing: a machine that
+    was set up again has the same name and another key."""
+    try:
+        open_repository(
+            workspace.open_store(location, False, cancel),
+            unlock=IdentityUnlock(workspace.vault.identity),
+            clock=workspace.clock,
+            entropy=workspace.entropy,
+        )
+    except WrongKey:
+        return False
+    return True
+
+
+def _free_name(wanted: str, taken: Collection[str]) -> str:
+    numbers = itertools.count(2)
+    name = wanted
+    while name in taken:
+        name = f"{wanted}-{next(numbers)}"
+    return name
 
 
 def open_by_name(workspace: Workspace, name: str, *, cancel: Cancellation) -> Repository:

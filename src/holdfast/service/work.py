@@ -1,4 +1,4 @@
-"""Runs of the two flows: started, resumed, closed, and swept up after.
+"""Runs of the two flows: explained, started, resumed, closed, and swept up after.
 
 Invariant: when a use case here returns, the run's record says the truth, and a run that is final has left nothing of
 ours on the pool, or the report says what is left and why.
@@ -6,53 +6,62 @@ ours on the pool, or the report says what is left and why.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from holdfast.backup import BACKUP_KIND, BackupArgs, BackupFlow, BackupPlan, plan_backup
-from holdfast.core import Cancellation, HoldfastError, Progress, limits
-from holdfast.model import JsonObject, RunId, RunStatus, new_run_id
+from holdfast.backup import BACKUP_KIND, BackupArgs, BackupPlan, plan_backup
+from holdfast.core import Cancellation, ExitStatus, HoldfastError, Progress
+from holdfast.model import JsonObject, PoolUuid, RunId, RunStatus, new_run_id
 from holdfast.restore import (
     RESTORE_KIND,
     RestoreArgs,
-    RestoreFlow,
     RestorePlan,
     fresh_generation_id,
     measure_data,
     plan_restore,
     wishes_of,
 )
-from holdfast.runs import RunIsRunning, RunRecord, Runs, RunSummary
-from holdfast.service.config import NameUnknown
-from holdfast.service.points import newest_of
-from holdfast.service.pools import connect_pool
+from holdfast.runs import RunRecord, Runs, RunSummary
+from holdfast.service.history import open_working_runs
+from holdfast.service.points import newest_by_vm
+from holdfast.service.pools import connect_pool, learn_hosts
 from holdfast.service.repositories import open_by_name
+from holdfast.service.succession import give_up_leases, take_place_of_waiting
+from holdfast.service.sweeping import sweep_all
 from holdfast.service.workspace import Workspace
-from holdfast.upkeep import SweepReport, lines_to_sweep, sweep_ledger
+from holdfast.upkeep import NOTHING_SWEPT, SweepReport
 from holdfast.xapi import Inventory
 
 __all__ = [
     "BackupRequest",
+    "SelectionUnclear",
     "WorkReport",
     "cancel_run",
     "explain_backup",
     "explain_restore",
-    "list_runs",
     "resume_run",
     "run_backup",
     "run_restore",
-    "show_run",
 ]
 
-_NOTHING_SWEPT = SweepReport(removed=(), left=())
+
+class SelectionUnclear(HoldfastError):
+    """All VMs were asked for, and some by name."""
+
+    code = "backup.selection-unclear"
+    exit_status = ExitStatus.USAGE
+    effect = "Nothing was backed up."
+    advice = "Name VMs, or ask for all of them, not both."
+
+    def __init__(self) -> None:
+        super().__init__("all VMs were asked for and some by name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupRequest:
-    """What the user asks to back up. An empty ``vms`` with ``all_vms`` means every VM of the pool."""
+    """What the user asks to back up: VMs by name or uuid, or ``all_vms`` of the pool."""
 
     pool: str
     repository: str
@@ -70,6 +79,8 @@ class WorkReport:
     run: RunRecord
     sweep: SweepReport
     closed: tuple[RunSummary, ...] = ()
+    not_given_up: HoldfastError | None = None
+    """Why what a cancelled run stored cannot be collected yet."""
 
 
 def explain_backup(workspace: Workspace, request: BackupRequest, *, cancel: Cancellation) -> BackupPlan:
@@ -80,30 +91,25 @@ def explain_backup(workspace: Workspace, request: BackupRequest, *, cancel: Canc
 
 def run_backup(workspace: Workspace, request: BackupRequest, *, progress: Progress, cancel: Cancellation) -> WorkReport:
     """Back up, and return how it went. Raises only when the run could not begin; its own failures are in the record."""
-    with _runs(workspace) as runs:
-        plan = explain_backup(workspace, request, cancel=cancel)
-        _tell_paused(runs, request.pool, progress)
-        closed = _close_interrupted(workspace, runs, request.pool, progress)
-        names = ", ".join(each.vm.name for each in plan.vms)
+    with open_working_runs(workspace) as runs:
+        with connect_pool(workspace, request.pool, cancel) as pool:
+            learn_hosts(workspace, request.pool, pool)
+            inventory = pool.inventory()
+        plan = _plan(workspace, request, inventory, cancel=cancel)
         args = BackupArgs(
             pool=request.pool,
             repository=request.repository,
             vms=tuple(each.vm.uuid for each in plan.vms),
+            vm_names={each.vm.uuid: each.vm.name for each in plan.vms},
             force_full=request.force_full,
             keep_points=request.keep_points,
             job=request.job,
-            heir_of=tuple(each.run_id for each in closed),
         )
-        return _execute(
-            workspace,
-            runs,
-            BACKUP_KIND,
-            _builtins(args),
-            f"back up {names}",
-            progress=progress,
-            cancel=cancel,
-            closed=closed,
-        )
+        closed = take_place_of_waiting(runs, args, on_pool={vm.uuid for vm in inventory.vms}, progress=progress)
+        args = msgspec.structs.replace(args, heir_of=tuple(each.run_id for each in closed))
+        title = f"back up {', '.join(each.vm.name for each in plan.vms)}"
+        report = _execute(workspace, runs, BACKUP_KIND, _builtins(args), title, progress=progress, cancel=cancel)
+        return WorkReport(run=report.run, sweep=report.sweep, closed=closed)
 
 
 def explain_restore(workspace: Workspace, args: RestoreArgs, *, cancel: Cancellation) -> RestorePlan:
@@ -120,10 +126,18 @@ def explain_restore(workspace: Workspace, args: RestoreArgs, *, cancel: Cancella
         )
 
 
-def run_restore(workspace: Workspace, args: RestoreArgs, *, progress: Progress, cancel: Cancellation) -> WorkReport:
-    """Restore, and return how it went. Raises only when the run could not begin."""
-    with _runs(workspace) as runs:
+def run_restore(
+    workspace: Workspace,
+    args: RestoreArgs,
+    *,
+    progress: Progress,
+    cancel: Cancellation,
+    show_plan: Callable[[RestorePlan], None] = lambda _: None,
+) -> WorkReport:
+    """Restore, and return how it went. ``show_plan`` gets the plan first. Raises only when the run could not begin."""
+    with open_working_runs(workspace) as runs:
         plan = explain_restore(workspace, args, cancel=cancel)
+        show_plan(plan)
         whole = msgspec.structs.replace(args, point=plan.point.id)
         title = f"restore {plan.name} from {plan.point.id}"
         return _execute(workspace, runs, RESTORE_KIND, _builtins(whole), title, progress=progress, cancel=cancel)
@@ -131,60 +145,33 @@ def run_restore(workspace: Workspace, args: RestoreArgs, *, progress: Progress, 
 
 def resume_run(workspace: Workspace, run: RunId, *, progress: Progress, cancel: Cancellation) -> WorkReport:
     """Continue a paused or interrupted run where it was, and return how it went."""
-    with _runs(workspace) as runs:
+    with open_working_runs(workspace) as runs:
         record = runs.resume(run, cancel=cancel, progress=progress)
-        return WorkReport(run=record, sweep=_sweep(workspace, runs, _pool_of(record)))
+        sweep = _sweep_after(workspace, runs, record)
+        return WorkReport(run=runs.show(run), sweep=sweep)
 
 
 def cancel_run(workspace: Workspace, run: RunId, *, reason: str) -> WorkReport:
     """Close a run for good and remove what it left on the pool. One that works in another process is asked to stop."""
-    with _runs(workspace) as runs:
+    with open_working_runs(workspace) as runs:
         record = runs.show(run)
         if record.status is RunStatus.RUNNING:
             runs.request_cancel(run, reason=reason)
-            return WorkReport(run=runs.show(run), sweep=_NOTHING_SWEPT)
+            return WorkReport(run=runs.show(run), sweep=NOTHING_SWEPT)
+        not_given_up = None
         if not record.status.is_final:
             record = runs.close_run(run, reason=reason)
-            _give_up_leases(workspace, record)
-        return WorkReport(run=record, sweep=_sweep(workspace, runs, _pool_of(record)))
-
-
-def list_runs(workspace: Workspace, *, limit: int) -> Sequence[RunSummary]:
-    """Return the newest runs, newest first."""
-    with workspace.open_runs() as runs:
-        return runs.list(limit=limit)
-
-
-def show_run(workspace: Workspace, run: str) -> RunRecord:
-    """Return everything that is known about a run."""
-    with workspace.open_runs() as runs:
-        return runs.show(RunId(run))
-
-
-@contextlib.contextmanager
-def _runs(workspace: Workspace) -> Iterator[Runs]:
-    """Open the runs with both flows registered, ready to execute and to resume."""
-    with workspace.open_runs() as runs:
-        backup = BackupFlow(
-            open_pool=lambda name, cancel: connect_pool(workspace, name, cancel),
-            open_repository=lambda name, cancel: open_by_name(workspace, name, cancel=cancel),
-            ledger=runs.ledger,
-        )
-        restore = RestoreFlow(
-            open_pool=lambda name, cancel: connect_pool(workspace, name, cancel),
-            open_repository=lambda name, cancel: open_by_name(workspace, name, cancel=cancel),
-            ledger=runs.ledger,
-            entropy=workspace.entropy,
-        )
-        runs.register(BACKUP_KIND, backup)
-        runs.register(RESTORE_KIND, restore)
-        yield runs
+            not_given_up = give_up_leases(workspace, record)
+        sweep = _sweep_after(workspace, runs, record)
+        return WorkReport(run=runs.show(run), sweep=sweep, not_given_up=not_given_up)
 
 
 def _plan(workspace: Workspace, request: BackupRequest, inventory: Inventory, *, cancel: Cancellation) -> BackupPlan:
+    if request.all_vms and request.vms:
+        raise SelectionUnclear
     wanted = inventory.vms if request.all_vms else [inventory.find_vm(name) for name in request.vms]
     unique = {vm.uuid: vm for vm in wanted}
-    newest = newest_of(open_by_name(workspace, request.repository, cancel=cancel).points())
+    newest = newest_by_vm(open_by_name(workspace, request.repository, cancel=cancel).points())
     return plan_backup(list(unique.values()), newest, force_full=request.force_full, keep_points=request.keep_points)
 
 
@@ -197,63 +184,27 @@ def _execute(
     *,
     progress: Progress,
     cancel: Cancellation,
-    closed: tuple[RunSummary, ...] = (),
 ) -> WorkReport:
     run = new_run_id(clock=workspace.clock, entropy=workspace.entropy)
     record = runs.execute(kind, run, args, cancel=cancel, progress=progress, title=title)
-    return WorkReport(run=record, sweep=_sweep(workspace, runs, _pool_of(record)), closed=closed)
+    sweep = _sweep_after(workspace, runs, record)
+    # Shown again: the ledger lines that the record tells have been closed by the sweep.
+    return WorkReport(run=runs.show(run), sweep=sweep)
 
 
-def _close_interrupted(workspace: Workspace, runs: Runs, pool: str, progress: Progress) -> tuple[RunSummary, ...]:
-    """Close runs on this pool whose process died: this run does their work anew, re-using what they stored."""
-    closed = []
-    for each in runs.list(limit=limits.RUNS_KEPT_MAX, status=RunStatus.INTERRUPTED):
-        if _pool_of(runs.show(each.run_id)) == pool:
-            try:
-                closed.append(runs.close_run(each.run_id, reason="its process died; a newer run takes its place"))
-            except RunIsRunning:
-                continue  # somebody resumed it this moment
-            progress.note(f"run {each.run_id} was interrupted; it is closed and cleaned up, what it stored is re-used")
-    return tuple(closed)
+def _sweep_after(workspace: Workspace, runs: Runs, record: RunRecord) -> SweepReport:
+    """Sweep the pools that the run has made something on, and the one it names, whatever that is called now."""
+    return sweep_all(workspace, runs, _pools_of(workspace, record))
 
 
-def _give_up_leases(workspace: Workspace, record: RunRecord) -> None:
-    """Let garbage collection have what a cancelled backup stored; fine when the repository is not known any more."""
-    if record.kind == BACKUP_KIND:
-        with contextlib.suppress(NameUnknown):
-            name = str(record.args["repository"])
-            open_by_name(workspace, name, cancel=Cancellation()).end_run(record.run_id)
-
-
-def _tell_paused(runs: Runs, pool: str, progress: Progress) -> None:
-    """Remind of runs that were paused on purpose: they keep their snapshots until somebody decides."""
-    for each in runs.list(limit=limits.RUNS_KEPT_MAX, status=RunStatus.PAUSED):
-        if _pool_of(runs.show(each.run_id)) == pool:
-            progress.note(f"run {each.run_id} is paused and keeps its snapshots; resume or cancel it")
-
-
-def _pool_of(record: RunRecord) -> str:
-    return str(record.args["pool"])
-
-
-def _sweep(workspace: Workspace, runs: Runs, pool_name: str) -> SweepReport:
-    """Remove what final runs left on a pool. A pool that cannot be reached is swept the next time."""
+def _pools_of(workspace: Workspace, record: RunRecord) -> Sequence[PoolUuid]:
+    pools = [line.pool for line in record.ledger]
     try:
-        config = workspace.registry.pool(pool_name)
-    except NameUnknown:
-        return _NOTHING_SWEPT
-    unfinished = {each.run_id for each in runs.list(limit=limits.RUNS_KEPT_MAX) if not each.status.is_final}
-    lines = lines_to_sweep(
-        runs.ledger, pool=config.pool, is_final=lambda run: run not in unfinished, now=workspace.clock.now()
-    )
-    if not lines:
-        return _NOTHING_SWEPT
-    try:
-        # A token of its own: cleaning up after a stop must not be stopped by the same Ctrl-C.
-        with connect_pool(workspace, pool_name, Cancellation()) as client:
-            return sweep_ledger(client, runs.ledger, lines)
-    except HoldfastError as error:
-        return SweepReport(removed=(), left=tuple((f"{each.kind} {each.name!r}", error) for each in lines))
+        pools.append(workspace.registry.pool(str(record.args["pool"])).pool)
+    except HoldfastError:
+        # Forgotten or damaged: what the ledger names is swept all the same.
+        return pools
+    return pools
 
 
 def _builtins(value: msgspec.Struct) -> JsonObject:

@@ -1,7 +1,7 @@
 """The ledger sweep: whatever a finished or abandoned run left on a pool is found and removed.
 
-Invariant: only what stands in the ledger as ours is touched, and a line is closed only when the pool no longer has the
-object. What a run handed over on purpose (a reference, a restored VM) has a kept line and stays.
+Invariant: only what stands in the ledger as ours is touched, and only of runs that are over. What a run handed over on
+purpose (a reference, a restored VM) has a kept line and stays.
 """
 
 from __future__ import annotations
@@ -11,24 +11,35 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from holdfast.core import HoldfastError, limits
-from holdfast.model import RUN_TAG, DiskUuid, OwnedKind, PoolUuid, RunId, VmUuid
+from holdfast.model import OwnedKind, PoolUuid, RunId
 from holdfast.runs import Ledger, LedgerLine, LedgerState
-from holdfast.xapi import PoolClient, TaggedKind
+from holdfast.upkeep.removal import remove_line
+from holdfast.xapi import PoolClient
 
-__all__ = ["SweepReport", "lines_to_sweep", "sweep_ledger"]
+__all__ = ["NOTHING_SWEPT", "LeftOnPool", "SweepReport", "describe_line", "lines_to_sweep", "sweep_ledger"]
 
 _ORDER = (OwnedKind.VM_SNAPSHOT, OwnedKind.VM, OwnedKind.DISK_SNAPSHOT, OwnedKind.DISK)
 """What holds others goes first: a disk cannot be removed while a VM has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOnPool:
+    """Something of ours that is still there, or may be, and why."""
+
+    what: str
+    error: HoldfastError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SweepReport:
-    """What a sweep removed, and what it could not."""
+    """What a sweep removed, and what it could not; the next sweep tries again."""
 
     removed: tuple[str, ...]
     """One phrase per object."""
-    left: tuple[tuple[str, HoldfastError], ...]
-    """Objects that are still there, each with the reason; the next sweep tries again."""
+    left: tuple[LeftOnPool, ...]
+
+
+NOTHING_SWEPT = SweepReport(removed=(), left=())
 
 
 def lines_to_sweep(
@@ -38,6 +49,9 @@ def lines_to_sweep(
 
     These are the open ones, and those closed lately whose object was never seen: a call that was under way when its
     process died may still make the object afterwards, for as long as the pool keeps its task.
+
+    The lines are read before ``is_final`` is asked. The other way round, a run that begins in between would be taken
+    for one that is over, and lose its snapshot.
     """
     lines = ledger.open_lines(pool=pool)
     for line in ledger.lines(pool=pool, states=(LedgerState.GONE,)):
@@ -49,56 +63,32 @@ def lines_to_sweep(
 def sweep_ledger(pool: PoolClient, ledger: Ledger, lines: Sequence[LedgerLine]) -> SweepReport:
     """Remove from the pool what these lines stand for, and close them. Safe to run twice."""
     removed: list[str] = []
-    left: list[tuple[str, HoldfastError]] = []
-    kept = {line.external_id for line in ledger.lines(pool=pool.pool, states=(LedgerState.KEPT,))}
+    left: list[LeftOnPool] = []
     for line in sorted(lines, key=lambda each: _ORDER.index(OwnedKind(each.kind))):
-        what = f"{line.kind} {line.name!r}"
         try:
-            if _remove(pool, line, kept_disks=kept):
-                removed.append(what)
-            if line.state.is_open:
-                ledger.gone(line.id)
+            if _sweep_line(pool, ledger, line):
+                removed.append(describe_line(line))
         except HoldfastError as error:
-            left.append((what, error))
+            left.append(LeftOnPool(what=describe_line(line), error=error))
     return SweepReport(removed=tuple(removed), left=tuple(left))
 
 
-def _remove(pool: PoolClient, line: LedgerLine, *, kept_disks: set[str | None]) -> bool:
-    """Remove one object; return whether there was anything."""
-    match OwnedKind(line.kind):
-        case OwnedKind.VM_SNAPSHOT:
-            return _remove_snapshots(pool, line, kept_disks=kept_disks)
-        case OwnedKind.DISK_SNAPSHOT:
-            if line.external_id is None or pool.disk(DiskUuid(line.external_id)) is None:
-                return False
-            pool.destroy_disk(DiskUuid(line.external_id))
-            return True
-        case OwnedKind.DISK | OwnedKind.VM:
-            return _remove_tagged(pool, line)
+def describe_line(line: LedgerLine) -> str:
+    """Return a phrase for people."""
+    return f"{line.kind} {line.name!r}"
 
 
-def _remove_snapshots(pool: PoolClient, line: LedgerLine, *, kept_disks: set[str | None]) -> bool:
-    """Remove the snapshot of that unique name, known to us or not; its disks too unless they are kept references."""
-    found = pool.find_snapshots(VmUuid(str(line.details["vm"])), name_label=line.name)
-    for snapshot in found:
-        keeps = any(disk in kept_disks for disk in snapshot.disks.values())
-        pool.destroy_snapshot(snapshot.vm, keep_disks=keeps)
-    return bool(found)
+def _sweep_line(pool: PoolClient, ledger: Ledger, line: LedgerLine) -> bool:
+    now = ledger.get(line.id)
+    if now.state is LedgerState.KEPT or (now.state is LedgerState.GONE and now.external_id is not None):
+        return False  # dealt with meanwhile, with another line or by another process
+    if now.kind == OwnedKind.DISK.value and _vm_was_handed_over(ledger, now):
+        # The run died between the two lines of one handing over; the VM has this disk.
+        ledger.keep(now.id, why="handed over with its VM")
+        return False
+    return remove_line(pool, ledger, now)
 
 
-def _remove_tagged(pool: PoolClient, line: LedgerLine) -> bool:
-    """Remove disks and VMs that carry the run's tag, and the one the line names."""
-    wanted = TaggedKind.VM if line.kind == OwnedKind.VM.value else TaggedKind.DISK
-    uuids = {
-        found.uuid
-        for found in pool.find_tagged(RUN_TAG)
-        if found.kind is wanted and found.value.split(" ")[0] == line.run_id
-    }
-    if line.external_id is not None:
-        uuids.add(line.external_id)
-    for uuid in uuids:
-        if wanted is TaggedKind.VM:
-            pool.destroy_vm(VmUuid(uuid))
-        else:
-            pool.destroy_disk(DiskUuid(uuid))
-    return bool(uuids)
+def _vm_was_handed_over(ledger: Ledger, disk: LedgerLine) -> bool:
+    lines = ledger.lines(run=disk.run_id, states=(LedgerState.KEPT,))
+    return disk.external_id is not None and any(line.kind == OwnedKind.VM.value for line in lines)

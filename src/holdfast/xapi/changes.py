@@ -158,6 +158,7 @@ def _plan_difference(calls: Calls, subject: _Subject, reference: Reference, reas
         blocks=None,
         planned_bytes=min(planned_bytes, subject.size_bytes),
         reference_size_bytes=integer(base, "virtual_size"),
+        nbd_refusal=subject.nbd_refusal,
     )
 
 
@@ -187,6 +188,7 @@ def _plan_full(calls: Calls, subject: _Subject, reasons: list[str]) -> ReadPlan:
         force_full=False,
         blocks=blocks if over_nbd else None,
         planned_bytes=covered_bytes(blocks, size_bytes=subject.size_bytes),
+        nbd_refusal=subject.nbd_refusal,
     )
 
 

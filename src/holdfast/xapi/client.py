@@ -274,6 +274,10 @@ class PoolClient:
             self._calls, vm, disk, position=position, bootable=bootable, read_only=read_only, record=record
         )
 
+    def create_drive(self, vm: VmUuid, *, position: str, record: JsonObject) -> None:
+        """Give a halted VM an empty CD drive at a position; ``record`` is the saved VBD."""
+        restore.create_drive(self._calls, vm, position=position, record=record)
+
     def create_vif(self, vm: VmUuid, network: NetworkUuid, *, position: str, mac: str, record: JsonObject) -> None:
         """Give a VM a network card; an empty ``mac`` lets the pool choose. ``record`` is the saved VIF."""
         restore.create_vif(self._calls, vm, network, position=position, mac=mac, record=record)

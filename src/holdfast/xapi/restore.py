@@ -24,6 +24,7 @@ from holdfast.xapi.vm_record import new_vm_record
 
 __all__ = [
     "create_disk",
+    "create_drive",
     "create_vbd",
     "create_vif",
     "create_vm",
@@ -169,6 +170,24 @@ def create_vbd(
         "type": "Disk",
         "unpluggable": _kept(record, "unpluggable", True),
         "empty": False,
+        "other_config": _kept(record, "other_config", {}),
+        "qos_algorithm_type": _kept(record, "qos_algorithm_type", ""),
+        "qos_algorithm_params": _kept(record, "qos_algorithm_params", {}),
+    }
+    call_async(calls, "VBD.create", vbd)
+
+
+def create_drive(calls: Calls, vm: VmUuid, *, position: str, record: JsonObject) -> None:
+    """Give a VM an empty CD drive at a position."""
+    vbd: JsonObject = {
+        "VM": calls.ref("VM", vm),
+        "VDI": NULL_REF,
+        "userdevice": position,
+        "bootable": _kept(record, "bootable", False),
+        "mode": "RO",
+        "type": "CD",
+        "unpluggable": _kept(record, "unpluggable", False),
+        "empty": True,
         "other_config": _kept(record, "other_config", {}),
         "qos_algorithm_type": _kept(record, "qos_algorithm_type", ""),
         "qos_algorithm_params": _kept(record, "qos_algorithm_params", {}),

@@ -98,6 +98,8 @@ class ReadPlan:
     """How many bytes will be read at most."""
     reference_size_bytes: int | None = None
     """How large the disk was at the reference; what lies behind is zero where it is not read."""
+    nbd_refusal: str = ""
+    """Why the disk cannot be read over NBD, whatever way was taken; empty when it can."""
 
     def extents(self) -> Iterator[Extent]:
         """Yield what will be read, ascending, merged; nothing where only the export stream tells."""
