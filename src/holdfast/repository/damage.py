@@ -17,7 +17,10 @@ class Damage(HoldfastError):
     code = "repository.damage"
     exit_status = ExitStatus.DAMAGED
     effect = "What was asked for cannot be read whole; restore points that do not use this object are not concerned."
-    advice = "Run 'holdfast point verify' to learn which restore points are hit; the next backup stores new copies."
+    advice = (
+        "Run 'holdfast point verify': it names the restore points that are hit and keeps later backups from building on "
+        "the damage, so that the next one stores new copies of what it reads."
+    )
 
 
 class PackDamaged(Damage):

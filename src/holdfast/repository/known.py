@@ -18,7 +18,7 @@ import numpy.typing as npt
 from holdfast.core import get_log
 from holdfast.repository import layout
 from holdfast.repository.damage import Damage
-from holdfast.repository.entries import PackNumbers, entry_of
+from holdfast.repository.entries import PackNumbers, entry_of, place_of
 from holdfast.repository.index import IndexHead, list_index_heads, sample_rows
 from holdfast.repository.layout import FrameKind, PackId
 from holdfast.repository.trailer import Trailer
@@ -65,8 +65,8 @@ class KnownBlocks:
         """Return for each block id an entry that holds it, or None."""
         with self._lock:
             for id in ids:
-                if id[0] & layout.SAMPLE_MASK == 0 and id not in self._table:
-                    self._follow_samples(id)
+                if id[0] & layout.SAMPLE_MASK == 0:
+                    self._follow(id)
             return [self._table.get(id) for id in ids]
 
     def add(self, number: int, trailer: Trailer) -> None:
@@ -85,6 +85,14 @@ class KnownBlocks:
 
     def _chain(self, numbers: Sequence[int]) -> None:
         self._next.update(itertools.pairwise(numbers))
+
+    def _follow(self, id: bytes) -> None:
+        """Load what a sampled block leads to: its pack unless it is known, and the pack that was written next."""
+        entry = self._table.get(id)
+        if entry is None:
+            self._follow_samples(id)
+        else:
+            self._load_with_follower(place_of(entry)[0])
 
     def _follow_samples(self, id: bytes) -> None:
         """Load the packs that samples of this block lead to, until it is known."""

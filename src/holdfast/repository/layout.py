@@ -52,6 +52,7 @@ __all__ = [
     "PAGE_BYTES",
     "PATCH_HEADER",
     "POINTS_PREFIX",
+    "QUARANTINE_PREFIX",
     "ROOT_LEAVES_MAX",
     "SAMPLE_MASK",
     "SLOTS_MAX",
@@ -84,6 +85,7 @@ INDEX_PREFIX: Final = "index/"
 LEASES_PREFIX: Final = "leases/"
 CONDEMNED_PREFIX: Final = "condemned/"
 MOVED_PREFIX: Final = "moved/"
+QUARANTINE_PREFIX: Final = "quarantine/"
 
 ID_BYTES: Final = 32
 TAG_BYTES: Final = 16
@@ -161,6 +163,7 @@ class ObjectKind(enum.IntEnum):
     LEASE = 3
     CONDEMNED = 4
     MOVED = 5
+    QUARANTINE = 6
 
 
 # An index object: header, copies of sealed trailers, sealed head, tail.

@@ -1,4 +1,4 @@
-"""Which packs a run may refer to: those that are in the store and not condemned.
+"""Which packs a run may refer to: those that are in the store, not condemned, and not in quarantine.
 
 Invariant: asked only while the run holds its lease. What is present and not condemned then, stays until the lease
 ends; so an answer is remembered.
@@ -22,9 +22,12 @@ _ASKED_SINGLY_MAX = 24
 class PackPresence:
     """Answers whether packs may be used. Thread-safe. ``condemned`` None: nothing that exists may be used."""
 
-    def __init__(self, vault: Vault, *, condemned: frozenset[PackId] | None) -> None:
+    def __init__(
+        self, vault: Vault, *, condemned: frozenset[PackId] | None, quarantined: frozenset[PackId] = frozenset()
+    ) -> None:
         self._vault = vault
         self._condemned = condemned
+        self._quarantined = quarantined
         self._lock = threading.Lock()
         self._present: dict[PackId, bool] = {}
         self._own: set[PackId] = set()
@@ -41,7 +44,7 @@ class PackPresence:
         return not self.unusable([pack])
 
     def unusable(self, packs: Iterable[PackId]) -> list[PackId]:
-        """Return those of the packs that are missing or condemned."""
+        """Return those of the packs that are missing, condemned or known to be damaged."""
         with self._lock:
             foreign = [pack for pack in packs if pack not in self._own]
             if self._condemned is None:
@@ -49,7 +52,8 @@ class PackPresence:
             unknown = [pack for pack in foreign if pack not in self._present]
             if unknown and not self._is_listed:
                 self._look(unknown)
-            return [pack for pack in foreign if pack in self._condemned or not self._present.get(pack, False)]
+            refused = self._condemned | self._quarantined
+            return [pack for pack in foreign if pack in refused or not self._present.get(pack, False)]
 
     def _look(self, packs: list[PackId]) -> None:
         self._asked += len(packs)

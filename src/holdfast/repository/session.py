@@ -28,6 +28,7 @@ from holdfast.repository.moved import Moves
 from holdfast.repository.pack import SealedTrailer
 from holdfast.repository.pack_memory import PackMemory
 from holdfast.repository.pack_presence import PackPresence
+from holdfast.repository.quarantine import read_quarantine
 from holdfast.repository.pack_writer import DurablePack, PackDock
 from holdfast.repository.safety import Safety
 from holdfast.repository.trailer import TrailerNotes
@@ -75,7 +76,9 @@ class WriteSession:
         self.moves = moves
         self.numbers = PackNumbers()
         self.crew = Crew(workers=settings.workers)
-        self.presence = PackPresence(vault, condemned=_condemned_packs(keeper.condemned))
+        self.presence = PackPresence(
+            vault, condemned=_condemned_packs(keeper.condemned), quarantined=read_quarantine(vault)
+        )
         self.known = KnownBlocks(vault, self.numbers, may_use=self.presence.may_use)
         self.adopted: set[int] = set()
         self._level = settings.level

@@ -14,6 +14,7 @@ from holdfast.repository.layout import (
     MOVED_PREFIX,
     PACKS_PREFIX,
     POINTS_PREFIX,
+    QUARANTINE_PREFIX,
 )
 from holdfast.storage import ObjectStore
 
@@ -26,6 +27,7 @@ _KINDS = (
     (LEASES_PREFIX, "leases"),
     (CONDEMNED_PREFIX, "condemned lists"),
     (MOVED_PREFIX, "moved records"),
+    (QUARANTINE_PREFIX, "quarantine notes"),
     (KEYS_PREFIX, "keys"),
     (CONFIG_KEY, "description"),
     (FEATURES_PREFIX, "features"),

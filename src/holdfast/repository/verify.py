@@ -17,11 +17,12 @@ from holdfast.repository.damage import PointDamaged
 from holdfast.repository.layout import PackId, pack_key
 from holdfast.repository.moved import read_moves
 from holdfast.repository.point import RestorePoint, read_points
+from holdfast.repository.quarantine import settle_quarantine
 from holdfast.repository.stored_disk import NodeAddress
 from holdfast.repository.vault import Vault
 from holdfast.repository.verify_maps import Broken, MapWalk
 from holdfast.repository.verify_packs import PackCheck, check_pack
-from holdfast.storage import ObjectMissing
+from holdfast.storage import ObjectMissing, StoreError
 
 __all__ = ["DamageFound", "HitDisk", "VerifyReport", "verify"]
 
@@ -62,6 +63,8 @@ class VerifyReport:
     damage: tuple[DamageFound, ...]
     damaged_points: tuple[PointDamaged, ...]
     """Points whose own object cannot be read."""
+    not_quarantined: str = ""
+    """Why damaged packs could not be put in quarantine; empty when they are, or when there are none."""
 
     @property
     def is_sound(self) -> bool:
@@ -80,6 +83,7 @@ def verify(
     walk = _walk(vault, points, progress=progress, cancel=cancel)
     checks = _check_packs(vault, points, walk, workers=workers, progress=progress, cancel=cancel)
     broken = _all_broken(walk, checks)
+    not_quarantined = _quarantine(vault, checks, broken)
     if broken:
         # Points that were deleted meanwhile may have lost their packs rightly.
         points = [point for point in points if _is_there(vault, point)]
@@ -92,7 +96,19 @@ def verify(
         block_bytes=sum(check.block_bytes for check in checks),
         damage=_damage(points, walk, broken),
         damaged_points=damaged_points,
+        not_quarantined=not_quarantined,
     )
+
+
+def _quarantine(vault: Vault, checks: Sequence[PackCheck], broken: Broken) -> str:
+    """Keep later backups from building on what is broken; return why that was not possible, or nothing."""
+    missing = {check.pack for check in checks if check.is_missing}
+    damaged = {*broken.packs, *(place.pack for place in broken.slots)} - missing
+    try:
+        settle_quarantine(vault, checked={check.pack for check in checks}, broken=damaged)
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 def _walk(vault: Vault, points: Sequence[RestorePoint], *, progress: Progress, cancel: Cancellation) -> MapWalk:

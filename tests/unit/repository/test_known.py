@@ -140,3 +140,15 @@ def test_garbage_and_indexes_of_others_are_told_apart_from_sound_ones() -> None:
     heads, damaged = list_index_heads(vault)
     assert [head.key for head in heads] == [sound]
     assert len(damaged) == 5
+
+
+def test_a_disk_that_is_read_in_order_is_found_pack_after_pack() -> None:
+    vault = a_vault()
+    sampled = blocks_of(vault, 4, sampled=True)
+    # The sampled block stands last in its pack, so only its neighbour can have led there before.
+    groups = [[*blocks_of(vault, 3, sampled=False, first=number + 1), sampled[number]] for number in range(4)]
+    indexed(vault, *(pack_of(vault, group, seed=70 + number) for number, group in enumerate(groups)))
+    known, _ = known_in(vault)
+    assert None not in known.find(ids_of(vault, groups[0]))
+    for group in groups[1:]:
+        assert None not in [known.find([id])[0] for id in ids_of(vault, group)]
