@@ -52,7 +52,10 @@ class PoolConnectionLost(HoldfastError):
     retry = Retry.LATER
     exit_status = ExitStatus.UNREACHABLE
     effect = "The run is not published; existing restore points are untouched."
-    advice = "Resume the run; it first looks for what the interrupted call may have left on the pool and removes it."
+    advice = (
+        "Run the command again once the pool answers; what was stored is re-used, and what the interrupted call left on "
+        "the pool is looked for and removed."
+    )
 
     def __init__(self, *, address: str, operation: str, why: str) -> None:
         super().__init__(f"the connection to the pool at {address} broke during {operation}: {why}")
@@ -173,8 +176,8 @@ class TaskVanished(HoldfastError):
     retry = Retry.LATER
     effect = "The run is not published; existing restore points are untouched."
     advice = (
-        "The pool's toolstack was probably restarted, or the task ran for more than 24 hours. Resume the run; it looks "
-        "for what the task may have left on the pool first."
+        "The pool's toolstack was probably restarted, or the task ran for more than 24 hours. Run the command "
+        "again; what was stored is re-used, and what the task left on the pool is looked for."
     )
 
     def __init__(self, *, operation: str, task: str) -> None:
@@ -220,7 +223,8 @@ class NbdConnectionLost(HoldfastError):
     exit_status = ExitStatus.UNREACHABLE
     effect = "The unfinished restore point is not published; what was already stored is re-used."
     advice = (
-        "Resume the run; if it happens again, look at the network to port 10809 and the load of the control domain."
+        "Run the backup again; what was stored is re-used. If it happens again, look at the network to port 10809 and "
+        "the load of the control domain."
     )
 
     def __init__(self, *, disk: str, offset_bytes: int, attempts: int, why: str) -> None:
@@ -237,7 +241,10 @@ class ExportDamaged(HoldfastError):
     retry = Retry.LATER
     exit_status = ExitStatus.UNREACHABLE
     effect = "Nothing from this export is published; existing restore points are untouched."
-    advice = "Resume the run; if it happens again, look at the SR's health and at SMlog on the pool's master."
+    advice = (
+        "Run the backup again; what was stored is re-used. If it happens again, look at the SR's health and at SMlog on "
+        "the pool's master."
+    )
 
     def __init__(self, *, disk: str, why: str) -> None:
         super().__init__(f"the export of disk {disk} cannot be trusted: {why}")
