@@ -18,8 +18,8 @@ class Damage(HoldfastError):
     exit_status = ExitStatus.DAMAGED
     effect = "What was asked for cannot be read whole; restore points that do not use this object are not concerned."
     advice = (
-        "Run 'holdfast point verify': it names the restore points that are hit and keeps later backups from building on "
-        "the damage, so that the next one stores new copies of what it reads."
+        "Run 'holdfast point verify': it names the restore points that are hit, and keeps later backups from building "
+        "on the damage, so that the next one stores new copies of what it reads."
     )
 
 

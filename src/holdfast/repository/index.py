@@ -79,10 +79,20 @@ def write_index(vault: Vault, packs: Sequence[IndexedPack]) -> str:
     return key
 
 
+_SAMPLES_PER_PACK_MIN = 16
+"""Below this a pack is sampled more densely. A pack of 1,024 blocks or more has one in 64; memory per TB stays."""
+
+
 def sample_rows(rows: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
-    """Return the samples of one pack: one in 64 of its data blocks, chosen by the blocks' ids."""
+    """Return the samples of one pack: one in 64 of its data blocks, chosen by the blocks' ids; more of a small pack.
+
+    With one in 64 a pack of a few hundred blocks, as an increment writes it, might have no sample at all.
+    """
     ids = np.frombuffer(rows["id"].tobytes(), dtype=np.uint8).reshape(-1, layout.ID_BYTES)
-    chosen = ids[((ids[:, 0] & layout.SAMPLE_MASK) == 0) & (rows["kind"] != FrameKind.MAP)]
+    mask = layout.SAMPLE_MASK
+    while mask and len(rows) < _SAMPLES_PER_PACK_MIN * (mask + 1):
+        mask >>= 1
+    chosen = ids[((ids[:, 0] & mask) == 0) & (rows["kind"] != FrameKind.MAP)]
     samples: npt.NDArray[Any] = np.zeros(len(chosen), dtype=layout.INDEX_SAMPLE_ROW)
     samples["prefix"] = np.ascontiguousarray(chosen[:, :8]).view("<u8").reshape(-1)
     samples["pack"] = number

@@ -64,9 +64,8 @@ class KnownBlocks:
     def find(self, ids: Sequence[bytes]) -> list[int | None]:
         """Return for each block id an entry that holds it, or None."""
         with self._lock:
-            for id in ids:
-                if id[0] & layout.SAMPLE_MASK == 0:
-                    self._follow(id)
+            for id in self._sampled(ids):
+                self._follow(id)
             return [self._table.get(id) for id in ids]
 
     def add(self, number: int, trailer: Trailer) -> None:
@@ -85,6 +84,21 @@ class KnownBlocks:
 
     def _chain(self, numbers: Sequence[int]) -> None:
         self._next.update(itertools.pairwise(numbers))
+
+    def _sampled(self, ids: Sequence[bytes]) -> list[bytes]:
+        """Return those of the ids that are sampled in some pack, or would be in a large one."""
+        if not ids:
+            return []
+        prefixes, _ = self._samples()
+        wanted = np.array([int.from_bytes(id[:8], "little") for id in ids], dtype=np.uint64)
+        at = np.searchsorted(prefixes, wanted)
+        is_stored = at < len(prefixes)
+        is_stored[is_stored] = prefixes[at[is_stored]] == wanted[is_stored]
+        return [
+            id
+            for id, prefix, stored in zip(ids, wanted.tolist(), is_stored.tolist(), strict=True)
+            if stored or prefix in self._own_samples or id[0] & layout.SAMPLE_MASK == 0
+        ]
 
     def _follow(self, id: bytes) -> None:
         """Load what a sampled block leads to: its pack unless it is known, and the pack that was written next."""

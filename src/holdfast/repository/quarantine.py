@@ -34,7 +34,7 @@ def read_quarantine(vault: Vault) -> frozenset[PackId]:
 def settle_quarantine(vault: Vault, *, checked: Set[PackId], broken: Set[PackId]) -> None:
     """Make the quarantine say what a verification found: broken packs enter, packs that were found whole leave.
 
-    The new note is durable before the old ones go, so a crash in between leaves a pack too many in it, never one too few.
+    The new note is durable before the old ones go: a crash in between leaves a pack too many, never one too few.
     """
     notes = _notes(vault)
     known = frozenset(pack for _, packs in notes for pack in packs)

@@ -28,8 +28,8 @@ from holdfast.repository.moved import Moves
 from holdfast.repository.pack import SealedTrailer
 from holdfast.repository.pack_memory import PackMemory
 from holdfast.repository.pack_presence import PackPresence
-from holdfast.repository.quarantine import read_quarantine
 from holdfast.repository.pack_writer import DurablePack, PackDock
+from holdfast.repository.quarantine import read_quarantine
 from holdfast.repository.safety import Safety
 from holdfast.repository.trailer import TrailerNotes
 from holdfast.repository.vault import Vault

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import pytest
 from blake3 import blake3
 
 from holdfast.core import BLOCK_BYTES
+from holdfast.repository import index
 from holdfast.repository.entries import PackNumbers, place_of
 from holdfast.repository.index import IndexedPack, list_index_heads, read_indexed_trailer, write_index
 from holdfast.repository.known import KnownBlocks
-from holdfast.repository.layout import SAMPLE_MASK, PackId, pack_key
+from holdfast.repository.layout import SAMPLE_MASK, TRAILER_ROW, FrameKind, PackId, pack_key
 from holdfast.repository.vault import Vault
 from tests.support.repositories import World, key_ring
 from tests.unit.repository.packs import data, put_pack
@@ -53,6 +56,29 @@ def pack_of(vault: Vault, blocks: Sequence[bytes], *, seed: int) -> PackId:
     return put_pack(vault.store, vault.keys, [data(vault.keys, block) for block in blocks], seed=seed)
 
 
+@pytest.fixture
+def sparse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sample small packs as if they were large."""
+    monkeypatch.setattr(index, "_SAMPLES_PER_PACK_MIN", 0)
+
+
+def test_a_small_pack_is_sampled_densely_so_that_an_increment_is_found_again() -> None:
+    vault = a_vault()
+    blocks = blocks_of(vault, 40, sampled=False)
+    indexed(vault, pack_of(vault, blocks, seed=19))
+    known, _ = known_in(vault)
+    assert None not in known.find(ids_of(vault, blocks))
+
+
+def test_a_large_pack_has_one_sample_in_64_and_no_more() -> None:
+    rows = np.zeros(4096, dtype=TRAILER_ROW)
+    rows["kind"] = FrameKind.DATA
+    ids = b"".join(bytes([n % 256]) + n.to_bytes(31, "little") for n in range(4096))
+    rows["id"] = np.frombuffer(ids, dtype="V32")
+    assert len(index.sample_rows(rows, 0)) == 4096 // 64
+
+
+@pytest.mark.usefixtures("sparse")
 def test_one_sampled_block_leads_to_its_neighbours_and_to_the_next_pack() -> None:
     vault = a_vault()
     first = [*blocks_of(vault, 1, sampled=True), *blocks_of(vault, 2, sampled=False)]
@@ -95,6 +121,7 @@ def test_a_damaged_pack_is_passed_over() -> None:
     assert known.find(ids_of(vault, blocks)) == [None]
 
 
+@pytest.mark.usefixtures("sparse")
 def test_the_table_stays_within_its_bound_and_finds_again_what_it_dropped() -> None:
     vault = a_vault()
     sampled = blocks_of(vault, 4, sampled=True)
