@@ -12,6 +12,7 @@ from typing import ClassVar
 from holdfast.core import ExitStatus, HoldfastError, Retry
 
 __all__ = [
+    "AuthorityFileInvalid",
     "CertificateChanged",
     "CertificateRefused",
     "ExportDamaged",
@@ -53,8 +54,8 @@ class PoolConnectionLost(HoldfastError):
     exit_status = ExitStatus.UNREACHABLE
     effect = "The run is not published; existing restore points are untouched."
     advice = (
-        "Run the command again once the pool answers; what was stored is re-used, and what the interrupted call left on "
-        "the pool is looked for and removed."
+        "Run the command again once the pool answers; what was stored is re-used, and what the interrupted call left "
+        "on the pool is looked for and removed."
     )
 
     def __init__(self, *, address: str, operation: str, why: str) -> None:
@@ -85,6 +86,21 @@ class LoginRefused(HoldfastError):
     def __init__(self, *, address: str, user: str, why: str) -> None:
         super().__init__(f"the pool at {address} refused to log in {user!r}: {why}")
         self.address, self.user, self.why = address, user, why
+
+
+class AuthorityFileInvalid(HoldfastError):
+    """The file that should hold the trusted authority's certificates cannot be used."""
+
+    code = "pool.authority-file-invalid"
+    exit_status = ExitStatus.USAGE
+    effect = "Nothing was contacted."
+    advice = (
+        "Name a readable file with the authority's certificates in PEM form, or pin the pool's certificate instead."
+    )
+
+    def __init__(self, *, path: str, why: str) -> None:
+        super().__init__(f"the certificate authority's file {path} cannot be used: {why}")
+        self.path, self.why = path, why
 
 
 class CertificateChanged(HoldfastError):
@@ -242,8 +258,8 @@ class ExportDamaged(HoldfastError):
     exit_status = ExitStatus.UNREACHABLE
     effect = "Nothing from this export is published; existing restore points are untouched."
     advice = (
-        "Run the backup again; what was stored is re-used. If it happens again, look at the SR's health and at SMlog on "
-        "the pool's master."
+        "Run the backup again; what was stored is re-used. If it happens again, look at the SR's health and at SMlog "
+        "on the pool's master."
     )
 
     def __init__(self, *, disk: str, why: str) -> None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.core import mapped
 from holdfast.xapi.address import AddressInvalid, PoolAddress
-from holdfast.xapi.errors import CertificateChanged, CertificateRefused, PoolUnreachable
+from holdfast.xapi.errors import AuthorityFileInvalid, CertificateChanged, CertificateRefused, PoolUnreachable
 
 __all__ = [
     "CertificateAuthority",
@@ -123,22 +123,23 @@ def connect_trusted(
     """Return a connected socket, encrypted and trusted as ``trust`` says; nothing has been sent on it.
 
     ``opened`` is given the bare socket before it connects, so that another thread can interrupt it. Raises
-    ``PoolUnreachable``, ``CertificateChanged`` or ``CertificateRefused``. A pinned certificate is compared before the
-    caller can write, so a stranger never sees the password.
+    ``PoolUnreachable``, ``CertificateChanged`` or ``CertificateRefused``, and ``AuthorityFileInvalid`` before anything
+    is contacted. A pinned certificate is compared before the caller can write, so a stranger never sees the password.
     """
     if address.is_encrypted == isinstance(trust, NoTls):
         raise AddressInvalid(text=address.url, why="NoTls goes with http:// and a certificate with https://")
+    context = _context(trust if isinstance(trust, CertificateAuthority) else None)
     with mapped(OSError, to=lambda cause: PoolUnreachable(address=address.url, why=describe_os_error(cause))):
         plain = connect_plain(address.host, address.port, timeout_s=timeout_s, opened=opened)
     match trust:
         case NoTls():
             return plain
         case PinnedCertificate():
-            encrypted = _wrapped(plain, _context(None), address)
+            encrypted = _wrapped(plain, context, address)
             _check_pin(encrypted, trust, address)
             return encrypted
         case CertificateAuthority():
-            return _wrapped(plain, _context(trust), address)
+            return _wrapped(plain, context, address)
         case _:
             assert_never(trust)
 
@@ -201,8 +202,19 @@ def _context(authority: CertificateAuthority | None) -> ssl.SSLContext:
     elif authority.ca_file is None:
         context.load_default_certs()
     else:
-        context.load_verify_locations(cafile=authority.ca_file)
+        _load_authority(context, authority.ca_file)
     return context
+
+
+def _load_authority(context: ssl.SSLContext, file: Path) -> None:
+    def invalid(cause: BaseException) -> AuthorityFileInvalid:
+        # TLS words for a file without a certificate are no help to anybody.
+        why = "it holds no certificate in PEM form" if isinstance(cause, ssl.SSLError) else describe_os_error(cause)
+        return AuthorityFileInvalid(path=str(file), why=why)
+
+    with mapped(OSError, to=invalid):
+        file.open("rb").close()  # a folder opens no more than a missing file does, and says so better than TLS
+        context.load_verify_locations(cafile=file)
 
 
 def describe_os_error(cause: BaseException) -> str:

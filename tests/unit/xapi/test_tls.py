@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from holdfast.core import Secret
+from holdfast.core import ExitStatus, Secret
 from holdfast.xapi import (
     AddressInvalid,
     CertificateAuthority,
@@ -33,6 +33,7 @@ from holdfast.xapi import (
     TlsTrust,
     read_certificate,
 )
+from holdfast.xapi.errors import AuthorityFileInvalid
 from holdfast.xapi.tls import connect_trusted
 
 _NOW = datetime.datetime.now(datetime.UTC)
@@ -146,6 +147,23 @@ def test_an_expired_certificate_is_refused_by_an_authority(tmp_path: Path) -> No
     expired = make_identity(tmp_path, days=-1)
     with tls_server(expired) as (address, _), pytest.raises(CertificateRefused, match="expired"):
         _try(address, CertificateAuthority(expired.file))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate\n", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_an_authority_that_is_no_file_of_certificates_is_refused_before_anything_is_contacted(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "authority.pem"
+    if content is not None:
+        file.write_bytes(content)
+    contacted: list[socket.socket] = []
+    address = PoolAddress(scheme="https", host="127.0.0.1", port=1)
+    for trusted in (file, tmp_path):
+        with pytest.raises(AuthorityFileInvalid) as caught:
+            connect_trusted(address, CertificateAuthority(trusted), timeout_s=2, opened=contacted.append)
+        assert str(trusted) in str(caught.value)
+        assert caught.value.exit_status is ExitStatus.USAGE
+    assert contacted == []
 
 
 @pytest.mark.parametrize(
