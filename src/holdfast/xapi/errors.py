@@ -16,6 +16,7 @@ __all__ = [
     "CertificateChanged",
     "CertificateRefused",
     "ExportDamaged",
+    "FingerprintInvalid",
     "LoginRefused",
     "MetadataImportFailed",
     "NbdConnectionLost",
@@ -117,6 +118,22 @@ class CertificateChanged(HoldfastError):
     def __init__(self, *, address: str, expected: str, got: str) -> None:
         super().__init__(f"the certificate of {address} changed: expected {expected}, got {got}")
         self.address, self.expected, self.got = address, expected, got
+
+
+class FingerprintInvalid(HoldfastError):
+    """The text given as a certificate's fingerprint is none."""
+
+    code = "pool.fingerprint-invalid"
+    exit_status = ExitStatus.USAGE
+    effect = "Nothing was contacted."
+    advice = (
+        "Give what 'openssl x509 -noout -fingerprint -sha256' prints behind the equals sign on the pool's master; "
+        "colons and upper case are fine."
+    )
+
+    def __init__(self, *, text: str) -> None:
+        super().__init__(f"{text!r} is not a SHA-256 fingerprint: 64 hex digits")
+        self.text = text
 
 
 class CertificateRefused(HoldfastError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -20,7 +21,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from holdfast.core import mapped
 from holdfast.xapi.address import AddressInvalid, PoolAddress
-from holdfast.xapi.errors import AuthorityFileInvalid, CertificateChanged, CertificateRefused, PoolUnreachable
+from holdfast.xapi.errors import (
+    AuthorityFileInvalid,
+    CertificateChanged,
+    CertificateRefused,
+    FingerprintInvalid,
+    PoolUnreachable,
+)
 
 __all__ = [
     "CertificateAuthority",
@@ -36,22 +43,27 @@ __all__ = [
     "read_certificate",
 ]
 
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
+
 
 @dataclass(frozen=True, slots=True)
 class PinnedCertificate:
     """Only this certificate is accepted, whatever it says about itself (SHA-256 of its DER form, hex).
 
     ``others`` are the certificates of the pool's other hosts: when the pool has a new master, that host's certificate
-    must be among them.
+    must be among them. Any spelling is taken and kept normalised; ``FingerprintInvalid`` for what is no fingerprint.
     """
 
     fingerprint: str
     others: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fingerprint", normalised_fingerprint(self.fingerprint))
+        object.__setattr__(self, "others", tuple(normalised_fingerprint(each) for each in self.others))
+
     def accepts(self, fingerprint: str) -> bool:
         """Whether a certificate with that fingerprint is trusted."""
-        known = {normalised_fingerprint(each) for each in (self.fingerprint, *self.others)}
-        return normalised_fingerprint(fingerprint) in known
+        return normalised_fingerprint(fingerprint) in (self.fingerprint, *self.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +100,11 @@ class CertificateFacts:
 
 
 def normalised_fingerprint(text: str) -> str:
-    """Return lower-case hex without colons or spaces."""
-    return text.replace(":", "").replace(" ", "").lower()
+    """Return the 64 hex digits in lower case, without colons or spaces. ``FingerprintInvalid`` for anything else."""
+    digits = "".join(text.split()).replace(":", "").lower()
+    if not _FINGERPRINT.fullmatch(digits):
+        raise FingerprintInvalid(text=text)
+    return digits
 
 
 def read_certificate(address: PoolAddress, *, timeout_s: float = 10.0) -> CertificateFacts:
@@ -189,7 +204,7 @@ def _check_pin(encrypted: ssl.SSLSocket, trust: PinnedCertificate, address: Pool
     got = hashlib.sha256(der).hexdigest()
     if not trust.accepts(got):
         encrypted.close()
-        raise CertificateChanged(address=address.url, expected=normalised_fingerprint(trust.fingerprint), got=got)
+        raise CertificateChanged(address=address.url, expected=trust.fingerprint, got=got)
 
 
 def _context(authority: CertificateAuthority | None) -> ssl.SSLContext:

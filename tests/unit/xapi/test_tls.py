@@ -33,7 +33,7 @@ from holdfast.xapi import (
     TlsTrust,
     read_certificate,
 )
-from holdfast.xapi.errors import AuthorityFileInvalid
+from holdfast.xapi.errors import AuthorityFileInvalid, FingerprintInvalid
 from holdfast.xapi.tls import connect_trusted
 
 _NOW = datetime.datetime.now(datetime.UTC)
@@ -126,6 +126,21 @@ def test_the_pinned_certificate_is_accepted_in_any_spelling(identity: Identity) 
         for trust in accepted:
             with connect_trusted(address, trust, timeout_s=2) as connected:
                 assert isinstance(connected, ssl.SSLSocket)
+
+
+def test_a_fingerprint_is_one_value_in_every_spelling() -> None:
+    spelled = ":".join(["AB"] * 32)
+    assert PinnedCertificate(spelled, others=(f" {spelled}\n",)) == PinnedCertificate("ab" * 32, others=("ab" * 32,))
+    assert PinnedCertificate("ab" * 32).accepts(spelled)
+
+
+@pytest.mark.parametrize("text", ["", "yes", "00" * 20, "00" * 33, "0" * 63 + "g", "sha256:" + "00" * 32])
+def test_what_is_no_fingerprint_is_a_mistake_of_the_caller_not_a_changed_certificate(text: str) -> None:
+    with pytest.raises(FingerprintInvalid, match="not a SHA-256 fingerprint: 64 hex digits") as caught:
+        PinnedCertificate(text)
+    assert caught.value.exit_status is ExitStatus.USAGE
+    with pytest.raises(FingerprintInvalid):
+        PinnedCertificate("00" * 32, others=(text,))
 
 
 def test_another_certificate_is_refused_and_nothing_was_sent(identity: Identity) -> None:
