@@ -169,7 +169,9 @@ def _plan_full(calls: Calls, subject: _Subject, reasons: list[str]) -> ReadPlan:
     if subject.nbd_refusal:
         if subject.size_bytes > limits.VHD_DISK_BYTES_MAX:
             raise NbdUnavailable(why=f"a disk beyond 2040 GiB can only be read over it, and {subject.nbd_refusal}")
-        how = f"the disk is read in full from the export stream, because {because}; NBD: {subject.nbd_refusal}."
+        # Where change tracking was wanted, the refusal is among the reasons already.
+        over_nbd_why = "" if subject.nbd_refusal in because else f"; NBD: {subject.nbd_refusal}"
+        how = f"the disk is read in full from the export stream, because {because}{over_nbd_why}."
     elif table_refusal:
         how = f"the disk is read in full, holes included, because {because}; its block table: {table_refusal}."
     else:

@@ -192,6 +192,14 @@ def test_a_full_read_without_nbd_comes_from_the_stream(world: World) -> None:
     assert "NBD: connecting at 127.0.0.1" in plan.reason
 
 
+@pytest.mark.parametrize("reference", [None, METADATA_ONLY], ids=["first", "next"])
+def test_why_nbd_is_not_used_is_said_once(world: World, reference: Reference | None) -> None:
+    world.pool.methods["VDI.get_nbd_info"] = lambda *_: []
+    plan = world.plan(reference)
+    assert plan.source is ChangeSource.FULL
+    assert plan.reason.count("purpose 'nbd'") == 1, plan.reason
+
+
 def test_a_disk_beyond_vhd_needs_nbd_and_says_so(world: World) -> None:
     world.disks["snap"]["virtual_size"] = str(limits.VHD_DISK_BYTES_MAX + GIB)
     assert world.plan(None).transport is ReadTransport.NBD
