@@ -86,8 +86,11 @@ class LabControl:
         """Keep the data of snapshots that are destroyed from now on for ``sha256``, or not."""
         self.call("witness", enabled=enabled)
 
-    def arm_fault(self, name: str, *, count: int = 1, **parameters: str | int | float | bool) -> int:
-        """Let a fault happen ``count`` times (-1: until cleared); return its number. ``LabRefused`` when unknown."""
+    def arm_fault(self, name: str, /, *, count: int = 1, **parameters: str | int | float | bool) -> int:
+        """Let a fault happen ``count`` times (-1: until cleared); return its number. Numbers may come as text.
+
+        ``LabRefused`` for a fault or parameter that does not exist, and for a value that is not of the expected kind.
+        """
         armed = cast(JsonObject, self.call("fault-arm", name=name, count=count, parameters=dict(parameters)))
         return cast(int, armed["id"])
 

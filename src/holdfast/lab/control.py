@@ -12,7 +12,7 @@ from collections.abc import Callable
 from holdfast.core import HoldfastError, Secret, get_log
 from holdfast.lab.context import PoolCore
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.faults import FAULT_KINDS, ArmedFault, FaultUnknown
+from holdfast.lab.faults import FAULT_KINDS, ArmedFault, FaultUnknown, FaultValueInvalid
 from holdfast.lab.http import Connection, Request
 from holdfast.lab.rules import CBT_METADATA
 from holdfast.lab.volumes import disk_uuid
@@ -26,6 +26,9 @@ OUR_MARK = "holdfast"
 
 _BODY_BYTES_MAX = 1 << 20
 _CLASSES_SEARCHED = ("VM", "VDI", "VBD", "VIF", "task", "network")
+
+_REFUSALS = (ApiFailure, FaultUnknown, FaultValueInvalid, HoldfastError, KeyError, TypeError, ValueError)
+"""What a verb raises for a request that makes no sense; the text is the answer."""
 
 log = get_log(__name__)
 
@@ -78,7 +81,7 @@ class ControlServer:
             if not isinstance(asked, dict):
                 raise ValueError("the body is no object")
             _answer(connection, "200 OK", {"result": verb(asked)})
-        except (ApiFailure, FaultUnknown, HoldfastError, KeyError, TypeError, ValueError) as refusal:
+        except _REFUSALS as refusal:
             _answer(connection, "400 Bad Request", {"error": str(refusal) or repr(refusal)})
         return True
 
@@ -114,10 +117,12 @@ class ControlServer:
         parameters = asked.get("parameters") or {}
         if not isinstance(parameters, dict):
             raise TypeError("parameters are no object")
-        plain = {str(name): value for name, value in parameters.items() if isinstance(value, str | int | float)}
-        count = asked.get("count", 1)
-        if not isinstance(count, int):
-            raise TypeError("count is no whole number")
+        count = _number(asked, "count") if "count" in asked else 1
+        plain: dict[str, str | int | float] = {}
+        for name, value in parameters.items():
+            if not isinstance(value, str | int | float):
+                raise TypeError(f"parameter {name} is neither text nor a number")
+            plain[name] = value
         return _fault_json(self._pool.faults.arm(str(asked["name"]), count=count, **plain))
 
     def _fault_clear(self, asked: JsonObject) -> JsonValue:

@@ -7,10 +7,11 @@ effect. Invariant: a fault fires exactly as often as it was told to, in the orde
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from dataclasses import dataclass, field
 
-__all__ = ["FAULT_KINDS", "ArmedFault", "FaultKind", "FaultUnknown", "Faults"]
+__all__ = ["FAULT_KINDS", "ArmedFault", "FaultKind", "FaultUnknown", "FaultValueInvalid", "Faults"]
 
 Value = str | int | float | bool
 
@@ -114,6 +115,13 @@ class FaultUnknown(Exception):
     """No fault, or no parameter of that fault, has this name."""
 
 
+class FaultValueInvalid(Exception):
+    """A parameter of a fault, or its count, is not of the kind that is expected."""
+
+    def __init__(self, name: str, parameter: str, *, expected: str, got: object) -> None:
+        super().__init__(f"{parameter} of fault {name!r} is {expected}, not {got!r}")
+
+
 @dataclass(slots=True)
 class ArmedFault:
     """A fault that waits to fire."""
@@ -145,16 +153,23 @@ class Faults:
         self._armed: dict[int, ArmedFault] = {}
         self._ids = itertools.count(1)
 
-    def arm(self, name: str, *, count: int = 1, **parameters: Value) -> ArmedFault:
-        """Let the fault happen ``count`` times (-1: until cleared). ``FaultUnknown`` for a name that does not exist."""
+    def arm(self, name: str, /, *, count: int = 1, **parameters: Value) -> ArmedFault:
+        """Let the fault happen ``count`` times (-1: until cleared). Numbers may come as text.
+
+        ``FaultUnknown`` for a name that does not exist, ``FaultValueInvalid`` for a value that makes no sense: a fault
+        that cannot be carried out would otherwise fail in the middle of somebody's call.
+        """
         kind = FAULT_KINDS.get(name)
         if kind is None:
             raise FaultUnknown(f"no fault is called {name!r}; there are: {', '.join(sorted(FAULT_KINDS))}")
         stray = sorted(set(parameters) - set(kind.parameters))
         if stray:
             raise FaultUnknown(f"fault {name!r} has no parameter {stray[0]!r}")
+        if count != -1 and count < 1:
+            raise FaultValueInvalid(name, "count", expected="1 or more, or -1 for until cleared", got=count)
+        fitting = {each: _fitting(kind, each, value) for each, value in parameters.items()}
         with self._lock:
-            fault = ArmedFault(next(self._ids), name, {**kind.parameters, **parameters}, count)
+            fault = ArmedFault(next(self._ids), name, {**kind.parameters, **fitting}, count)
             self._armed[fault.id] = fault
             return fault
 
@@ -186,3 +201,22 @@ class Faults:
 
 def _agrees(fault: ArmedFault, facts: dict[str, Value]) -> bool:
     return all(fault.parameters.get(key, "") in ("", value) for key, value in facts.items())
+
+
+def _fitting(kind: FaultKind, parameter: str, value: Value) -> Value:
+    """Return the value as what the parameter's default is. ``FaultValueInvalid`` when it cannot be that."""
+    default = kind.parameters[parameter]
+    if isinstance(default, str):
+        return str(value)
+    is_whole = isinstance(default, int)
+    expected = f"a {'whole ' if is_whole else ''}number of 0 or more"
+    if isinstance(value, bool):
+        raise FaultValueInvalid(kind.name, parameter, expected=expected, got=value)
+    try:
+        number = int(value) if is_whole else float(value)
+    except (ValueError, OverflowError) as cause:
+        raise FaultValueInvalid(kind.name, parameter, expected=expected, got=value) from cause
+    is_cut = isinstance(value, float) and number != value
+    if is_cut or not math.isfinite(number) or number < 0:
+        raise FaultValueInvalid(kind.name, parameter, expected=expected, got=value)
+    return number

@@ -13,7 +13,7 @@ import XenAPI
 from holdfast.core import MIB
 from holdfast.formats.vhd import VhdDamaged, VhdError, VhdInterrupted, VhdStreamReader, VhdTruncated
 from holdfast.lab import FAULT_KINDS, LabRefused, RunningLab
-from holdfast.lab.faults import Faults, FaultUnknown
+from holdfast.lab.faults import Faults, FaultUnknown, FaultValueInvalid
 from tests.support.lab import PASSWORD
 from tests.unit.lab.talk import ended, get_raw, json_call, new_disk, put_raw, refusal, vm_named, wait_until
 from tests.unit.lab.test_nbd_service import _reading
@@ -59,6 +59,48 @@ def test_a_fault_waits_for_the_method_it_is_for() -> None:
 def test_an_unknown_fault_or_parameter_is_refused(name: str, parameters: dict[str, Any]) -> None:
     with pytest.raises(FaultUnknown):
         Faults().arm(name, **parameters)
+
+
+def test_a_parameter_given_as_text_becomes_what_its_default_is() -> None:
+    armed = Faults().arm("nbd-stalls", after_bytes="4096", seconds="0.5")
+    assert armed.parameters == {"after_bytes": 4096, "seconds": 0.5}
+    assert (armed.number("after_bytes"), armed.seconds()) == (4096, 0.5)
+    assert Faults().arm("nbd-stalls", after_bytes=8192.0, seconds=2).parameters == {"after_bytes": 8192, "seconds": 2.0}
+    assert Faults().arm("snapshot-fails", code=44).text("code") == "44"
+
+
+@pytest.mark.parametrize("value", ["soon", "", "1.5", 1.5, "-1", -1, True, float("inf"), float("nan")])
+def test_a_whole_number_that_is_none_is_refused_by_name_and_expected_kind(value: Any) -> None:
+    faults = Faults()
+    with pytest.raises(FaultValueInvalid, match=r"^after_bytes of fault 'nbd-stalls' is a whole number of 0 or more"):
+        faults.arm("nbd-stalls", after_bytes=value)
+    assert faults.armed() == []
+
+
+@pytest.mark.parametrize("value", ["soon", "nan", "inf", "-0.5", -1, False])
+def test_a_duration_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(FaultValueInvalid, match=r"^seconds of fault 'call-stalls' is a number of 0 or more"):
+        Faults().arm("call-stalls", seconds=value)
+
+
+@pytest.mark.parametrize("count", [0, -2])
+def test_a_fault_that_would_never_fire_is_refused(count: int) -> None:
+    with pytest.raises(FaultValueInvalid, match="count"):
+        Faults().arm("login-refused", count=count)
+
+
+def test_the_side_channel_refuses_a_value_in_words_and_arms_nothing(lab: RunningLab) -> None:
+    for name, parameters in (
+        ("nbd-disconnects", {"after_bytes": "soon"}),
+        ("nbd-disconnects", {"after_bytes": [5]}),
+        ("login-refused", {"name": "x"}),
+    ):
+        with pytest.raises(LabRefused) as caught:
+            lab.control.arm_fault(name, **parameters)
+        assert next(iter(parameters)) in str(caught.value)
+    with pytest.raises(LabRefused, match="count"):
+        lab.control.arm_fault("login-refused", count=True)
+    assert lab.control.faults() == []
 
 
 def test_every_fault_says_what_it_does() -> None:
