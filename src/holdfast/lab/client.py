@@ -75,7 +75,7 @@ class LabControl:
         return answer["result"]
 
     def status(self) -> JsonObject:
-        """Return what runs in the pool: VMs, and counts of snapshots, disks, sessions and tasks."""
+        """Return what is in the pool: VMs, how many per power state, counts of snapshots, disks, sessions and tasks."""
         return cast(JsonObject, self.call("status"))
 
     def sha256(self, disk: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections import Counter
 from collections.abc import Callable
 
 from holdfast.core import HoldfastError, Secret, get_log
@@ -90,6 +91,7 @@ class ControlServer:
     def _status(self, asked: JsonObject) -> JsonValue:
         db = self._pool.db
         vms = [row for row in db.rows("VM") if not row.fields["is_control_domain"]]
+        machines = [row for row in vms if not row.fields["is_a_snapshot"]]
         return {
             "vms": [
                 {
@@ -97,9 +99,9 @@ class ControlServer:
                     "uuid": str(row.fields["uuid"]),
                     "power_state": _power(row.fields),
                 }
-                for row in vms
-                if not row.fields["is_a_snapshot"]
+                for row in machines
             ],
+            "power_states": dict(sorted(Counter(_power(row.fields) for row in machines).items())),
             "snapshots": sum(bool(row.fields["is_a_snapshot"]) for row in vms),
             "disks": db.count("VDI"),
             "sessions": db.count("session"),

@@ -55,6 +55,20 @@ def test_the_status_tells_vms_and_counts(lab: RunningLab, api: Any) -> None:
     names = {vm["name"]: vm["power_state"] for vm in told["vms"]}  # type: ignore[union-attr, index, call-overload]
     assert names == {"alpha": "Running", "beta": "Running"}
     assert told["disks"] == api.VDI.get_all().__len__()
+    assert told["power_states"] == {"Running": 2}
+
+
+def test_the_status_counts_vms_by_power_state_without_snapshots(lab: RunningLab, api: Any) -> None:
+    beta = vm_named(api, "beta")
+    snapshot = api.VM.snapshot(vm_named(api, "alpha"), "not counted")
+    api.VM.hard_shutdown(beta)
+    try:
+        assert lab.control.status()["power_states"] == {"Halted": 1, "Running": 1}
+    finally:
+        api.VM.start(beta, False, False)
+        disk = first_disk(api, snapshot)
+        api.VM.destroy(snapshot)
+        api.VDI.destroy(disk)
 
 
 def test_the_hash_of_a_destroyed_snapshot_is_still_known(lab: RunningLab, api: Any) -> None:
