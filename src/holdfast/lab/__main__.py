@@ -43,7 +43,7 @@ def _read_options() -> LabOptions:
     parser.add_argument("--tls-port", type=int, default=0)
     parser.add_argument("--nbd-port", type=int, default=0)
     parser.add_argument("--nbd", choices=("tls", "plain", "none"), default="tls")
-    parser.add_argument("--user", default="root")
+    parser.add_argument("--user")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--cbt", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--witness", action=argparse.BooleanOptionalAction, default=True)

@@ -30,7 +30,7 @@ class LabDelays:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabOptions:
-    """A lab pool to be. Ports that are 0 are chosen freely."""
+    """A lab pool to be. Ports that are 0 are those of its folder's last run, or chosen freely."""
 
     state_dir: Path
     scenario: str = "demo"
@@ -46,9 +46,10 @@ class LabOptions:
     """Whether the disks of the scenario start with change tracking switched on."""
     witness: bool = True
     """Keep the data of destroyed snapshots aside, so that their hash can still be asked for."""
-    user: str = "root"
+    user: str | None = None
+    """When not given, that of the folder's last run, or root."""
     password: Secret | None = None
-    """Chosen at random when not given."""
+    """When not given, that of the folder's last run, or chosen at random."""
     seed: int | None = None
     """Makes the contents of the disks repeatable."""
     delays: LabDelays = field(default_factory=LabDelays)

@@ -213,11 +213,12 @@ def _arguments(options: LabOptions) -> list[str]:
         f"--tls-port={options.tls_port}",
         f"--nbd-port={options.nbd_port}",
         f"--nbd={options.nbd}",
-        f"--user={options.user}",
         f"--plug-s={options.delays.plug_s}",
         f"--unplug-s={options.delays.unplug_s}",
         f"--snapshot-s={options.delays.snapshot_s}",
     ]
+    if options.user is not None:
+        arguments.append(f"--user={options.user}")
     if options.seed is not None:
         arguments.append(f"--seed={options.seed}")
     arguments += [] if options.cbt else ["--no-cbt"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
-from holdfast.core import Clock, Entropy, HoldfastError, Secret, SystemClock, SystemEntropy
+from holdfast.core import Clock, Entropy, HoldfastError, Secret, SystemClock, SystemEntropy, get_log
 from holdfast.lab.attachments import sweep_attachments
 from holdfast.lab.calls import all_handlers
 from holdfast.lab.certificate import Certificate, ensure_certificate
@@ -21,7 +24,7 @@ from holdfast.lab.dispatch import Dispatcher
 from holdfast.lab.events import Events
 from holdfast.lab.faults import Faults
 from holdfast.lab.gateway import Gateway
-from holdfast.lab.http import HttpServer
+from holdfast.lab.http import Connection, HttpServer, Listener, Request
 from holdfast.lab.nbd import NbdServer
 from holdfast.lab.nbd_service import NbdService
 from holdfast.lab.operations import Operations
@@ -35,7 +38,13 @@ from holdfast.lab.workload import Workload
 
 __all__ = ["LabStateMismatch", "RunningLab", "start_lab"]
 
+log = get_log(__name__)
+
+T = TypeVar("T")
+Serve = Callable[[Request, Connection], bool]
+
 _CERTIFICATE_NAME = "lab-host-1"
+_USER = "root"
 _PASSWORD_BYTES = 12
 _TOKEN_BYTES = 24
 
@@ -109,7 +118,7 @@ class RunningLab:
 
 
 def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entropy | None = None) -> RunningLab:
-    """Return a lab pool that listens. A folder that holds a pool already is continued.
+    """Return a lab pool that listens. A folder that holds a pool already is continued, at the same ports.
 
     ``ScenarioUnknown``, ``LabStateMismatch``, or ``DiskStoreInUse`` when another lab has the folder.
     """
@@ -117,10 +126,10 @@ def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entro
     options.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     disks = DiskStore(options.state_dir / "disks", entropy=the_entropy)
     store = RowStore(options.state_dir / "pool.db")
-    password = _password(options, store, the_entropy)
+    user, password = _user(options, store), _password(options, store, the_entropy)
     certificate = ensure_certificate(options.state_dir, name=_CERTIFICATE_NAME, address=options.host, clock=the_clock)
     db = Database(load_datamodel(), store, the_entropy)
-    sessions = Sessions(db, the_clock, user=options.user, password=password)
+    sessions = Sessions(db, the_clock, user=user, password=password)
     tasks = Tasks(db, the_clock)
     pool = PoolCore(
         db=db,
@@ -138,11 +147,17 @@ def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entro
     )
     try:
         _prepare(pool, store, options)
-        return _listen(pool, options, password, certificate)
+        return _listen(pool, _Ports(store), options, user=user, password=password, certificate=certificate)
     except BaseException:
         db.close()
         disks.close()
         raise
+
+
+def _user(options: LabOptions, store: RowStore) -> str:
+    user = options.user or store.fact("user") or _USER
+    store.set_fact("user", user)
+    return user
 
 
 def _password(options: LabOptions, store: RowStore, entropy: Entropy) -> Secret:
@@ -175,56 +190,87 @@ def _forget_operations(pool: PoolCore) -> None:
                     pool.db.set(cls, row.ref, "current_operations", {})
 
 
-def _listen(pool: PoolCore, options: LabOptions, password: Secret, certificate: Certificate) -> RunningLab:
+class _Ports:
+    """The ports of the folder's last run, so that who knows the pool's address finds it again."""
+
+    def __init__(self, store: RowStore) -> None:
+        self._store = store
+
+    def open(self, name: str, asked: int, listen: Callable[[int], T]) -> T:
+        """Return what listens: at the port asked for, else at the last run's, else at any that is free."""
+        last = 0 if asked else int(self._store.fact(f"port.{name}") or "0")
+        try:
+            return listen(asked or last)
+        except OSError as cause:
+            if not last or cause.errno != errno.EADDRINUSE:
+                raise
+            log.warning("lab.port-taken", what=name, port=last, why="something else listens there; another is chosen")
+            return listen(0)
+
+    def remember(self, pool: PoolCore, ports: dict[str, int]) -> None:
+        """Keep the ports for the next run."""
+        with pool.db.lock:  # the pool answers already, and the store has one user at a time
+            for name, port in ports.items():
+                self._store.set_fact(f"port.{name}", str(port))
+
+
+def _listen(
+    pool: PoolCore, ports: _Ports, options: LabOptions, *, user: str, password: Secret, certificate: Certificate
+) -> RunningLab:
     records = Records(pool.db)
     events = Events(pool.db, pool.clock, pool.sessions, records.record)
     gateway = Gateway(pool, Dispatcher(pool, records, all_handlers(events)))
     tls = certificate.server_context()
     service = NbdService(pool)
-    nbd = NbdServer(
-        (options.host, options.nbd_port),
-        ssl_context=tls,
-        mode=service.mode,
-        resolve=service.resolve,
-        hooks=service,
-        clock=pool.clock,
-    )
+    nbd = ports.open("nbd", options.nbd_port, lambda port: _nbd_server(pool, service, options.host, port, tls))
     pool.nbd_port = nbd.address[1]
     server = HttpServer()
     stopped = threading.Event()
+
+    def listen(name: str, asked: int, serve: Serve, context: ssl.SSLContext | None) -> Listener:
+        return ports.open(name, asked, lambda port: server.listen(options.host, port, serve=serve, tls=context))
+
     try:
         hosts = [row.ref for row in pool.db.rows("host")]
         master = gateway.serve_as(pool.master_ref)
-        plain = server.listen(options.host, options.plain_port, serve=master)
-        encrypted = server.listen(options.host, options.tls_port, serve=master, tls=tls)
-        members = [
-            server.listen(options.host, 0, serve=gateway.serve_as(host), tls=tls)
-            for host in hosts
-            if host != pool.master_ref
-        ]
+        plain = listen("plain", options.plain_port, master, None)
+        encrypted = listen("tls", options.tls_port, master, tls)
+        members = {
+            (name := f"member.{number}"): listen(name, 0, gateway.serve_as(host), tls)
+            for number, host in enumerate(host for host in hosts if host != pool.master_ref)
+        }
         token = Secret(pool.entropy.token_bytes(_TOKEN_BYTES).hex())
         workload = Workload(pool)
         control = ControlServer(pool, workload, token, stopped.set)
         side = server.listen("127.0.0.1", 0, serve=control.serve)
         nbd.start()
+        listening = {"plain": plain, "tls": encrypted, **members}
+        chosen = {name: each.address[1] for name, each in listening.items()}
+        ports.remember(pool, {**chosen, "nbd": nbd.address[1]})
     except BaseException:
         server.close()
         nbd.close()
         raise
     return RunningLab(
         pool=pool,
-        user=options.user,
+        user=user,
         password=password,
         certificate=certificate,
         control=LabControl(side.address, token),
         url=f"https://{_authority(encrypted.address)}",
         plain_url=f"http://{_authority(plain.address)}",
-        member_urls=tuple(f"https://{_authority(member.address)}" for member in members),
+        member_urls=tuple(f"https://{_authority(member.address)}" for member in members.values()),
         nbd_address=nbd.address,
         stopped=stopped,
         _http=server,
         _nbd=nbd,
         _workload=workload,
+    )
+
+
+def _nbd_server(pool: PoolCore, service: NbdService, host: str, port: int, tls: ssl.SSLContext) -> NbdServer:
+    return NbdServer(
+        (host, port), ssl_context=tls, mode=service.mode, resolve=service.resolve, hooks=service, clock=pool.clock
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,41 @@ def test_a_lab_started_again_on_its_folder_has_its_pool_back(tmp_path: Path) -> 
             assert second.control.sha256(frozen) == content
             assert second.control.attachments() == []
             assert refusal(lambda: session.xenapi.session.get_uuid(old))[0] == "HANDLE_INVALID"
+
+
+def _doors(lab: RunningLab) -> tuple[object, ...]:
+    return lab.url, lab.plain_url, lab.nbd_address, lab.member_urls, lab.fingerprint, lab.user, lab.password.reveal()
+
+
+@pytest.mark.slow(reason="starts three labs")
+def test_a_lab_started_again_is_found_where_it_was(tmp_path: Path) -> None:
+    with tiny_lab(tmp_path, scenario="empty", hosts=2, user="somebody") as first:
+        doors = _doors(first)
+    with tiny_lab(tmp_path, scenario="empty", hosts=2, password=None) as second:
+        assert _doors(second) == doors
+    with tiny_lab(tmp_path, scenario="empty", hosts=2, tls_port=_free_port()) as elsewhere:
+        assert elsewhere.url != first.url, "a port that is asked for goes before a remembered one"
+        assert elsewhere.plain_url == first.plain_url
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.slow(reason="starts three labs")
+def test_a_port_that_was_taken_meanwhile_is_replaced_and_that_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with tiny_lab(tmp_path, scenario="empty") as first:
+        port = int(first.url.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)), tiny_lab(tmp_path, scenario="empty") as second:
+        assert second.url != first.url
+        assert second.nbd_address == first.nbd_address
+        told = capfd.readouterr()
+        assert "lab.port-taken" in told.out + told.err
+    with tiny_lab(tmp_path, scenario="empty") as third:
+        assert third.url == second.url
 
 
 def test_another_scenario_or_a_second_lab_on_the_same_folder_is_refused(tmp_path: Path) -> None:
