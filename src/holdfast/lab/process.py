@@ -18,7 +18,7 @@ from typing import cast
 from holdfast.core import Clock, ExitStatus, HoldfastError, Secret, SystemClock
 from holdfast.lab.client import LabControl, LabUnreachable
 from holdfast.lab.options import LabOptions
-from holdfast.lab.running import RunningLab
+from holdfast.lab.running import RunningLab, prepare_folder
 from holdfast.model import JsonObject
 
 __all__ = ["LabDidNotStart", "LabHandle", "read_lab", "spawn_lab", "write_lab_file"]
@@ -171,10 +171,10 @@ def _address(value: object) -> tuple[str, int]:
 def spawn_lab(options: LabOptions, *, clock: Clock | None = None) -> LabHandle:
     """Start a lab in its own process and return when it answers. ``LabDidNotStart`` with the reason otherwise.
 
-    The process outlives this one.
+    The process outlives this one. ``LabFolderNotWritable`` before anything is started.
     """
     the_clock = clock or SystemClock()
-    options.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    prepare_folder(options.state_dir)
     (options.state_dir / _FILE).unlink(missing_ok=True)
     log_path = options.state_dir / _LOG
     with log_path.open("ab") as log:

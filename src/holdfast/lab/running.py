@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import ssl
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from holdfast.core import Clock, Entropy, HoldfastError, Secret, SystemClock, SystemEntropy, get_log
+from holdfast.core import Clock, Entropy, ExitStatus, HoldfastError, Secret, SystemClock, SystemEntropy, get_log, mapped
 from holdfast.lab.attachments import sweep_attachments
 from holdfast.lab.calls import all_handlers
 from holdfast.lab.certificate import Certificate, ensure_certificate
@@ -36,7 +38,7 @@ from holdfast.lab.store import RowStore
 from holdfast.lab.tasks import Tasks
 from holdfast.lab.workload import Workload
 
-__all__ = ["LabStateMismatch", "RunningLab", "start_lab"]
+__all__ = ["LabFolderNotWritable", "LabStateMismatch", "RunningLab", "prepare_folder", "start_lab"]
 
 log = get_log(__name__)
 
@@ -47,6 +49,19 @@ _CERTIFICATE_NAME = "lab-host-1"
 _USER = "root"
 _PASSWORD_BYTES = 12
 _TOKEN_BYTES = 24
+
+
+class LabFolderNotWritable(HoldfastError):
+    """The folder for the lab's state cannot be made, or nothing can be written there."""
+
+    code = "lab.folder-not-writable"
+    exit_status = ExitStatus.REFUSED
+    effect = "No lab was started, and nothing was changed in the folder."
+    advice = "Name a folder that this user may write to, or correct the permissions of this one."
+
+    def __init__(self, *, folder: Path, why: str) -> None:
+        super().__init__(f"the lab cannot keep its state in {folder}: {why}")
+        self.folder, self.why = str(folder), why
 
 
 class LabStateMismatch(HoldfastError):
@@ -117,13 +132,29 @@ class RunningLab:
         self.pool.disks.close()
 
 
+def prepare_folder(folder: Path) -> None:
+    """Make the folder for a lab's state, for its owner alone, and see that it can be written to.
+
+    ``LabFolderNotWritable`` otherwise. Only a file that was made tells: permissions alone do not know of a read-only
+    file system.
+    """
+
+    def refused(cause: BaseException) -> LabFolderNotWritable:
+        return LabFolderNotWritable(folder=folder, why=getattr(cause, "strerror", None) or str(cause))
+
+    with mapped(OSError, to=refused):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
 def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entropy | None = None) -> RunningLab:
     """Return a lab pool that listens. A folder that holds a pool already is continued, at the same ports.
 
-    ``ScenarioUnknown``, ``LabStateMismatch``, or ``DiskStoreInUse`` when another lab has the folder.
+    ``ScenarioUnknown``, ``LabStateMismatch``, ``LabFolderNotWritable``, or ``DiskStoreInUse`` when another lab has
+    the folder.
     """
     the_clock, the_entropy = clock or SystemClock(), entropy or SystemEntropy()
-    options.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    prepare_folder(options.state_dir)
     disks = DiskStore(options.state_dir / "disks", entropy=the_entropy)
     store = RowStore(options.state_dir / "pool.db")
     user, password = _user(options, store), _password(options, store, the_entropy)
