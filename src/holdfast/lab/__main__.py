@@ -20,7 +20,8 @@ def main() -> int:
     try:
         lab = start_lab(options)
     except HoldfastError as cause:
-        sys.stderr.write(f"{cause} {cause.next_step()}\n")
+        # The last line of the log is what ``spawn_lab`` gives as the reason: one line, whole sentences.
+        sys.stderr.write(" ".join(f"{cause}. {cause.next_step()}".split()) + "\n")
         return int(cause.exit_status)
     with lab:
         for number in (signal.SIGTERM, signal.SIGINT):

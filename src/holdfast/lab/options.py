@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from holdfast.core import Secret
+from holdfast.core import ExitStatus, HoldfastError, Secret
 
-__all__ = ["LabDelays", "LabOptions"]
+__all__ = ["LabDelays", "LabOptionInvalid", "LabOptions"]
+
+
+class LabOptionInvalid(HoldfastError):
+    """A lab was asked for that there is none of."""
+
+    code = "lab.option-invalid"
+    exit_status = ExitStatus.USAGE
+    effect = "No lab was started."
+
+    def __init__(self, *, option: str, given: str, choices: Sequence[str]) -> None:
+        super().__init__(f"the lab has no {option} {given!r}")
+        self.option, self.given = option, given
+        self.choices = ", ".join(choices)
+
+    def next_step(self) -> str:
+        """Return what there is."""
+        return f"Choose one of: {self.choices}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,9 @@ from typing import cast
 
 from holdfast.core import Clock, ExitStatus, HoldfastError, Secret, SystemClock
 from holdfast.lab.client import LabControl, LabUnreachable
-from holdfast.lab.options import LabOptions
+from holdfast.lab.options import LabOptionInvalid, LabOptions
 from holdfast.lab.running import RunningLab, prepare_folder
+from holdfast.lab.scenarios import SCENARIOS
 from holdfast.model import JsonObject
 
 __all__ = ["LabDidNotStart", "LabHandle", "read_lab", "spawn_lab", "write_lab_file"]
@@ -171,12 +172,16 @@ def _address(value: object) -> tuple[str, int]:
 def spawn_lab(options: LabOptions, *, clock: Clock | None = None) -> LabHandle:
     """Start a lab in its own process and return when it answers. ``LabDidNotStart`` with the reason otherwise.
 
-    The process outlives this one. ``LabFolderNotWritable`` before anything is started.
+    The process outlives this one. ``LabOptionInvalid`` for a scenario that there is none of and
+    ``LabFolderNotWritable`` come before anything is started.
     """
+    if options.scenario not in SCENARIOS:
+        raise LabOptionInvalid(option="scenario", given=options.scenario, choices=sorted(SCENARIOS))
     the_clock = clock or SystemClock()
     prepare_folder(options.state_dir)
     (options.state_dir / _FILE).unlink(missing_ok=True)
     log_path = options.state_dir / _LOG
+    told_before_bytes = log_path.stat().st_size if log_path.exists() else 0
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "holdfast.lab", *_arguments(options)],
@@ -194,7 +199,7 @@ def spawn_lab(options: LabOptions, *, clock: Clock | None = None) -> LabHandle:
         if handle is not None and handle.is_running():
             return handle
         if process.poll() is not None:
-            raise LabDidNotStart(folder=options.state_dir, reason=_last_line(log_path))
+            raise LabDidNotStart(folder=options.state_dir, reason=_last_line(log_path, after_bytes=told_before_bytes))
         if the_clock.monotonic_s() > deadline_s:
             process.kill()
             process.wait()
@@ -225,6 +230,8 @@ def _arguments(options: LabOptions) -> list[str]:
     return arguments + ([] if options.witness else ["--no-witness"])
 
 
-def _last_line(path: Path) -> str:
-    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+def _last_line(path: Path, *, after_bytes: int) -> str:
+    """Return the last line that was written behind ``after_bytes``; what stands before is of an earlier run."""
+    text = path.read_bytes()[after_bytes:].decode("utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "it ended without a word"

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from holdfast.core import ExitStatus
-from holdfast.lab import LabOptions, spawn_lab, start_lab
+from holdfast.lab import SCENARIOS, LabDidNotStart, LabOptions, spawn_lab, start_lab
+from holdfast.lab.options import LabOptionInvalid
 from holdfast.lab.running import LabFolderNotWritable
+from tests.support.lab import tiny_lab
 
 
 @pytest.mark.parametrize("start", [spawn_lab, start_lab])
@@ -26,3 +28,25 @@ def test_a_folder_that_cannot_be_is_refused_in_words(tmp_path: Path, start: type
 def test_a_folder_in_which_nothing_can_be_made_is_refused() -> None:
     with pytest.raises(LabFolderNotWritable):
         start_lab(LabOptions(state_dir=Path("/proc/self")))
+
+
+def test_an_unknown_scenario_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(LabOptionInvalid, match="nope") as caught:
+        spawn_lab(LabOptions(state_dir=tmp_path / "lab", scenario="nope"))
+    assert caught.value.exit_status is ExitStatus.USAGE
+    assert all(name in caught.value.next_step() for name in SCENARIOS)
+    assert not (tmp_path / "lab").exists()
+
+
+@pytest.mark.slow(reason="starts a lab and a process")
+def test_a_lab_that_cannot_start_says_why_in_one_clean_line(tmp_path: Path) -> None:
+    with tiny_lab(tmp_path, scenario="empty"), pytest.raises(LabDidNotStart) as in_use:
+        spawn_lab(LabOptions(state_dir=tmp_path, scenario="empty"))
+    with pytest.raises(LabDidNotStart) as mismatch:
+        spawn_lab(LabOptions(state_dir=tmp_path, scenario="bare"))
+    assert in_use.value.reason == (
+        f"the lab disks in {tmp_path / 'disks'} are in use by another process. Stop the lab that runs on this folder "
+        "('holdfast lab stop'), or choose another folder."
+    )
+    assert mismatch.value.reason.startswith("the lab's folder holds the scenario 'empty', not 'bare'. Choose another")
+    assert str(tmp_path) in mismatch.value.next_step()
