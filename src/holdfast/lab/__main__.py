@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
 
 from holdfast.core import HoldfastError, Secret, configure_log
 from holdfast.lab.options import LabDelays, LabOptions
-from holdfast.lab.process import read_lab, write_lab_file
+from holdfast.lab.process import forget_lab_file, write_lab_file
 from holdfast.lab.running import start_lab
 
 
@@ -28,9 +29,7 @@ def main() -> int:
             signal.signal(number, lambda *_: lab.stopped.set())
         write_lab_file(lab, options)
         lab.stopped.wait()
-    handle = read_lab(options.state_dir)
-    if handle is not None:
-        (options.state_dir / "lab.json").unlink(missing_ok=True)
+    forget_lab_file(options.state_dir, pid=os.getpid())
     return 0
 
 

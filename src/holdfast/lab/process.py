@@ -1,11 +1,13 @@
 """A lab pool in a process of its own: started, found again by its folder, and stopped.
 
 ``lab.json`` in the folder says where the lab listens and how to log in; it is readable by its owner alone, written when
-the lab answers, and removed when it ends.
+the lab answers, and removed when it ends. Invariant: a process is known by its number and its start time, because a
+number is given away again; nothing is ever signalled that is not the lab that wrote the file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,13 +18,13 @@ from pathlib import Path
 from typing import cast
 
 from holdfast.core import Clock, ExitStatus, HoldfastError, Secret, SystemClock
-from holdfast.lab.client import LabControl, LabUnreachable
+from holdfast.lab.client import LabControl, LabRefused, LabUnreachable
 from holdfast.lab.options import LabOptionInvalid, LabOptions
 from holdfast.lab.running import RunningLab, prepare_folder
 from holdfast.lab.scenarios import SCENARIOS
 from holdfast.model import JsonObject
 
-__all__ = ["LabDidNotStart", "LabHandle", "read_lab", "spawn_lab", "write_lab_file"]
+__all__ = ["LabDidNotStart", "LabHandle", "forget_lab_file", "read_lab", "spawn_lab", "write_lab_file"]
 
 _FILE = "lab.json"
 _LOG = "lab.log"
@@ -52,6 +54,8 @@ class LabHandle:
 
     state_dir: Path
     pid: int
+    started_ticks: int
+    """When the process began, in the kernel's ticks since boot: with ``pid`` it names one process for good."""
     scenario: str
     url: str
     plain_url: str
@@ -62,67 +66,78 @@ class LabHandle:
     certificate_pem: str
     control: LabControl
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is there, answering or not."""
+        return _is_alive(self.pid, self.started_ticks)
+
     def is_running(self) -> bool:
         """Whether the process is there and answers."""
-        if not _is_alive(self.pid):
+        if not self.is_alive:
             return False
         try:
             self.control.status()
-        except LabUnreachable:
+        except (LabUnreachable, LabRefused):
             return False
         return True
 
     def stop(self, *, clock: Clock | None = None) -> None:
-        """End the lab and wait until it is gone; one that does not listen any more is killed. Safe to call twice."""
+        """End the lab and wait until it is gone; one that does not listen any more is killed. Safe to call twice.
+
+        Of a lab that is gone already only the file is removed, whoever has its process number or its port now.
+        """
         the_clock = clock or SystemClock()
-        try:
-            self.control.stop()
-        except LabUnreachable:
-            _signal(self.pid, signal.SIGTERM)
-        deadline_s = the_clock.monotonic_s() + _STOP_S_MAX
-        while _is_alive(self.pid):
-            if the_clock.monotonic_s() > deadline_s:
-                _signal(self.pid, signal.SIGKILL)
-                break
-            the_clock.sleep(_LOOK_S)
-        (self.state_dir / _FILE).unlink(missing_ok=True)
+        if self.is_alive:
+            try:
+                self.control.stop()
+            except (LabUnreachable, LabRefused):
+                self._signal(signal.SIGTERM)
+            if not self._is_gone_within(_STOP_S_MAX, the_clock):
+                self._signal(signal.SIGKILL)
+                self._is_gone_within(_STOP_S_MAX, the_clock)
+        forget_lab_file(self.state_dir, pid=self.pid, started_ticks=self.started_ticks)
 
-
-def _is_alive(pid: int) -> bool:
-    try:
-        finished, _ = os.waitpid(pid, os.WNOHANG)
-        if finished == pid:
-            return False
-    except ChildProcessError:
-        pass  # started by somebody else
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+    def _is_gone_within(self, timeout_s: float, clock: Clock) -> bool:
+        deadline_s = clock.monotonic_s() + timeout_s
+        while self.is_alive:
+            if clock.monotonic_s() > deadline_s:
+                return False
+            clock.sleep(_LOOK_S)
         return True
-    return not _is_zombie(pid)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.is_alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
 
-def _is_zombie(pid: int) -> bool:
+def _is_alive(pid: int, started_ticks: int) -> bool:
+    seen = _look_at(pid)
+    if seen is None or seen[1] != started_ticks:
+        return False
+    if seen[0] == "Z":
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)  # ours to bury where this process started it
+        return False
+    return True
+
+
+def _look_at(pid: int) -> tuple[str, int] | None:
+    """Return a process's state and its start time in ticks since boot; None when there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[:1] == ["Z"]
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name before may hold blanks; the state behind it is field 3
+    return fields[0], int(fields[22 - 3])
 
 
 def write_lab_file(lab: RunningLab, options: LabOptions) -> None:
     """Write down where the lab listens and how to log in, for its owner alone, all at once."""
+    seen = _look_at(os.getpid())
     facts: JsonObject = {
         "pid": os.getpid(),
+        "started_ticks": seen[1] if seen else 0,
         "scenario": options.scenario,
         "url": lab.url,
         "plain_url": lab.plain_url,
@@ -147,11 +162,23 @@ def read_lab(state_dir: Path) -> LabHandle | None:
     """Return the lab of a folder, running or not; None when none was started there or it ended properly."""
     try:
         facts = cast(JsonObject, json.loads((state_dir / _FILE).read_text(encoding="utf-8")))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return _handle(state_dir, facts)
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
+
+
+def forget_lab_file(state_dir: Path, *, pid: int, started_ticks: int | None = None) -> None:
+    """Remove the file that this process wrote; that of a lab which was started since stays."""
+    held = read_lab(state_dir)
+    if held is not None and held.pid == pid and started_ticks in (None, held.started_ticks):
+        (state_dir / _FILE).unlink(missing_ok=True)
+
+
+def _handle(state_dir: Path, facts: JsonObject) -> LabHandle:
     return LabHandle(
         state_dir=state_dir,
         pid=cast(int, facts["pid"]),
+        started_ticks=cast(int, facts.get("started_ticks", -1)),  # a file without it names no process for certain
         scenario=str(facts["scenario"]),
         url=str(facts["url"]),
         plain_url=str(facts["plain_url"]),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from holdfast.core import ExitStatus
-from holdfast.lab import SCENARIOS, LabDidNotStart, LabOptions, spawn_lab, start_lab
+from holdfast.lab import SCENARIOS, LabDidNotStart, LabOptions, read_lab, spawn_lab, start_lab
 from holdfast.lab.options import LabOptionInvalid
 from holdfast.lab.running import LabFolderNotWritable
 from tests.support.lab import tiny_lab
@@ -50,3 +55,60 @@ def test_a_lab_that_cannot_start_says_why_in_one_clean_line(tmp_path: Path) -> N
     )
     assert mismatch.value.reason.startswith("the lab's folder holds the scenario 'empty', not 'bare'. Choose another")
     assert str(tmp_path) in mismatch.value.next_step()
+
+
+@contextlib.contextmanager
+def _bystander() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has nothing to do with any lab, and must outlive the block."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            yield process
+            assert process.poll() is None, "somebody else's process was ended"
+        finally:
+            process.kill()
+
+
+def _write_facts(folder: Path, **changes: object) -> None:
+    facts = {
+        "pid": os.getpid(),
+        "started_ticks": 1,
+        "scenario": "empty",
+        "url": "https://127.0.0.1:1",
+        "plain_url": "http://127.0.0.1:1",
+        "nbd": ["127.0.0.1", 1],
+        "user": "root",
+        "password": "secret",
+        "fingerprint": "00" * 32,
+        "certificate": "",
+        "control": ["127.0.0.1", 1],
+        "token": "token",
+        **changes,
+    }
+    (folder / "lab.json").write_text(json.dumps({key: value for key, value in facts.items() if value is not None}))
+
+
+@pytest.mark.parametrize("started_ticks", [1, None], ids=["another start time", "none written down"])
+def test_a_process_that_only_has_the_labs_number_is_left_alone(tmp_path: Path, started_ticks: int | None) -> None:
+    with _bystander() as process:
+        _write_facts(tmp_path, pid=process.pid, started_ticks=started_ticks)
+        stale = read_lab(tmp_path)
+        assert stale is not None
+        assert not stale.is_running()
+        assert not stale.is_alive
+        stale.stop()
+    assert not (tmp_path / "lab.json").exists()
+
+
+def test_stopping_a_lab_that_is_gone_leaves_the_file_of_the_next_one(tmp_path: Path) -> None:
+    _write_facts(tmp_path)
+    stale = read_lab(tmp_path)
+    assert stale is not None
+    _write_facts(tmp_path, started_ticks=2)
+    stale.stop()
+    assert read_lab(tmp_path) is not None
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[", "[]", '{"pid": 1}'])
+def test_a_file_that_names_no_lab_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "lab.json").write_text(text)
+    assert read_lab(tmp_path) is None
