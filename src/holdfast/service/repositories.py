@@ -29,6 +29,7 @@ from holdfast.repository import (
 )
 from holdfast.service.config import RepositoryConfig
 from holdfast.service.workspace import Workspace
+from holdfast.storage import ObjectStore
 
 __all__ = [
     "CreatedRepository",
@@ -111,9 +112,7 @@ def connect_repository(
 ) -> RepositoryConfig:
     """Remember a repository that exists, opened with ``unlock``; this machine becomes one of its key holders."""
     workspace.registry.check_repository_name(name)
-    repository = open_repository(
-        workspace.open_store(location, False, cancel), unlock=unlock, clock=workspace.clock, entropy=workspace.entropy
-    )
+    repository = _open(workspace, workspace.open_store(location, False, cancel), unlock)
     if not isinstance(unlock, OpenUnlock) and not _opens_for_us(workspace, location, cancel=cancel):
         names = {each.name for each in repository.holders()}
         repository.add_holder(IdentityHolder(_free_name(workspace.machine_name, names), workspace.vault.public_key))
@@ -124,12 +123,7 @@ def _opens_for_us(workspace: Workspace, location: str, *, cancel: Cancellation) 
     """Whether this machine's own key opens the repository. Its name among the holders proves nothing: a machine that
     was set up again has the same name and another key."""
     try:
-        open_repository(
-            workspace.open_store(location, False, cancel),
-            unlock=IdentityUnlock(workspace.vault.identity),
-            clock=workspace.clock,
-            entropy=workspace.entropy,
-        )
+        _open(workspace, workspace.open_store(location, False, cancel), IdentityUnlock(workspace.vault.identity))
     except WrongKey:
         return False
     return True
@@ -144,12 +138,22 @@ def _free_name(wanted: str, taken: Collection[str]) -> str:
 
 
 def open_by_name(workspace: Workspace, name: str, *, cancel: Cancellation) -> Repository:
-    """Return a repository that was created or connected here, opened by this machine's own key."""
+    """Return a repository that was created or connected here, opened by this machine's own key, or by none where its
+    owner wants no secret."""
     config = workspace.registry.repository(name)
     store = workspace.open_store(config.location, False, cancel)
-    return open_repository(
-        store, unlock=IdentityUnlock(workspace.vault.identity), clock=workspace.clock, entropy=workspace.entropy
-    )
+    try:
+        return _open(workspace, store, IdentityUnlock(workspace.vault.identity))
+    except WrongKey as refused:
+        try:
+            return _open(workspace, store, OpenUnlock())
+        except WrongKey:
+            # What was tried first is what a person can do something about.
+            raise refused from None
+
+
+def _open(workspace: Workspace, store: ObjectStore, unlock: Unlock) -> Repository:
+    return open_repository(store, unlock=unlock, clock=workspace.clock, entropy=workspace.entropy)
 
 
 def list_repositories(workspace: Workspace) -> list[RepositoryConfig]:

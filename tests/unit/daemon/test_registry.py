@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import stat
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.daemon import ConfigDamaged, FileRegistry, NameInvalid, write_private_file
+from holdfast.daemon import ConfigDamaged, ConfigNotWritable, FileRegistry, NameInvalid, write_private_file
 from holdfast.model import PoolUuid, RepositoryId
 from holdfast.service import NameTaken, NameUnknown, PoolConfig, RepositoryConfig
 
@@ -105,3 +106,28 @@ def test_without_replace_the_first_file_wins(tmp_path: Path) -> None:
     assert path.read_bytes() == b"first"
     write_private_file(path, b"third")
     assert path.read_bytes() == b"third"
+
+
+def test_hosts_that_joined_are_remembered_beside_the_pin(registry: FileRegistry) -> None:
+    registry.add_pool(POOL)
+    changed = dataclasses.replace(POOL, other_hosts=("cd", "ef"))
+    registry.replace_pool(changed)
+    assert registry.pool("prod") == changed
+    with pytest.raises(NameUnknown):
+        registry.replace_pool(dataclasses.replace(POOL, name="other"))
+
+
+def test_a_file_of_before_pools_had_other_hosts_is_read(registry: FileRegistry, tmp_path: Path) -> None:
+    registry.add_pool(POOL)
+    path = tmp_path / "config" / "pools" / "prod.json"
+    document = json.loads(path.read_text())
+    del document["other_hosts"]
+    path.write_text(json.dumps(document))
+    assert registry.pool("prod") == POOL
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("a file")
+    with pytest.raises(ConfigNotWritable) as caught:
+        FileRegistry(tmp_path / "config").add_pool(POOL)
+    assert "prod.json" in caught.value.path

@@ -89,6 +89,7 @@ def _collect(pool: PoolCore, vms: list[str], *, with_snapshots: bool, excluded: 
                 chosen += reversed(db.texts("VM", vm, "snapshots"))
         vbds = [] if "vbd" in excluded else [ref for vm in chosen for ref in reversed(db.texts("VM", vm, "VBDs"))]
         vifs = [] if "vif" in excluded else [ref for vm in chosen for ref in reversed(db.texts("VM", vm, "VIFs"))]
+        vtpms = [] if "vtpm" in excluded else [ref for vm in chosen for ref in db.texts("VM", vm, "VTPMs")]
         vdis = [db.text("VBD", vbd, "VDI") for vbd in vbds] + [db.text("VM", vm, "suspend_VDI") for vm in chosen]
         vdis = [vdi for vdi in vdis if db.exists("VDI", vdi)]
         found: dict[str, list[str]] = {
@@ -101,6 +102,7 @@ def _collect(pool: PoolCore, vms: list[str], *, with_snapshots: bool, excluded: 
             "network": [db.text("VIF", vif, "network") for vif in vifs],
             "VDI": vdis,
             "SR": [db.text("VDI", vdi, "SR") for vdi in vdis],
+            "VTPM": vtpms,
         }
         unique = {cls: [ref for ref in dict.fromkeys(refs) if db.exists(cls, ref)] for cls, refs in found.items()}
         return _with_names(pool, unique)

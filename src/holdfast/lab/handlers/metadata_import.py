@@ -32,6 +32,7 @@ _NEEDED = {
     ),
     "VBD": frozenset({"uuid", "VM", "VDI", "type", "userdevice", "mode"}),
     "VIF": frozenset({"uuid", "VM", "network", "device", "MAC"}),
+    "VTPM": frozenset({"uuid", "VM"}),
     "VDI": frozenset({"uuid", "SR", "location"}),
     "network": frozenset({"uuid", "name_label", "bridge"}),
 }
@@ -97,7 +98,7 @@ def _check_shape(one: _Import) -> None:
         if each.cls in _NEEDED:
             _accepted(one, each.cls, each)
     ids = {each.id for each in one.of("VM")}
-    for cls in ("VBD", "VIF"):
+    for cls in ("VBD", "VIF", "VTPM"):
         if any(each.record["VM"] not in ids for each in one.of(cls)):
             raise ApiFailure("INTERNAL_ERROR", "Not_found")
 
@@ -196,6 +197,9 @@ def _make_all(one: _Import) -> list[str]:
         _make_vbd(one, each)
     for each in one.of("VIF"):
         _make_vif(one, each)
+    for each in one.of("VTPM"):
+        changes: Fields = {"VM": one.ref(each.record["VM"]), "uuid": _identity(one, "VTPM", each)}
+        one.context.db.create("VTPM", {**_accepted(one, "VTPM", each), **changes})
     return made
 
 
