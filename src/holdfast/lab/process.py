@@ -24,13 +24,37 @@ from holdfast.lab.running import RunningLab, prepare_folder
 from holdfast.lab.scenarios import SCENARIOS
 from holdfast.model import JsonObject
 
-__all__ = ["LabDidNotStart", "LabHandle", "forget_lab_file", "read_lab", "spawn_lab", "write_lab_file"]
+__all__ = [
+    "LabAlreadyRuns",
+    "LabDidNotStart",
+    "LabHandle",
+    "forget_lab_file",
+    "read_lab",
+    "spawn_lab",
+    "write_lab_file",
+]
 
 _FILE = "lab.json"
 _LOG = "lab.log"
 _START_S_MAX = 300.0
 _STOP_S_MAX = 15.0
 _LOOK_S = 0.05
+
+
+class LabAlreadyRuns(HoldfastError):
+    """A lab was to be started on a folder whose lab runs."""
+
+    code = "lab.already-runs"
+    exit_status = ExitStatus.BUSY
+    effect = "The lab that runs goes on; nothing was started."
+
+    def __init__(self, *, folder: Path, url: str) -> None:
+        super().__init__(f"a lab pool runs on {folder} already, at {url}")
+        self.folder, self.url = str(folder), url
+
+    def next_step(self) -> str:
+        """Return how to use it or stop it."""
+        return f"Use it as it is, or stop it with 'holdfast lab stop --state {self.folder}' and start again."
 
 
 class LabDidNotStart(HoldfastError):
@@ -199,14 +223,16 @@ def _address(value: object) -> tuple[str, int]:
 def spawn_lab(options: LabOptions, *, clock: Clock | None = None) -> LabHandle:
     """Start a lab in its own process and return when it answers. ``LabDidNotStart`` with the reason otherwise.
 
-    The process outlives this one. ``LabOptionInvalid`` for a scenario that there is none of and
-    ``LabFolderNotWritable`` come before anything is started.
+    The process outlives this one. ``LabOptionInvalid`` for a scenario that there is none of,
+    ``LabAlreadyRuns`` and ``LabFolderNotWritable`` come before anything is started.
     """
     if options.scenario not in SCENARIOS:
         raise LabOptionInvalid(option="scenario", given=options.scenario, choices=sorted(SCENARIOS))
     the_clock = clock or SystemClock()
+    held = read_lab(options.state_dir)
+    if held is not None and held.is_alive:
+        raise LabAlreadyRuns(folder=options.state_dir, url=held.url)
     prepare_folder(options.state_dir)
-    (options.state_dir / _FILE).unlink(missing_ok=True)
     log_path = options.state_dir / _LOG
     told_before_bytes = log_path.stat().st_size if log_path.exists() else 0
     with log_path.open("ab") as log:
@@ -223,7 +249,7 @@ def spawn_lab(options: LabOptions, *, clock: Clock | None = None) -> LabHandle:
     deadline_s = the_clock.monotonic_s() + _START_S_MAX
     while True:
         handle = read_lab(options.state_dir)
-        if handle is not None and handle.is_running():
+        if handle is not None and handle.pid == process.pid and handle.is_running():
             return handle
         if process.poll() is not None:
             raise LabDidNotStart(folder=options.state_dir, reason=_last_line(log_path, after_bytes=told_before_bytes))

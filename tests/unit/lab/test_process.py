@@ -14,6 +14,7 @@ import pytest
 from holdfast.core import ExitStatus
 from holdfast.lab import SCENARIOS, LabDidNotStart, LabOptions, read_lab, spawn_lab, start_lab
 from holdfast.lab.options import LabOptionInvalid
+from holdfast.lab.process import LabAlreadyRuns
 from holdfast.lab.running import LabFolderNotWritable
 from tests.support.lab import tiny_lab
 
@@ -112,3 +113,33 @@ def test_stopping_a_lab_that_is_gone_leaves_the_file_of_the_next_one(tmp_path: P
 def test_a_file_that_names_no_lab_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "lab.json").write_text(text)
     assert read_lab(tmp_path) is None
+
+
+@pytest.mark.slow(reason="starts a process")
+def test_a_lab_that_runs_is_not_started_twice_and_stays_found(tmp_path: Path) -> None:
+    options = LabOptions(state_dir=tmp_path, scenario="empty")
+    handle = spawn_lab(options)
+    try:
+        with pytest.raises(LabAlreadyRuns) as caught:
+            spawn_lab(options)
+        assert handle.url in str(caught.value)
+        assert f"holdfast lab stop --state {tmp_path}" in caught.value.next_step()
+        assert caught.value.exit_status is ExitStatus.BUSY
+        found = read_lab(tmp_path)
+        assert found is not None
+        assert found.pid == handle.pid
+        assert found.is_running()
+    finally:
+        handle.stop()
+
+
+@pytest.mark.slow(reason="starts a process")
+def test_a_stale_file_does_not_keep_a_lab_from_starting(tmp_path: Path) -> None:
+    with _bystander() as process:
+        _write_facts(tmp_path, pid=process.pid)
+        handle = spawn_lab(LabOptions(state_dir=tmp_path, scenario="empty"))
+        try:
+            assert handle.pid != process.pid
+            assert handle.is_running()
+        finally:
+            handle.stop()
