@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from holdfast.core import Clock, ExitStatus, HoldfastError, Secret, SystemClock
+from holdfast.core import Cancellation, Clock, ExitStatus, HoldfastError, Secret, SystemClock
 from holdfast.lab.client import LabControl, LabRefused, LabUnreachable
 from holdfast.lab.options import LabOptionInvalid, LabOptions
 from holdfast.lab.running import RunningLab, prepare_folder
@@ -220,44 +221,92 @@ def _address(value: object) -> tuple[str, int]:
     return str(host), int(cast(int, port))
 
 
-def spawn_lab(options: LabOptions, *, clock: Clock | None = None) -> LabHandle:
+def spawn_lab(options: LabOptions, *, clock: Clock | None = None, cancel: Cancellation | None = None) -> LabHandle:
     """Start a lab in its own process and return when it answers. ``LabDidNotStart`` with the reason otherwise.
 
-    The process outlives this one. ``LabOptionInvalid`` for a scenario that there is none of,
-    ``LabAlreadyRuns`` and ``LabFolderNotWritable`` come before anything is started.
+    The process outlives this one. ``LabOptionInvalid`` for a scenario that there is none of, ``LabAlreadyRuns`` and
+    ``LabFolderNotWritable`` come before anything is started. Cancelled, it ends the process and leaves the folder as
+    it was, or with its pool where it had one.
     """
     if options.scenario not in SCENARIOS:
         raise LabOptionInvalid(option="scenario", given=options.scenario, choices=sorted(SCENARIOS))
-    the_clock = clock or SystemClock()
-    held = read_lab(options.state_dir)
+    folder = options.state_dir
+    held = read_lab(folder)
     if held is not None and held.is_alive:
-        raise LabAlreadyRuns(folder=options.state_dir, url=held.url)
-    prepare_folder(options.state_dir)
-    log_path = options.state_dir / _LOG
+        raise LabAlreadyRuns(folder=folder, url=held.url)
+    if cancel is not None:
+        cancel.check()
+    was_there = folder.is_dir()
+    prepare_folder(folder)
+    is_fresh = not any(folder.iterdir())
+    log_path = folder / _LOG
     told_before_bytes = log_path.stat().st_size if log_path.exists() else 0
-    with log_path.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "holdfast.lab", *_arguments(options)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    process = _launch(options, log_path)
+    try:
+        return _answering(process, options, told_before_bytes, clock or SystemClock(), cancel)
+    except BaseException as cause:
+        _end(process)
+        forget_lab_file(folder, pid=process.pid)
+        # Half a pool is no use to anybody; of a failure the log stays, which says why.
+        if is_fresh and not isinstance(cause, LabDidNotStart):
+            _empty(folder)
+            if not was_there:
+                folder.rmdir()
+        raise
+
+
+def _launch(options: LabOptions, log_path: Path) -> subprocess.Popen[bytes]:
+    try:
+        with log_path.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "holdfast.lab", *_arguments(options)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+    except OSError as cause:
+        raise LabDidNotStart(folder=options.state_dir, reason=cause.strerror or str(cause)) from cause
+
+
+def _answering(
+    process: subprocess.Popen[bytes],
+    options: LabOptions,
+    told_before_bytes: int,
+    clock: Clock,
+    cancel: Cancellation | None,
+) -> LabHandle:
+    """Give the process its password and return the lab once it answers."""
     assert process.stdin is not None
-    with process.stdin:
+    with contextlib.suppress(BrokenPipeError), process.stdin:  # one that ended already says why in its log
         process.stdin.write(options.password.reveal().encode() if options.password else b"")
-    deadline_s = the_clock.monotonic_s() + _START_S_MAX
+    deadline_s = clock.monotonic_s() + _START_S_MAX
     while True:
         handle = read_lab(options.state_dir)
         if handle is not None and handle.pid == process.pid and handle.is_running():
             return handle
         if process.poll() is not None:
-            raise LabDidNotStart(folder=options.state_dir, reason=_last_line(log_path, after_bytes=told_before_bytes))
-        if the_clock.monotonic_s() > deadline_s:
-            process.kill()
-            process.wait()
+            reason = _last_line(options.state_dir / _LOG, after_bytes=told_before_bytes)
+            raise LabDidNotStart(folder=options.state_dir, reason=reason)
+        if clock.monotonic_s() > deadline_s:
             raise LabDidNotStart(folder=options.state_dir, reason=f"no answer within {_START_S_MAX:.0f} s")
-        the_clock.sleep(_LOOK_S)
+        clock.sleep(_LOOK_S, cancel=cancel)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process and what it started, and wait until it is gone."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+        process.wait()
+
+
+def _empty(folder: Path) -> None:
+    for each in folder.iterdir():
+        if each.is_dir():
+            shutil.rmtree(each, ignore_errors=True)
+        else:
+            each.unlink(missing_ok=True)
 
 
 def _arguments(options: LabOptions) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.core import ExitStatus
+from holdfast.core import Cancellation, Cancelled, ExitStatus, SystemClock
 from holdfast.lab import SCENARIOS, LabDidNotStart, LabOptions, read_lab, spawn_lab, start_lab
 from holdfast.lab.options import LabOptionInvalid
 from holdfast.lab.process import LabAlreadyRuns
@@ -143,3 +143,60 @@ def test_a_stale_file_does_not_keep_a_lab_from_starting(tmp_path: Path) -> None:
             assert handle.is_running()
         finally:
             handle.stop()
+
+
+class _CancelsWhileWaiting(SystemClock):
+    """A clock at whose first wait somebody presses Ctrl-C."""
+
+    def __init__(self, folder: Path, cancel: Cancellation) -> None:
+        self.folder, self.cancel = folder, cancel
+        self.children: list[str] = []
+
+    def sleep(self, duration_s: float, *, cancel: Cancellation | None = None) -> None:
+        mine = Path("/proc/self/task").glob("*/children")
+        self.children = [pid for each in mine for pid in each.read_text().split()]
+        assert (self.folder / "lab.log").exists()
+        self.cancel.cancel()
+        super().sleep(duration_s, cancel=cancel)
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_start_that_is_cancelled_leaves_no_process_and_no_state(tmp_path: Path, was_there: bool) -> None:
+    folder = tmp_path / "lab"
+    if was_there:
+        folder.mkdir()
+    cancel = Cancellation()
+    clock = _CancelsWhileWaiting(folder, cancel)
+    with pytest.raises(Cancelled):
+        spawn_lab(LabOptions(state_dir=folder, scenario="empty"), clock=clock, cancel=cancel)
+    assert clock.children
+    assert [pid for pid in clock.children if Path(f"/proc/{pid}/cmdline").exists() and _is_lab(pid)] == []
+    assert folder.exists() == was_there
+    assert list(tmp_path.rglob("*")) == ([folder] if was_there else [])
+
+
+def _is_lab(pid: str) -> bool:
+    return b"holdfast.lab" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.mark.slow(reason="starts a lab")
+def test_a_cancelled_start_keeps_the_pool_that_the_folder_held(tmp_path: Path) -> None:
+    with tiny_lab(tmp_path, scenario="empty") as lab:
+        url = lab.url
+    cancel = Cancellation()
+    with pytest.raises(Cancelled):
+        spawn_lab(
+            LabOptions(state_dir=tmp_path, scenario="empty"),
+            clock=_CancelsWhileWaiting(tmp_path, cancel),
+            cancel=cancel,
+        )
+    with tiny_lab(tmp_path, scenario="empty") as again:
+        assert again.url == url
+
+
+def test_a_start_that_was_cancelled_before_makes_nothing(tmp_path: Path) -> None:
+    cancel = Cancellation()
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        spawn_lab(LabOptions(state_dir=tmp_path / "lab", scenario="empty"), cancel=cancel)
+    assert not (tmp_path / "lab").exists()
