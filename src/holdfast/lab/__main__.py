@@ -1,23 +1,34 @@
-"""The lab's own process: ``python -m holdfast.lab``. Started by ``spawn_lab``; by hand only to look at it."""
+"""The lab's own process: ``python -m holdfast.lab``. Started by ``spawn_lab``; by hand only to look at it.
+
+A lab that is to die with its parent is told by the kernel where that can tell, and looks for itself where it cannot.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
-from holdfast.core import HoldfastError, Secret, configure_log
+from holdfast.core import ExitStatus, HoldfastError, Secret, configure_log
 from holdfast.lab.options import LabDelays, LabOptions
 from holdfast.lab.process import forget_lab_file, write_lab_file
 from holdfast.lab.running import start_lab
+
+_PR_SET_PDEATHSIG = 1
+_WATCH_S = 1.0
 
 
 def main() -> int:
     """Serve until told to stop by signal or side channel; return the exit status."""
     configure_log()
-    options = _read_options()
+    options, parent_pid = _read_options()
+    orphaned = _Orphaned(parent_pid) if parent_pid is not None else None
     try:
         lab = start_lab(options)
     except HoldfastError as cause:
@@ -27,13 +38,41 @@ def main() -> int:
     with lab:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: lab.stopped.set())
+        if orphaned is not None:
+            orphaned.end = lab.stopped.set
         write_lab_file(lab, options)
         lab.stopped.wait()
     forget_lab_file(options.state_dir, pid=os.getpid())
     return 0
 
 
-def _read_options() -> LabOptions:
+class _Orphaned:
+    """Ends this process once its parent is gone: at once while the pool is being made, in good order after."""
+
+    def __init__(self, parent_pid: int) -> None:
+        self._parent_pid = parent_pid
+        self.end: Callable[[], None] = lambda: os._exit(ExitStatus.INTERRUPTED)
+        # The kernel also tells when only the thread that started us has ended, so the signal is no more than a hint.
+        signal.signal(signal.SIGUSR1, lambda *_: self._look())
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
+        threading.Thread(target=self._watch, name="lab-parent", daemon=True).start()
+
+    def _look(self) -> bool:
+        """Return whether the parent is still there, after ending this process when it is not."""
+        if os.getppid() == self._parent_pid:
+            return True
+        self.end()
+        return False
+
+    def _watch(self) -> None:
+        pause = threading.Event()
+        while self._look():
+            pause.wait(_WATCH_S)
+
+
+def _read_options() -> tuple[LabOptions, int | None]:
+    """Return what the command line asks for, and the process to die with."""
     parser = argparse.ArgumentParser(prog="python -m holdfast.lab", description=__doc__)
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--scenario", default="demo")
@@ -50,9 +89,10 @@ def _read_options() -> LabOptions:
     parser.add_argument("--plug-s", type=float, default=LabDelays().plug_s)
     parser.add_argument("--unplug-s", type=float, default=LabDelays().unplug_s)
     parser.add_argument("--snapshot-s", type=float, default=LabDelays().snapshot_s)
+    parser.add_argument("--parent-pid", type=int)
     given = parser.parse_args()
     password = "" if sys.stdin.isatty() else sys.stdin.read()
-    return LabOptions(
+    options = LabOptions(
         state_dir=given.state_dir,
         scenario=given.scenario,
         host=given.host,
@@ -67,7 +107,9 @@ def _read_options() -> LabOptions:
         password=Secret(password) if password else None,
         seed=given.seed,
         delays=LabDelays(plug_s=given.plug_s, unplug_s=given.unplug_s, snapshot_s=given.snapshot_s),
+        dies_with_parent=given.parent_pid is not None,
     )
+    return options, given.parent_pid
 
 
 if __name__ == "__main__":

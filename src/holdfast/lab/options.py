@@ -71,3 +71,5 @@ class LabOptions:
     seed: int | None = None
     """Makes the contents of the disks repeatable."""
     delays: LabDelays = field(default_factory=LabDelays)
+    dies_with_parent: bool = False
+    """Whether a lab in a process of its own ends when the process that started it is gone, however that ended."""

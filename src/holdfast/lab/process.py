@@ -224,9 +224,9 @@ def _address(value: object) -> tuple[str, int]:
 def spawn_lab(options: LabOptions, *, clock: Clock | None = None, cancel: Cancellation | None = None) -> LabHandle:
     """Start a lab in its own process and return when it answers. ``LabDidNotStart`` with the reason otherwise.
 
-    The process outlives this one. ``LabOptionInvalid`` for a scenario that there is none of, ``LabAlreadyRuns`` and
-    ``LabFolderNotWritable`` come before anything is started. Cancelled, it ends the process and leaves the folder as
-    it was, or with its pool where it had one.
+    The process outlives this one unless it is to die with it. ``LabOptionInvalid`` for a scenario that there is none
+    of, ``LabAlreadyRuns`` and ``LabFolderNotWritable`` come before anything is started. Cancelled, it ends the process
+    and leaves the folder as it was, or with its pool where it had one.
     """
     if options.scenario not in SCENARIOS:
         raise LabOptionInvalid(option="scenario", given=options.scenario, choices=sorted(SCENARIOS))
@@ -326,6 +326,8 @@ def _arguments(options: LabOptions) -> list[str]:
     ]
     if options.user is not None:
         arguments.append(f"--user={options.user}")
+    if options.dies_with_parent:
+        arguments.append(f"--parent-pid={os.getpid()}")
     if options.seed is not None:
         arguments.append(f"--seed={options.seed}")
     arguments += [] if options.cbt else ["--no-cbt"]

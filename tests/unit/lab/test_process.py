@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,3 +201,42 @@ def test_a_start_that_was_cancelled_before_makes_nothing(tmp_path: Path) -> None
     with pytest.raises(Cancelled):
         spawn_lab(LabOptions(state_dir=tmp_path / "lab", scenario="empty"), cancel=cancel)
     assert not (tmp_path / "lab").exists()
+
+
+_STARTS_A_LAB = """
+import sys
+from pathlib import Path
+from threading import Thread
+from holdfast.lab import LabOptions, spawn_lab
+
+dies = sys.argv[2] == "dies"
+options = LabOptions(state_dir=Path(sys.argv[1]), scenario="empty", dies_with_parent=dies)
+starter = Thread(target=spawn_lab, args=(options,))
+starter.start()
+starter.join()
+print("up", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow(reason="starts a process that starts a lab")
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_lab_dies_with_its_parent_only_where_it_is_told_to(tmp_path: Path, dies: bool) -> None:
+    command = [sys.executable, "-c", _STARTS_A_LAB, str(tmp_path), "dies" if dies else "stays"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"up\n"
+        lab = read_lab(tmp_path)
+        assert lab is not None
+        try:
+            assert lab.is_running(), "the end of the thread that started it is not the end of the parent"
+            parent.kill()
+            parent.wait()
+            if dies:
+                assert lab._is_gone_within(10, SystemClock())
+                assert read_lab(tmp_path) is None, "it ended in good order"
+            else:
+                assert not lab._is_gone_within(1.5, SystemClock())
+                assert lab.is_running()
+        finally:
+            lab.stop()
