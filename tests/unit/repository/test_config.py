@@ -24,7 +24,7 @@ def edited(**changes: object) -> World:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"compression": "fast"},
+        {"compression": "small"},
         {"created_at": "2020-01-01T00:00:00Z"},
         {"pack_bytes_max": 32 * MIB},
         {"added_later": True},

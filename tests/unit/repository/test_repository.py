@@ -158,7 +158,7 @@ def test_usage_adds_up_to_what_the_store_lists() -> None:
     }
 
 
-def test_fast_compression_stores_more_and_restores_the_same() -> None:
+def test_harder_compression_restores_the_same() -> None:
     image = image_of({0: 1, 1: 2}, count=2)
     world = World()
     store = MemoryStore()
@@ -167,7 +167,7 @@ def test_fast_compression_stores_more_and_restores_the_same() -> None:
         holders=[OpenHolder()],
         clock=world.clock,
         entropy=world.entropy,
-        compression=Compression.FAST,
+        compression=Compression.SMALL,
         workers=0,
     )
     point = world.back_up(image, run="r-1")
