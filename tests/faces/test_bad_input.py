@@ -151,3 +151,37 @@ def test_whatever_goes_wrong_on_the_way_a_published_point_is_right(
         assert lab.control.sha256(report["run"]["result"]["disks"][0]["disk"]) == lab.control.sha256(disk)
     backup(ready, "--vm", "alpha")
     assert leftovers(lab) == []
+
+
+def test_a_mistyped_network_is_refused_instead_of_ignored(ready: Cli) -> None:
+    backup(ready, "--vm", "alpha")
+    words = ("restore", "vm", points(ready)[0]["id"], "--repository", "main", "--pool", "lab", "--name", "copy")
+    error = ready(*words, "--network", "prodution=lab", "--dry-run", status=5)["error"]
+    assert error["code"] == "restore.network-not-in-point"
+    assert "eth0" in error["next_step"]
+
+
+def test_all_and_named_vms_together_are_refused(ready: Cli) -> None:
+    assert backup(ready, "--all", "--vm", "alpha", status=2)["error"]["code"] == "backup.selection-ambiguous"
+
+
+def test_no_repository_is_made_when_its_entry_could_not_be_kept(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    blocked = Cli(home=tmp_path / "file" / "home", capsys=cli.capsys)
+    error = blocked("repository", "create", "main", str(tmp_path / "repository"), status=1)["error"]
+    assert error["code"] == "config.not-writable"
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_backup_after_a_verification_stores_the_damaged_blocks_anew(ready: Cli, tmp_path: Path) -> None:
+    backup(ready, "--vm", "alpha")
+    for pack in (tmp_path / "repository" / "packs").rglob("*"):
+        if pack.is_file():
+            data = bytearray(pack.read_bytes())
+            data[len(data) // 3] ^= 0x40
+            pack.write_bytes(data)
+    ready("point", "verify", "--repository", "main", status=6)
+    report = backup(ready, "--vm", "alpha")
+    assert report["run"]["result"]["vms"][0]["disks"][0]["source"] == "full", "changes against damage are not enough"
+    newest = points(ready)[-1]["id"]
+    assert ready("point", "verify", newest, "--repository", "main")["damage"] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from holdfast.cli.asking import asking
 from holdfast.core import ExitStatus, HoldfastError
 
 __all__ = ["NotConfirmed", "confirm", "confirm_destruction"]
@@ -18,14 +19,15 @@ class NotConfirmed(HoldfastError):
     advice = "Repeat the command and confirm, or add --yes where no terminal is."
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"{what} was not confirmed")
+        super().__init__(f"not confirmed: {what[0].lower()}{what[1:]}")
 
 
 def confirm(question: str) -> bool:
     """Ask on the terminal; everything but a clear yes is a no."""
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    with asking():
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def confirm_destruction(what: str, *, name: str, yes: bool) -> None:
@@ -35,6 +37,8 @@ def confirm_destruction(what: str, *, name: str, yes: bool) -> None:
     if sys.stdin.isatty():
         sys.stderr.write(f"{what}. This cannot be undone. Type {name} to go on: ")
         sys.stderr.flush()
-        if sys.stdin.readline().strip() == name:
+        with asking():
+            typed = sys.stdin.readline().strip()
+        if typed == name:
             return
     raise NotConfirmed(what)

@@ -81,7 +81,9 @@ def start(
 
     def body(session: Session) -> ExitStatus:
         folder = _state(session, state)
-        lab = spawn_lab(LabOptions(state_dir=folder, scenario=scenario, nbd=nbd, cbt=not no_cbt, hosts=hosts))
+        lab = spawn_lab(
+            LabOptions(state_dir=folder, scenario=scenario, nbd=nbd, cbt=not no_cbt, hosts=hosts), cancel=session.cancel
+        )
         session.out.say(f"The lab pool runs at {lab.url}")
         session.out.say(f"  user {lab.user}, password in {folder / 'lab.json'}")
         session.out.say(f"  certificate SHA-256 {lab.fingerprint}")
@@ -110,7 +112,10 @@ def status(*, state: Path | None = None, common: Common = _NO_COMMON) -> int:
         told = lab.control.status()
         session.out.say(f"The lab pool runs at {lab.url}, state in {folder}")
         for name, value in told.items():
-            session.out.say(f"  {name}: {value}")
+            if isinstance(value, dict):
+                session.out.say(f"  {name}: {', '.join(f'{count} {kind}' for kind, count in value.items())}")
+            elif not isinstance(value, list):
+                session.out.say(f"  {name}: {value}")
         session.out.result({**_document(lab, folder), "status": told})
         return ExitStatus.OK
 

@@ -18,7 +18,7 @@ __all__ = ["WrongUsage", "app", "main", "run"]
 app = App(
     name="holdfast",
     help=(
-        "Back up, replicate and restore the VMs of XCP-ng and XenServer pools.\n\n"
+        "Back up and restore the VMs of XCP-ng and XenServer pools.\n\n"
         "Exit statuses: 0 done, 1 failed, 2 wrong usage, 3 unreachable, 4 refused (password, key, permission), "
         "5 not found, 6 damaged data found, 7 no space, 8 some VMs failed, 9 busy or name taken, 130 interrupted.\n\n"
         "Try it without a pool: holdfast demo"

@@ -72,14 +72,18 @@ class Output:
         self.aside.print(text, style="yellow", markup=False, emoji=False)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
-        """Print a table, columns named ``>…`` right-aligned; ``empty`` is said instead of nothing."""
+        """Print a table; ``empty`` is said instead of nothing.
+
+        Columns named ``>…`` are right-aligned. Those named ``=…`` hold what people copy: they are never broken, others
+        give way.
+        """
         if not rows:
             self.say(empty)
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            right = column.startswith(">")
-            table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+            name, right, whole = column.lstrip(">="), column.startswith(">"), column.startswith("=")
+            table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=whole)
         for row in rows:
             table.add_row(*(cell.replace("[", r"\[") for cell in row))
         self.people.print(table)

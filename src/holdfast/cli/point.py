@@ -19,7 +19,7 @@ app = App(name="point", help="Restore points: one VM at one moment, complete in 
 
 _NO_COMMON = Common()
 
-POINT_COLUMNS = ("POINT", "VM", "SOURCE", ">PROVISIONED", ">READ", ">NEW", ">STORED")
+POINT_COLUMNS = ("=POINT", "VM", "SOURCE", ">PROVISIONED", ">READ", ">NEW", ">STORED")
 
 
 def point_rows(points: tuple[RestorePoint, ...]) -> list[tuple[str, ...]]:

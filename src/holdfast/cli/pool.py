@@ -271,7 +271,7 @@ def _show_inventory(session: Session, inventory: Inventory) -> None:
     )
     out.gap()
     out.table(
-        ("SR", "TYPE", ">SIZE", ">FREE", "SHARED", "CHANGE TRACKING", "UUID"),
+        ("SR", "TYPE", ">SIZE", ">FREE", "SHARED", "CHANGE TRACKING", "=UUID"),
         [
             (
                 sr.name,

@@ -12,19 +12,22 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
 from rich.progress import (
     Progress as RichProgress,
 )
+from rich.text import Text
 
 from holdfast.core import Clock, Progress, ProgressTask, format_bytes, format_duration, format_rate
 
 __all__ = ["LineProgress", "TerminalProgress", "open_progress"]
 
+_TOLD_S_MIN = 0.5
 LINE_INTERVAL_S = 10.0
 """A log collector or a cron mail wants few lines; a person watching wants a sign of life."""
 
@@ -36,6 +39,15 @@ def open_progress(console: Console, *, clock: Clock, quiet: bool) -> TerminalPro
     return LineProgress(console, clock=clock, quiet=quiet)
 
 
+class _RateColumn(ProgressColumn):
+    """The rate in the units of everything else that we print."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate of the last seconds, or nothing while it is not known."""
+        speed = task.finished_speed or task.speed
+        return Text(format_rate(speed) if speed else "", style="progress.data.speed")
+
+
 class TerminalProgress:
     """Live bars on standard error. A context manager."""
 
@@ -44,7 +56,7 @@ class TerminalProgress:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            _RateColumn(),
             TimeRemainingColumn(compact=True),
             console=console,
             transient=True,
@@ -147,7 +159,8 @@ class _Lines:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._done_bytes:
-            took_s = self._clock.monotonic_s() - self._started_s
+        took_s = self._clock.monotonic_s() - self._started_s
+        # What took no time needs no line; its rate would say nothing either.
+        if kind is None and self._done_bytes and took_s >= _TOLD_S_MIN:
             rate = format_rate(self._done_bytes / max(took_s, 1e-9))
             self._progress.note(f"{self._what}: {format_bytes(self._done_bytes)} in {format_duration(took_s)}, {rate}")

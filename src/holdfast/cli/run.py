@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from cyclopts import App, Parameter, validators
@@ -11,6 +12,7 @@ from holdfast.cli.report import show_sweep, tell_work, work_document
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus, HoldfastError, format_bytes, format_duration
 from holdfast.model import RunId, RunStatus
+from holdfast.runs import RunSummary
 from holdfast.service import WorkReport
 
 __all__ = ["app"]
@@ -53,12 +55,12 @@ def list_(
                 each.run_id,
                 each.status.value,
                 f"{each.started:%Y-%m-%d %H:%M:%S}",
-                format_duration(((each.ended or each.updated) - each.started).total_seconds()),
+                _took(each, session.workspace.clock.now()),
                 each.title,
             )
             for each in runs
         ]
-        session.out.table(("RUN", "STATUS", "STARTED (UTC)", ">TOOK", "WHAT"), rows, empty="No run yet.")
+        session.out.table(("=RUN", "STATUS", "STARTED (UTC)", ">TOOK", "WHAT"), rows, empty="No run yet.")
         session.out.result([each.to_json() for each in runs])
         return ExitStatus.OK
 
@@ -189,3 +191,9 @@ def _resume_all(session: Session, waiting: list[RunId]) -> ExitStatus:
             break
     session.out.result({"runs": documents})
     return status
+
+
+def _took(run: RunSummary, now: datetime) -> str:
+    """Return how long a run took, or takes so far."""
+    end = run.ended or (now if run.status is RunStatus.RUNNING else run.updated)
+    return format_duration(max((end - run.started).total_seconds(), 0.0))

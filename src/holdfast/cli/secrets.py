@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from holdfast.cli.asking import asking
 from holdfast.core import ExitStatus, HoldfastError, Secret
 
 __all__ = ["PASSPHRASE_VARIABLE", "PASSWORD_VARIABLE", "SecretNotGiven", "read_new_secret", "read_secret"]
@@ -38,7 +39,8 @@ def read_secret(*, what: str, variable: str, option: str, file: Path | None) -> 
         return found
     if not sys.stdin.isatty():
         raise SecretNotGiven(what=what, variable=variable, option=option, why="there is no terminal to ask on")
-    typed = getpass.getpass(f"{what[0].upper()}{what[1:]}: ")
+    with asking():
+        typed = getpass.getpass(f"{what[0].upper()}{what[1:]}: ")
     if not typed:
         raise SecretNotGiven(what=what, variable=variable, option=option, why="it is empty")
     return Secret(typed)
@@ -50,7 +52,9 @@ def read_new_secret(*, what: str, variable: str, option: str, file: Path | None)
     if found is not None:
         return found
     first = read_secret(what=what, variable=variable, option=option, file=None)
-    if Secret(getpass.getpass("Once more: ")) != first:
+    with asking():
+        again = Secret(getpass.getpass("Once more: "))
+    if again != first:
         raise SecretNotGiven(what=what, variable=variable, option=option, why="the two are not the same")
     return first
 

@@ -51,6 +51,10 @@ class Common:
     home: Annotated[Path | None, Parameter(help="Where Holdfast keeps its own files; default $HOLDFAST_HOME.")] = None
 
 
+_SHOW_CURSOR = b"\x1b[?25h"
+"""Live bars hide the cursor; whoever ends the process at once gives it back."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """What a command's body works with."""
@@ -92,9 +96,13 @@ def run_command(common: Common, body: Callable[[Session], ExitStatus]) -> int:
 def _listen(cancel: Cancellation, out: Output) -> None:
     def stop(number: int, _frame: FrameType | None) -> None:
         if cancel.is_cancelled:
+            if sys.stderr.isatty():
+                os.write(sys.stderr.fileno(), _SHOW_CURSOR)
             os._exit(int(ExitStatus.INTERRUPTED))
         out.warn("Stopping; this takes a few seconds. Once more to stop at once.")
         cancel.cancel(reason=f"stopped by {signal.Signals(number).name}")
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
+    # A terminal that goes away, as a lost ssh session does: pause cleanly instead of dying in the middle.
+    signal.signal(signal.SIGHUP, stop)

@@ -6,6 +6,8 @@ that held or did not.
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,7 +90,8 @@ class Story:
 
     def document(self) -> dict[str, object]:
         """Return what was measured and proven, for ``--json``."""
-        return {**self.facts, "proofs": self.proofs}
+        where = {"folder": str(self.folder), "lab": self.lab.url}
+        return {**where, **self.facts, "proofs": self.proofs}
 
     def tell_how_to_explore(self) -> None:
         """Print commands for a person who wants to look around."""
@@ -97,10 +100,13 @@ class Story:
         out.gap()
         out.say("The lab and the repository stay. Look around:", style="bold")
         out.say(f"  export HOLDFAST_HOME={home}")
+        out.say(f"  alias holdfast={_own_command()}")
         for line in (
             f"holdfast vm list {_POOL}",
             f"holdfast point list --repository {_REPOSITORY}",
+            f"holdfast point verify --repository {_REPOSITORY}",
             f"holdfast backup run --pool {_POOL} --repository {_REPOSITORY} --all",
+            f"holdfast restore vm POINT --pool {_POOL} --repository {_REPOSITORY} --name again",
             f"holdfast lab status --state {self.folder / 'lab'}",
             f"holdfast lab fault list --state {self.folder / 'lab'}",
         ):
@@ -295,3 +301,8 @@ class Story:
         else:
             self._out.say("A proof did not hold; see above.", style="bold red")
         return held
+
+
+def _own_command() -> str:
+    """Return how this very program is called from a shell, wherever it is installed."""
+    return shlex.quote(str(Path(sys.argv[0]).absolute()))

@@ -41,7 +41,7 @@ def list_(pool: str, *, common: Common = _NO_COMMON) -> int:
             )
             for vm in inventory.vms
         ]
-        columns = ("NAME", "STATE", ">DISKS", ">PROVISIONED", "CHANGE TRACKING", "TAGS", "UUID")
+        columns = ("NAME", "STATE", ">DISKS", ">PROVISIONED", "CHANGE TRACKING", "TAGS", "=UUID")
         session.out.table(columns, rows, empty="This pool has no VMs.")
         session.out.result(
             [

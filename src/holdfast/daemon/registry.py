@@ -178,6 +178,11 @@ class FileRegistry:
         path = self._path(kind, name)
         if path.exists():
             raise NameTaken(kind=kind, name=name)
+        # Asked before anything is made elsewhere: a recovery key must not be lost because its entry cannot be kept.
+        with mapped(OSError, to=lambda cause: ConfigNotWritable(path=path, why=_reason(cause))):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _temporary_file(path.parent, b""):
+                pass
         return path
 
     def _write(self, path: Path, document: msgspec.Struct) -> None:

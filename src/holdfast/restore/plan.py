@@ -76,6 +76,22 @@ _THICK_KINDS = frozenset({"lvm", "lvmoiscsi", "lvmohba", "lvmofcoe"})
 _DISKLESS_KINDS = frozenset({"iso", "udev"})
 
 
+class NetworkNotInPoint(HoldfastError):
+    """A network was mapped that no card of the VM was plugged into."""
+
+    code = "restore.network-not-in-point"
+    exit_status = ExitStatus.NOT_FOUND
+    effect = "Nothing was written to the pool; the restore point is untouched."
+
+    def __init__(self, *, name: str, known: list[str]) -> None:
+        super().__init__(f"no network card of the VM was plugged into {name!r}")
+        self.name, self.known = name, ", ".join(known)
+
+    def next_step(self) -> str:
+        """See ``HoldfastError.next_step``."""
+        return f"Its cards were plugged into: {self.known or 'nothing'}. Write --network OLD=NEW with one of these."
+
+
 class MacPolicy(enum.Enum):
     """What becomes of the MAC addresses."""
 
@@ -307,7 +323,12 @@ def _nic_targets(
     for network in inventory.networks:
         by_name.setdefault(network.name, []).append(network)
     targets = []
-    for facts in nic_facts(point.facts.vm_record):
+    cards = nic_facts(point.facts.vm_record)
+    known = {name for facts in cards for name in (facts.network_uuid, facts.network_name)}
+    stray = sorted(set(network_map) - known)
+    if stray:
+        raise NetworkNotInPoint(name=stray[0], known=sorted({facts.network_name for facts in cards}))
+    for facts in cards:
         mapped = network_map.get(facts.network_uuid) or network_map.get(facts.network_name)
         same_name = by_name.get(facts.network_name, [])
         if mapped is not None:

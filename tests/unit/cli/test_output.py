@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
+from rich.console import Console
 
 from holdfast.cli.output import Output, plain
 from holdfast.core import ExitStatus, HoldfastError, Secret
@@ -83,3 +85,12 @@ def test_brackets_in_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[s
 def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     Output(as_json=False).table(("A",), [], empty="Nothing here.")
     assert capsys.readouterr().out == "Nothing here.\n"
+
+
+def test_what_people_copy_is_never_broken_on_a_narrow_terminal() -> None:
+    out = Output(as_json=False)
+    stream = io.StringIO()
+    out.people = Console(file=stream, width=60, force_terminal=False)
+    point = "20261120T090820Z-3f9a1c2e"
+    out.table(("=POINT", "VM", ">READ"), [(point, "a long name of a machine in the cellar", "1.00 GiB")], empty="")
+    assert point in stream.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -72,7 +73,9 @@ def converse(lab: RunningLab, sent: bytes, *, half_close: bool = False) -> bytes
     with socket.create_connection(_address(lab), timeout=20) as sock:
         sock.sendall(sent)
         if half_close:
-            sock.shutdown(socket.SHUT_WR)
+            # The lab may have answered and reset already.
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_WR)
         while True:
             try:
                 part = sock.recv(65536)
