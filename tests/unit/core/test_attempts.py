@@ -11,7 +11,9 @@ class _Trouble(HoldfastError):
     code = "test.trouble"
 
 
-def _repeat(outcomes: list[HoldfastError | str], *, cancel: Cancellation | None = None, passes: bool = True) -> object:
+def _repeat(
+    outcomes: list[HoldfastError | str], *, cancel: Cancellation | None = None, passes: bool = True
+) -> tuple[str, list[str], float]:
     told: list[str] = []
     clock = ManualClock()
 
@@ -38,7 +40,7 @@ def test_what_works_at_once_is_not_repeated() -> None:
 
 
 def test_each_further_attempt_is_told_and_waited_for() -> None:
-    result, told, waited_s = _repeat([_Trouble("lost"), _Trouble("lost again"), "done"])  # type: ignore[misc]
+    result, told, waited_s = _repeat([_Trouble("lost"), _Trouble("lost again"), "done"])
     assert (result, waited_s) == ("done", 30)
     assert told == ["lost; attempt 2 of 3 begins in 15.0 s", "lost again; attempt 3 of 3 begins in 15.0 s"]
 
