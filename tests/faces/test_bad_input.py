@@ -72,7 +72,9 @@ def test_a_place_that_is_a_file_or_not_empty_is_refused(cli: Cli, tmp_path: Path
     assert (tmp_path / "folder" / "letter.txt").read_text() == "do not touch"
 
 
-def test_flipped_bytes_are_found_and_named_and_other_points_stay_usable(ready: Cli, tmp_path: Path) -> None:
+def test_flipped_bytes_are_found_and_named_and_other_points_stay_usable(
+    ready: Cli, lab: RunningLab, tmp_path: Path
+) -> None:
     backup(ready, "--vm", "alpha")
     pack = max((tmp_path / "repository" / "packs").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
     backup(ready, "--vm", "beta")
@@ -83,7 +85,12 @@ def test_flipped_bytes_are_found_and_named_and_other_points_stay_usable(ready: C
     report = ready("point", "verify", "--repository", "main", status=6)
     assert {hit["vm_name"] for damage in report["damage"] for hit in damage["hits"]} == {"alpha"}
     beta = points(ready, "--vm", "beta")[0]
-    assert ready("point", "verify", beta["id"], "--repository", "main")["damage"] == []
+    # Beta shares a few blocks, and so a pack, with alpha; the damage is not in what it needs.
+    words = ("restore", "vm", beta["id"], "--repository", "main", "--pool", "lab", "--name", "copy")
+    restored = ready(*words)["run"]["result"]["disks"]
+    live = {disk["position"]: disk["uuid"] for disk in beta["disks"]}
+    for disk in restored:
+        assert lab.control.sha256(disk["disk"]) == lab.control.sha256(live[disk["position"]])
 
 
 def test_a_damaged_pack_never_becomes_a_restored_vm(ready: Cli, lab: RunningLab, tmp_path: Path) -> None:
