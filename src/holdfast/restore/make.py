@@ -110,7 +110,9 @@ def _make_disk(making: Making, disk: PointDisk) -> RestoredDisk:
     )
     making.ledger.made(line, external_id=made)
     source = making.repository.source(disk.stored, cancel=cancel)
-    pool.write_disk(made, source, progress=making.context.progress, cancel=cancel)
+    pool.write_disk(
+        made, source, label=f"{making.order.name} disk {facts.position}", progress=making.context.progress, cancel=cancel
+    )
     return RestoredDisk(
         position=facts.position,
         name=facts.name,
