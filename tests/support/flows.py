@@ -319,8 +319,10 @@ class MemoryPool:
         self._raise_if_armed("create_disk")
         return DiskUuid(uuid)
 
-    def write_disk(self, uuid: DiskUuid, source: DiskSource, *, progress: Progress, cancel: Cancellation) -> None:
-        self._called("write_disk", uuid)
+    def write_disk(
+        self, uuid: DiskUuid, source: DiskSource, *, label: str = "", progress: Progress, cancel: Cancellation
+    ) -> None:
+        self._called("write_disk", label)
         image = bytearray(source.size_bytes)
         for run in source.runs():
             image[run.offset_bytes : run.offset_bytes + run.length_bytes] = run.data

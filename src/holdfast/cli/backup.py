@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from holdfast import service
 from holdfast.cli.report import tell_work, work_document
 from holdfast.cli.session import Common, Session, run_command
-from holdfast.core import ExitStatus, HoldfastError
+from holdfast.core import ExitStatus
 from holdfast.service import BackupRequest
 
 __all__ = ["app"]
@@ -17,18 +17,6 @@ __all__ = ["app"]
 app = App(name="backup", help="Make restore points.")
 
 _NO_COMMON = Common()
-
-
-class SelectionAmbiguous(HoldfastError):
-    """VMs were named, and all of them were asked for."""
-
-    code = "backup.selection-ambiguous"
-    exit_status = ExitStatus.USAGE
-    effect = "Nothing was changed."
-    advice = "Give either --vm, once or more, or --all."
-
-    def __init__(self) -> None:
-        super().__init__("--all and --vm exclude each other")
 
 
 @app.command
@@ -68,8 +56,6 @@ def run(
     """
 
     def body(session: Session) -> ExitStatus:
-        if all_vms and vm:
-            raise SelectionAmbiguous
         request = BackupRequest(
             pool=pool, repository=repository, vms=vm, all_vms=all_vms, force_full=full, keep_points=keep
         )

@@ -110,9 +110,8 @@ def _make_disk(making: Making, disk: PointDisk) -> RestoredDisk:
     )
     making.ledger.made(line, external_id=made)
     source = making.repository.source(disk.stored, cancel=cancel)
-    pool.write_disk(
-        made, source, label=f"{making.order.name} disk {facts.position}", progress=making.context.progress, cancel=cancel
-    )
+    label = f"{making.order.name} {what}"
+    pool.write_disk(made, source, label=label, progress=making.context.progress, cancel=cancel)
     return RestoredDisk(
         position=facts.position,
         name=facts.name,

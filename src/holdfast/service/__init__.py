@@ -37,7 +37,7 @@ from holdfast.service.repositories import (
 from holdfast.service.sweeping import PoolForgotten, RemovedPool, clean_pool, explain_cleaning, remove_pool
 from holdfast.service.work import (
     BackupRequest,
-    SelectionUnclear,
+    SelectionAmbiguous,
     WorkReport,
     cancel_run,
     explain_backup,
@@ -61,7 +61,7 @@ __all__ = [
     "RepositoryConfig",
     "RepositoryOverview",
     "SecretMissing",
-    "SelectionUnclear",
+    "SelectionAmbiguous",
     "TrustKind",
     "Vault",
     "WorkReport",

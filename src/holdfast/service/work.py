@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from holdfast.backup import BACKUP_KIND, BackupArgs, BackupPlan, plan_backup
+from holdfast.backup import BACKUP_KIND, BackupArgs, BackupPlan, check_keep_points, plan_backup
 from holdfast.core import Cancellation, ExitStatus, HoldfastError, Progress
 from holdfast.model import JsonObject, PoolUuid, RunId, RunStatus, new_run_id
 from holdfast.restore import (
@@ -36,7 +36,7 @@ from holdfast.xapi import Inventory
 
 __all__ = [
     "BackupRequest",
-    "SelectionUnclear",
+    "SelectionAmbiguous",
     "WorkReport",
     "cancel_run",
     "explain_backup",
@@ -47,13 +47,13 @@ __all__ = [
 ]
 
 
-class SelectionUnclear(HoldfastError):
+class SelectionAmbiguous(HoldfastError):
     """All VMs were asked for, and some by name."""
 
-    code = "backup.selection-unclear"
+    code = "backup.selection-ambiguous"
     exit_status = ExitStatus.USAGE
     effect = "Nothing was backed up."
-    advice = "Name VMs, or ask for all of them, not both."
+    advice = "Give either --vm, once or more, or --all."
 
     def __init__(self) -> None:
         super().__init__("all VMs were asked for and some by name")
@@ -85,12 +85,14 @@ class WorkReport:
 
 def explain_backup(workspace: Workspace, request: BackupRequest, *, cancel: Cancellation) -> BackupPlan:
     """Return what a backup would do; nothing is changed."""
+    _check_request(request)
     with connect_pool(workspace, request.pool, cancel) as pool:
         return _plan(workspace, request, pool.inventory(), cancel=cancel)
 
 
 def run_backup(workspace: Workspace, request: BackupRequest, *, progress: Progress, cancel: Cancellation) -> WorkReport:
     """Back up, and return how it went. Raises only when the run could not begin; its own failures are in the record."""
+    _check_request(request)
     with open_working_runs(workspace) as runs:
         with connect_pool(workspace, request.pool, cancel) as pool:
             learn_hosts(workspace, request.pool, pool)
@@ -166,9 +168,14 @@ def cancel_run(workspace: Workspace, run: RunId, *, reason: str) -> WorkReport:
         return WorkReport(run=runs.show(run), sweep=sweep, not_given_up=not_given_up)
 
 
-def _plan(workspace: Workspace, request: BackupRequest, inventory: Inventory, *, cancel: Cancellation) -> BackupPlan:
+def _check_request(request: BackupRequest) -> None:
+    """Refuse what is wrong whatever the pool says, before it is asked."""
     if request.all_vms and request.vms:
-        raise SelectionUnclear
+        raise SelectionAmbiguous
+    check_keep_points(request.keep_points)
+
+
+def _plan(workspace: Workspace, request: BackupRequest, inventory: Inventory, *, cancel: Cancellation) -> BackupPlan:
     wanted = inventory.vms if request.all_vms else [inventory.find_vm(name) for name in request.vms]
     unique = {vm.uuid: vm for vm in wanted}
     newest = newest_by_vm(open_by_name(workspace, request.repository, cancel=cancel).points())

@@ -13,7 +13,7 @@ from holdfast.backup import KeepInvalid, NothingToBackUp
 from holdfast.core import Cancellation, HoldfastError, NoProgress, Secret
 from holdfast.model import PoolUuid, RunId, RunStatus
 from holdfast.runs import LedgerState
-from holdfast.service import BackupRequest, NameUnknown, PoolConfig, SelectionUnclear, Workspace
+from holdfast.service import BackupRequest, NameUnknown, PoolConfig, SelectionAmbiguous, Workspace
 from holdfast.xapi import PinnedCertificate, PoolUnreachable, VmAmbiguous, VmUnknown
 from tests.support.flows import NOW, POOL, MemoryPool, blocks
 from tests.unit.service.fakes import FakeRuns, make_workspace, run_record
@@ -94,7 +94,7 @@ def test_all_means_every_vm(place: _Place) -> None:
     ("changes", "error"),
     [
         ({"vms": ()}, NothingToBackUp),
-        ({"all_vms": True}, SelectionUnclear),
+        ({"all_vms": True}, SelectionAmbiguous),
         ({"vms": ("wbe",)}, VmUnknown),
         ({"keep_points": 0}, KeepInvalid),
         ({"pool": "nowhere"}, NameUnknown),
