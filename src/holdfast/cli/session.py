@@ -6,10 +6,11 @@ Ctrl-C always lets the program clean up; a second Ctrl-C ends it at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -51,6 +52,9 @@ class Common:
     home: Annotated[Path | None, Parameter(help="Where Holdfast keeps its own files; default $HOLDFAST_HOME.")] = None
 
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""SIGHUP too: a terminal that goes away, as a lost ssh session does, pauses a run instead of killing it."""
+
 _SHOW_CURSOR = b"\x1b[?25h"
 """Live bars hide the cursor; whoever ends the process at once gives it back."""
 
@@ -79,9 +83,9 @@ def run_command(common: Common, body: Callable[[Session], ExitStatus]) -> int:
     session = Session(
         settings=settings, workspace=build_workspace(settings), out=out, cancel=cancel, quiet=common.quiet
     )
-    _listen(cancel, out)
     try:
-        return int(body(session))
+        with _listening(cancel, out):
+            return int(body(session))
     except HoldfastError as error:
         return out.fail(error)
     except BrokenPipeError:
@@ -93,7 +97,10 @@ def run_command(common: Common, body: Callable[[Session], ExitStatus]) -> int:
         return out.fail(Unexpected(mistake))
 
 
-def _listen(cancel: Cancellation, out: Output) -> None:
+@contextlib.contextmanager
+def _listening(cancel: Cancellation, out: Output) -> Iterator[None]:
+    """Let signals pause what the block does; whoever listened before listens again afterwards."""
+
     def stop(number: int, _frame: FrameType | None) -> None:
         if cancel.is_cancelled:
             if sys.stderr.isatty():
@@ -102,7 +109,9 @@ def _listen(cancel: Cancellation, out: Output) -> None:
         out.warn("Stopping; this takes a few seconds. Once more to stop at once.")
         cancel.cancel(reason=f"stopped by {signal.Signals(number).name}")
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    # A terminal that goes away, as a lost ssh session does: pause cleanly instead of dying in the middle.
-    signal.signal(signal.SIGHUP, stop)
+    before = {number: signal.signal(number, stop) for number in _STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
