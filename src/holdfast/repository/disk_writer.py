@@ -140,7 +140,8 @@ class RepositoryDiskWriter:
         # Copied even when it is ``bytes``: the last block of a disk may be short, and is stored filled up with zeros.
         buffer = self._session.crew.buffers.take()
         padded_bytes = -(-run.length_bytes // BLOCK_BYTES) * BLOCK_BYTES
-        buffer[: run.length_bytes] = run.data
+        # numpy copies without holding the interpreter's lock, so the workers go on meanwhile.
+        np.copyto(np.frombuffer(buffer, np.uint8, run.length_bytes), np.frombuffer(run.data, np.uint8))
         buffer[run.length_bytes : padded_bytes] = bytes(padded_bytes - run.length_bytes)
         work = _Task(self, first_block, buffer, length_bytes=padded_bytes)
         self._under_way.append((first_block, self._session.crew.submit(work, cancel=self._session.cancel)))
