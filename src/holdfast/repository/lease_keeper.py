@@ -30,7 +30,7 @@ class LeaseLost(HoldfastError):
     retry = Retry.LATER
     exit_status = ExitStatus.BUSY
     effect = "Nothing was published by this run since; what it stored is re-used when it resumes."
-    advice = "Resume the run; if it happens again, look why the repository could not be reached for minutes."
+    advice = "Run it again; if that happens again, look why the repository could not be reached for minutes."
 
     def __init__(self, *, run: RunId, reason: str) -> None:
         super().__init__(f"run {run}: its lease on the repository is lost: {reason}")
