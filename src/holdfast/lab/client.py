@@ -149,6 +149,10 @@ class LabControl:
         """Return the disks that the control domain has attached now."""
         return cast("list[str]", self.call("attachments"))
 
+    def advance(self, duration_s: float) -> str:
+        """Let so much time pass in the pool at once, with all that it does meanwhile; return the time it is then."""
+        return str(self.call("advance-clock", seconds=duration_s))
+
     def restart_toolstack(self) -> None:
         """Forget all sessions and tasks, as a restart of the pool's management daemon does."""
         self.call("restart-toolstack")

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from holdfast.core import Clock, Entropy
+from holdfast.core import Entropy
+from holdfast.lab.clock import LabClock
 from holdfast.lab.database import Database, new_uuid
 from holdfast.lab.datamodel import NULL_REF, DateTime
 from holdfast.lab.disks import DiskStore
 from holdfast.lab.faults import Faults
+from holdfast.lab.housekeeping import Housekeeping
 from holdfast.lab.operations import Operations
 from holdfast.lab.options import LabDelays
 from holdfast.lab.sessions import Sessions
@@ -27,7 +29,8 @@ class PoolCore:
 
     db: Database
     disks: DiskStore
-    clock: Clock
+    clock: LabClock
+    chores: Housekeeping
     entropy: Entropy
     faults: Faults
     sessions: Sessions

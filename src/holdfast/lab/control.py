@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 
-from holdfast.core import HoldfastError, Secret, get_log
+from holdfast.core import HoldfastError, Secret, format_time, get_log
 from holdfast.lab.context import PoolCore
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.faults import FAULT_KINDS, ArmedFault, FaultUnknown, FaultValueInvalid
@@ -26,6 +26,7 @@ OUR_MARK = "holdfast"
 """What names or tags carry that a backup of ours left on the pool."""
 
 _BODY_BYTES_MAX = 1 << 20
+_ADVANCE_S_MAX = 366 * 86_400
 _CLASSES_SEARCHED = ("VM", "VDI", "VBD", "VIF", "task", "network")
 
 _REFUSALS = (ApiFailure, FaultUnknown, FaultValueInvalid, HoldfastError, KeyError, TypeError, ValueError)
@@ -62,6 +63,7 @@ class ControlServer:
             "stop-writing": self._stop_writing,
             "check-filesystem": self._check_filesystem,
             "attachments": self._attachments,
+            "advance-clock": self._advance_clock,
             "restart-toolstack": self._restart_toolstack,
             "stop": self._stop_lab,
         }
@@ -205,6 +207,14 @@ class ControlServer:
         db = self._pool.db
         vbds = db.texts("VM", self._pool.control_domain_ref, "VBDs")
         return [disk_uuid(self._pool, db.text("VBD", vbd, "VDI")) for vbd in vbds]
+
+    def _advance_clock(self, asked: JsonObject) -> JsonValue:
+        """Let time pass at once, with all that the pool does meanwhile; say what time it is then."""
+        seconds = asked["seconds"]
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds <= _ADVANCE_S_MAX:
+            raise ValueError(f"seconds is no number from 0 to {_ADVANCE_S_MAX}")
+        self._pool.chores.advance(float(seconds))
+        return format_time(self._pool.clock.now())
 
     def _restart_toolstack(self, asked: JsonObject) -> JsonValue:
         """Forget sessions and tasks at once, as a restart of the management daemon does."""

@@ -280,6 +280,11 @@ class Database:
         self._latest[cls] = self.generation
         return self.generation
 
+    def wake(self) -> None:
+        """Let everybody who waits for a change look again: not only changes end a wait, time does, too."""
+        with self.lock:
+            self.changed.notify_all()
+
     def close(self) -> None:
         """Release the store. What was acknowledged is already in it; what still runs goes on in memory only."""
         with self.lock:

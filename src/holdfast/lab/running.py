@@ -17,6 +17,7 @@ from holdfast.lab.attachments import sweep_attachments
 from holdfast.lab.calls import all_handlers
 from holdfast.lab.certificate import Certificate, ensure_certificate
 from holdfast.lab.client import LabControl
+from holdfast.lab.clock import LabClock
 from holdfast.lab.context import Context, PoolCore
 from holdfast.lab.control import ControlServer
 from holdfast.lab.database import Database
@@ -26,6 +27,7 @@ from holdfast.lab.dispatch import Dispatcher
 from holdfast.lab.events import Events
 from holdfast.lab.faults import Faults
 from holdfast.lab.gateway import Gateway
+from holdfast.lab.housekeeping import Housekeeping
 from holdfast.lab.http import Connection, HttpServer, Listener, Request
 from holdfast.lab.nbd import NbdServer
 from holdfast.lab.nbd_service import NbdService
@@ -125,6 +127,7 @@ class RunningLab:
         if self._is_closed:
             return
         self._is_closed = True
+        self.pool.chores.close()
         self._workload.close()
         self._nbd.close()
         self._http.close()
@@ -153,19 +156,21 @@ def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entro
     ``ScenarioUnknown``, ``LabStateMismatch``, ``LabFolderNotWritable``, or ``DiskStoreInUse`` when another lab has
     the folder.
     """
-    the_clock, the_entropy = clock or SystemClock(), entropy or SystemEntropy()
+    the_clock, the_entropy = LabClock(clock or SystemClock()), entropy or SystemEntropy()
     prepare_folder(options.state_dir)
     disks = DiskStore(options.state_dir / "disks", entropy=the_entropy)
     store = RowStore(options.state_dir / "pool.db")
     user, password = _user(options, store), _password(options, store, the_entropy)
     certificate = ensure_certificate(options.state_dir, name=_CERTIFICATE_NAME, address=options.host, clock=the_clock)
     db = Database(load_datamodel(), store, the_entropy)
+    the_clock.on_move(db.wake)
     sessions = Sessions(db, the_clock, user=user, password=password)
     tasks = Tasks(db, the_clock)
     pool = PoolCore(
         db=db,
         disks=disks,
         clock=the_clock,
+        chores=Housekeeping(the_clock),
         entropy=the_entropy,
         faults=Faults(),
         sessions=sessions,
@@ -275,6 +280,7 @@ def _listen(
         control = ControlServer(pool, workload, token, stopped.set)
         side = server.listen("127.0.0.1", 0, serve=control.serve)
         nbd.start()
+        pool.chores.start()
         listening = {"plain": plain, "tls": encrypted, **members}
         chosen = {name: each.address[1] for name, each in listening.items()}
         ports.remember(pool, {**chosen, "nbd": nbd.address[1]})

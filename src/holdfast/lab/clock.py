@@ -1,0 +1,58 @@
+"""The pool's own clock: it runs as the machine's does and can be moved forward, so that an hour passes at once.
+
+Everything in the lab that waits for minutes or days (collected tasks, idle sessions, merged disks) asks this clock.
+Invariant: it never goes back, and who sleeps on it wakes when the time has come, however it came.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from holdfast.core import Cancellation, Clock
+
+__all__ = ["LabClock"]
+
+_LOOK_S = 0.1
+"""How often a cancellable sleep looks up."""
+
+
+class LabClock:
+    """A ``Clock`` that can be moved forward. Safe to use from any thread."""
+
+    def __init__(self, base: Clock) -> None:
+        self._base = base
+        self._moved = threading.Condition()
+        self._ahead_s = 0.0
+        self._told: list[Callable[[], None]] = []
+
+    def now(self) -> datetime:
+        """See ``Clock.now``."""
+        return self._base.now() + timedelta(seconds=self._ahead_s)
+
+    def monotonic_s(self) -> float:
+        """See ``Clock.monotonic_s``."""
+        return self._base.monotonic_s() + self._ahead_s
+
+    def sleep(self, duration_s: float, *, cancel: Cancellation | None = None) -> None:
+        """See ``Clock.sleep``. Ends early when the clock is moved past the moment."""
+        deadline_s = self.monotonic_s() + duration_s
+        with self._moved:
+            while (left_s := deadline_s - self.monotonic_s()) > 0:
+                if cancel is not None:
+                    cancel.check()
+                self._moved.wait(left_s if cancel is None else min(left_s, _LOOK_S))
+
+    def on_move(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` after every move, for those who wait on something else as well."""
+        self._told.append(tell)
+
+    def move(self, duration_s: float) -> None:
+        """Move the clock forward and wake everybody whose time may have come."""
+        assert duration_s >= 0
+        with self._moved:
+            self._ahead_s += duration_s
+            self._moved.notify_all()
+        for tell in self._told:
+            tell()
