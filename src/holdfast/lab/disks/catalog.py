@@ -7,12 +7,14 @@ named before it was written to, and is deleted only after a newer file stopped n
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import fcntl
 import os
 import re
 import shutil
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,6 +135,8 @@ class Catalog:
         self._next_number = 1
         self._stored_layers: dict[int, Layer] = {}
         self._stored_logs: dict[int, CbtLog] = {}
+        self._batches = 0
+        self._is_batch_unsaved = False
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._guard = _guard(folder)
         try:
@@ -166,8 +170,24 @@ class Catalog:
         """Return the disks whose own layer stands directly on ``layer``."""
         return [disk for disk in self.disks.values() if disk.layer is not None and disk.layer.parent is layer]
 
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Let many changes become durable together at the end of the outermost block. Holds ``lock`` meanwhile: nobody
+        hears of a change that could still be lost."""
+        with self.lock:
+            self._batches += 1
+            try:
+                yield
+            finally:
+                self._batches -= 1
+                if not self._batches and self._is_batch_unsaved:
+                    self.save()
+
     def save(self) -> None:
         """Make the tree durable as it is now, then delete what it no longer needs."""
+        self._is_batch_unsaved = self._batches > 0
+        if self._is_batch_unsaved:
+            return
         self._drop_childless_bases()
         layers = self._reachable_layers()
         logs = {disk.log.number: disk.log for disk in self.disks.values() if disk.log is not None}

@@ -69,6 +69,12 @@ class DiskStore:
         with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=self._catalog.folder) as name:
             yield Path(name)
 
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make what happens to the tree inside the block durable at its end, as one: thousands of disks at once."""
+        with self._catalog.batch():
+            yield
+
     # The tree
 
     def uuids(self) -> list[DiskUuid]:

@@ -430,3 +430,23 @@ def test_a_list_of_another_version_or_with_a_missing_layer_is_refused(tmp_path: 
     path.write_bytes(good)
     with DiskStore(tmp_path) as store:
         assert store.exists("live")
+
+
+def test_a_batch_of_changes_is_durable_at_its_end_and_costs_one_save(tmp_path: Path) -> None:
+    folder = tmp_path / "batch"
+    with DiskStore(folder, entropy=SeededEntropy(1)) as store:
+        with store.batch():
+            store.create("golden", SIZE_BYTES)
+            with store.batch():
+                for number in range(20):
+                    store.clone("golden", f"clone-{number}")
+                    store.write(f"clone-{number}", 0, b"%d" % number)
+            assert not (folder / "disks.json").exists()
+        saved = (folder / "disks.json").stat().st_ino
+        store.write("clone-3", 4096, b"later")
+        assert (folder / "disks.json").stat().st_ino == saved
+        store.destroy("clone-4")
+        assert (folder / "disks.json").stat().st_ino != saved
+    with DiskStore(folder) as store:
+        assert store.read("clone-3", 0, 1) == b"3" and store.read("clone-19", 0, 2) == b"19"
+        assert not store.exists("clone-4")
