@@ -1,0 +1,189 @@
+"""Arming faults and taking them: the code that can fail asks ``take`` at the place where the real thing fails.
+
+A fault that nobody asked for has no effect. Invariant: a fault fires exactly as often as it was told to, in the order
+of arming, and then is gone; one that lasts has begun exactly while it is armed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from holdfast.lab.faults.catalogue import FAULT_KINDS
+from holdfast.lab.faults.kind import FaultKind, FaultManner, Value
+
+__all__ = ["UNTIL_CLEARED", "ArmedFault", "FaultUnknown", "FaultValueInvalid", "Faults"]
+
+UNTIL_CLEARED = -1
+"""The count of a fault that happens again and again."""
+
+Fact = Value | tuple[Value, ...]
+"""What the place of a fault knows of itself: one value, or several that all name the same thing."""
+
+
+class FaultUnknown(Exception):
+    """No fault, or no parameter of that fault, has this name."""
+
+
+class FaultValueInvalid(Exception):
+    """A parameter of a fault, or its count, is not of the kind that is expected."""
+
+    def __init__(self, name: str, parameter: str, *, expected: str, got: object) -> None:
+        super().__init__(f"{parameter} of fault {name!r} is {expected}, not {got!r}")
+
+
+@dataclass(slots=True)
+class ArmedFault:
+    """A fault that waits to fire, or lasts."""
+
+    id: int
+    name: str
+    parameters: dict[str, Value]
+    remaining: int
+    """How often it will still fire; ``UNTIL_CLEARED``, or 0 for one that is over."""
+
+    def text(self, name: str) -> str:
+        """Return a parameter as text."""
+        return str(self.parameters[name])
+
+    def number(self, name: str) -> int:
+        """Return a parameter as a whole number."""
+        return int(self.parameters[name])
+
+    def seconds(self) -> float:
+        """Return how long the fault lasts."""
+        return float(self.parameters["seconds"])
+
+
+Enact = Callable[[ArmedFault], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Act:
+    begin: Enact
+    end: Enact | None
+
+
+class Faults:
+    """The armed faults of one lab. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._armed: dict[int, ArmedFault] = {}
+        self._ids = itertools.count(1)
+        self._acts: dict[str, _Act] = {}
+
+    def enact(self, name: str, begin: Enact, *, end: Enact | None = None) -> None:
+        """Say who carries out a fault that does not wait: ``begin`` when it is armed, ``end`` when it is cleared."""
+        assert (FAULT_KINDS[name].manner is FaultManner.LASTS) is (end is not None)
+        self._acts[name] = _Act(begin, end)
+
+    def arm(self, name: str, /, *, count: int | None = None, **parameters: Value) -> ArmedFault:
+        """See ``arm_with``."""
+        return self.arm_with(name, parameters, count=count)
+
+    def arm_with(self, name: str, parameters: Mapping[str, Value], *, count: int | None = None) -> ArmedFault:
+        """Let the fault happen ``count`` times (-1: until cleared). Numbers may come as text.
+
+        Without a count it happens once; one that lasts, until cleared; one that happens at once has happened on return.
+        ``FaultUnknown`` for a name that does not exist, ``FaultValueInvalid`` for a value that makes no sense: a fault
+        that cannot be carried out would otherwise fail in the middle of somebody's call.
+        """
+        kind = FAULT_KINDS.get(name)
+        if kind is None:
+            raise FaultUnknown(f"no fault is called {name!r}; there are: {', '.join(sorted(FAULT_KINDS))}")
+        stray = sorted(set(parameters) - set(kind.parameters))
+        if stray:
+            raise FaultUnknown(f"fault {name!r} has no parameter {stray[0]!r}")
+        remaining = _checked_count(kind, count)
+        fitting = {each: _fitting(kind, each, value) for each, value in parameters.items()}
+        with self._lock:
+            fault = ArmedFault(next(self._ids), name, {**kind.parameters, **fitting}, remaining)
+        if kind.manner is not FaultManner.WAITS:
+            self._acts[name].begin(fault)
+        with self._lock:
+            if fault.remaining:
+                self._armed[fault.id] = fault
+        return fault
+
+    def take(self, name: str, **facts: Fact) -> ArmedFault | None:
+        """Return the first armed fault of this name whose parameters agree with ``facts``, and count it as fired."""
+        with self._lock:
+            for fault in self._armed.values():
+                if fault.name == name and fault.remaining != 0 and _agrees(fault, facts):
+                    if fault.remaining > 0:
+                        fault.remaining -= 1
+                        if fault.remaining == 0:
+                            del self._armed[fault.id]
+                    return fault
+            return None
+
+    def clear(self, *, name: str = "") -> int:
+        """Disarm all faults, or those of one name; return how many. What lasts ends."""
+        with self._lock:
+            cleared = [fault for fault in self._armed.values() if name in ("", fault.name)]
+            for fault in cleared:
+                del self._armed[fault.id]
+        for fault in reversed(cleared):
+            act = self._acts.get(fault.name)
+            if act is not None and act.end is not None:
+                act.end(fault)
+        return len(cleared)
+
+    def armed(self) -> list[ArmedFault]:
+        """Return what is armed, in order of arming."""
+        with self._lock:
+            return list(self._armed.values())
+
+
+def _agrees(fault: ArmedFault, facts: Mapping[str, Fact]) -> bool:
+    for key, fact in facts.items():
+        wanted = fault.parameters.get(key, "")
+        if wanted != "" and wanted not in (fact if isinstance(fact, tuple) else (fact,)):
+            return False
+    return True
+
+
+def _checked_count(kind: FaultKind, count: int | None) -> int:
+    match kind.manner:
+        case FaultManner.WAITS:
+            if count is not None and count != UNTIL_CLEARED and count < 1:
+                raise FaultValueInvalid(kind.name, "count", expected="1 or more, or -1 for until cleared", got=count)
+            return 1 if count is None else count
+        case FaultManner.LASTS:
+            if count not in (None, UNTIL_CLEARED):
+                raise FaultValueInvalid(kind.name, "count", expected="-1: it lasts until cleared", got=count)
+            return UNTIL_CLEARED
+        case FaultManner.AT_ONCE:
+            if count not in (None, 1):
+                raise FaultValueInvalid(kind.name, "count", expected="1: it happens at once", got=count)
+            return 0
+
+
+def _fitting(kind: FaultKind, parameter: str, value: Value) -> Value:
+    """Return the value as what the parameter's default is. ``FaultValueInvalid`` when it cannot be that."""
+    default = kind.parameters[parameter]
+    if isinstance(default, str):
+        return _chosen(kind, parameter, str(value))
+    is_whole = isinstance(default, int)
+    expected = f"a {'whole ' if is_whole else ''}number of 0 or more"
+    if isinstance(value, bool):
+        raise FaultValueInvalid(kind.name, parameter, expected=expected, got=value)
+    try:
+        number = int(value) if is_whole else float(value)
+    except (ValueError, OverflowError) as cause:
+        raise FaultValueInvalid(kind.name, parameter, expected=expected, got=value) from cause
+    is_cut = isinstance(value, float) and number != value
+    if is_cut or not math.isfinite(number) or number < 0:
+        raise FaultValueInvalid(kind.name, parameter, expected=expected, got=value)
+    return number
+
+
+def _chosen(kind: FaultKind, parameter: str, value: str) -> str:
+    choices = kind.choices.get(parameter)
+    if choices is not None and value not in choices:
+        raise FaultValueInvalid(kind.name, parameter, expected=f"one of {', '.join(choices)}", got=value)
+    return value
