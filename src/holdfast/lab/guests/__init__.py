@@ -2,5 +2,15 @@
 
 from holdfast.lab.guests.actions import DatabaseWritten, FilesChanged, Guest, LogAppended
 from holdfast.lab.guests.background import BackgroundWriter, Written
+from holdfast.lab.guests.boot import BootState, read_boot_state
 
-__all__ = ["BackgroundWriter", "DatabaseWritten", "FilesChanged", "Guest", "LogAppended", "Written"]
+__all__ = [
+    "BackgroundWriter",
+    "BootState",
+    "DatabaseWritten",
+    "FilesChanged",
+    "Guest",
+    "LogAppended",
+    "Written",
+    "read_boot_state",
+]

@@ -101,7 +101,7 @@ def _replaceable(volume: Volume) -> list[PlacedFile]:
     return [
         file
         for path, file in sorted(volume.files.items())
-        if path not in _KEPT and not path.startswith("etc/") and _PLAIN.fullmatch(path)
+        if path not in _KEPT and not path.startswith(("boot/", "etc/")) and _PLAIN.fullmatch(path)
     ]
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from holdfast.core import HoldfastError
 from holdfast.lab.disks import DiskStore
-from holdfast.lab.images.gpt import BOOT_MARKER, GptDamaged, read_gpt
+from holdfast.lab.images.gpt import GptDamaged, read_gpt
 from holdfast.lab.images.sparse import materialise
 from holdfast.lab.images.tools import E2fsprogs, run_tool
 from holdfast.lab.images.volume import FilesystemDamaged, open_volume
 
-__all__ = ["FilesystemReport", "check_filesystem", "is_bootable"]
+__all__ = ["FilesystemReport", "check_filesystem"]
 
 _E2FSCK_STATUSES = range(16)
 """Its exit status is a sum of flags: 4 says that errors were left, 8 that it could not work at all."""
@@ -50,16 +49,6 @@ def check_filesystem(store: DiskStore, uuid: str, *, tools: E2fsprogs | None = N
         place = f"{image}?offset={partitions[0].offset_bytes}"
         status, said = run_tool(tools.e2fsck, ["-f", "-n", place], statuses=_E2FSCK_STATUSES)
     return FilesystemReport(clean=status == 0, detail=f"e2fsck -fn: {_shortened(said.replace(place, uuid))}")
-
-
-def is_bootable(store: DiskStore, uuid: str) -> bool:
-    """Whether a machine would find on this disk what it boots from: loader, partition table, a readable file system."""
-    if store.read(uuid, 0, len(BOOT_MARKER)) != BOOT_MARKER:
-        return False
-    try:
-        return "etc/fstab" in open_volume(store, uuid).files
-    except HoldfastError:
-        return False
 
 
 def _without_partitions(store: DiskStore, uuid: str, cause: GptDamaged) -> FilesystemReport:

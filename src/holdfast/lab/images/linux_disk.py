@@ -12,10 +12,11 @@ from pathlib import Path
 
 from holdfast.core import KIB, Entropy
 from holdfast.lab.disks import DiskStore
+from holdfast.lab.images.boot_record import GuestSystem, install_boot, new_boot_file
 from holdfast.lab.images.gpt import Partition, pack_gpt
 from holdfast.lab.images.linux_root import write_linux_root
 from holdfast.lab.images.sparse import absorb
-from holdfast.lab.images.spec import LinuxDiskSpec
+from holdfast.lab.images.spec import BOOT_PATH, LinuxDiskSpec
 from holdfast.lab.images.template import fill_from_template
 from holdfast.lab.images.text import new_generator
 from holdfast.lab.images.tools import E2fsprogs, run_tool
@@ -24,6 +25,10 @@ __all__ = ["fill_linux_disk", "make_ext4"]
 
 _EXTENDED = "nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0"
 """No discard: the tool would punch the whole file. Lazy tables: a fresh file is zeros already."""
+
+
+LAB_LINUX = GuestSystem(name="Lab Linux 1", distro="lab", major="1", kernel="6.12.0")
+"""What ``etc/os-release`` says, too."""
 
 
 def fill_linux_disk(
@@ -36,11 +41,12 @@ def fill_linux_disk(
     partition = Partition.filling(size_bytes, uuid=partition_uuid, name="root")
     head, tail = pack_gpt([partition], size_bytes=size_bytes, disk_uuid=disk_uuid, is_bootable=True)
     generator = new_generator(entropy)
+    boot_file = new_boot_file(generator)
     with store.scratch() as scratch:
         if tools.mke2fs is not None:
             root, image = scratch / "root", scratch / "image"
             root.mkdir()
-            write_linux_root(root, spec, uuid=str(filesystem_uuid), generator=generator)
+            write_linux_root(root, spec, uuid=str(filesystem_uuid), boot_file=boot_file, generator=generator)
             with image.open("xb") as file:
                 file.truncate(size_bytes)
             make_ext4(tools.mke2fs, image, partition=partition, uuid=filesystem_uuid, root=root)
@@ -48,7 +54,15 @@ def fill_linux_disk(
     store.write(uuid, 0, head)
     store.write(uuid, size_bytes - len(tail), tail)
     if tools.mke2fs is None:
-        fill_from_template(store, uuid, partition, spec, generator=generator)
+        fill_from_template(store, uuid, partition, spec, boot_file=boot_file, generator=generator)
+    install_boot(
+        store,
+        uuid,
+        partition_bytes=partition.offset_bytes,
+        filesystem="ext4",
+        files={BOOT_PATH: boot_file},
+        system=LAB_LINUX,
+    )
 
 
 def make_ext4(

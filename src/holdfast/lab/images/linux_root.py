@@ -14,7 +14,7 @@ import numpy as np
 from holdfast.core import MIB
 from holdfast.lab.images.database import write_database
 from holdfast.lab.images.machine import iter_machine_files
-from holdfast.lab.images.spec import DATA_FOLDER, DATABASE_PATH, LOG_PATH, LinuxDiskSpec
+from holdfast.lab.images.spec import BOOT_PATH, DATA_FOLDER, DATABASE_PATH, LOG_PATH, LinuxDiskSpec
 from holdfast.lab.images.text import Prose, noise
 
 __all__ = ["etc_files", "new_log", "write_linux_root"]
@@ -24,12 +24,15 @@ _FILLER_FILE_BYTES = 2 * MIB
 _FOLDERS = ("boot", "dev", "home", "proc", "root", "run", "srv", "sys", "tmp", "usr/bin", "usr/lib", "usr/share/doc")
 
 
-def write_linux_root(folder: Path, spec: LinuxDiskSpec, *, uuid: str, generator: np.random.Generator) -> None:
+def write_linux_root(
+    folder: Path, spec: LinuxDiskSpec, *, uuid: str, boot_file: bytes, generator: np.random.Generator
+) -> None:
     """Fill an empty folder with a server's files, of about ``spec.files_bytes`` and its database and log."""
     for name in (*_FOLDERS, DATA_FOLDER):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, content in etc_files(spec.hostname, uuid=uuid).items():
         _place(folder / name).write_bytes(content)
+    (folder / BOOT_PATH).write_bytes(boot_file)
     left_bytes = spec.files_bytes
     for file in iter_machine_files(spec.files_bytes):
         try:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from holdfast.core import MIB
 
-__all__ = ["DATABASE_PATH", "DATA_FOLDER", "LOG_PATH", "DataDiskSpec", "DiskSpec", "LinuxDiskSpec"]
+__all__ = ["BOOT_PATH", "DATABASE_PATH", "DATA_FOLDER", "LOG_PATH", "DataDiskSpec", "DiskSpec", "LinuxDiskSpec"]
 
+BOOT_PATH = "boot/vmlinuz"
+"""What a boot loads; its place is in the boot record, so guests leave it alone."""
 DATABASE_PATH = "var/lib/app/app.db"
 LOG_PATH = "var/log/app.log"
 DATA_FOLDER = "srv/data"

@@ -21,7 +21,7 @@ from holdfast.lab.images.gpt import Partition
 from holdfast.lab.images.linux_root import etc_files, new_log
 from holdfast.lab.images.machine import iter_machine_files
 from holdfast.lab.images.sparse import pieces_of
-from holdfast.lab.images.spec import DATABASE_PATH, LOG_PATH, LinuxDiskSpec
+from holdfast.lab.images.spec import BOOT_PATH, DATABASE_PATH, LOG_PATH, LinuxDiskSpec
 from holdfast.lab.images.text import Prose, noise
 from holdfast.lab.images.volume import PlacedFile, Volume, open_volume
 
@@ -78,14 +78,23 @@ def read_template(data: bytes) -> Template:
 
 
 def fill_from_template(
-    store: DiskStore, uuid: str, partition: Partition, spec: LinuxDiskSpec, *, generator: np.random.Generator
+    store: DiskStore,
+    uuid: str,
+    partition: Partition,
+    spec: LinuxDiskSpec,
+    *,
+    boot_file: bytes,
+    generator: np.random.Generator,
 ) -> None:
     """Put a file system into the partition, which the disk's table already names, and fill its files."""
     template = _choose(partition.length_bytes, uuid=uuid)
     for index, block in template.blocks:
         store.write(uuid, partition.offset_bytes + index * template.block_bytes, block)
     volume = open_volume(store, uuid)
-    special = {LOG_PATH: new_log(volume.files[LOG_PATH].size_bytes)}
+    special = {
+        LOG_PATH: new_log(volume.files[LOG_PATH].size_bytes),
+        BOOT_PATH: boot_file,
+    }
     for path, content in etc_files(spec.hostname, uuid="00000000-0000-0000-0000-000000000000").items():
         special[path] = content
     for path, content in special.items():

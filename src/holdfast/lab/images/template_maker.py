@@ -14,11 +14,12 @@ import numpy as np
 
 from holdfast.core import KIB, MIB, SeededEntropy
 from holdfast.lab.disks import DiskStore
+from holdfast.lab.images.boot_record import BOOT_FILE_BYTES
 from holdfast.lab.images.gpt import Partition, pack_gpt
 from holdfast.lab.images.linux_disk import make_ext4
 from holdfast.lab.images.linux_root import etc_files
 from holdfast.lab.images.sparse import absorb
-from holdfast.lab.images.spec import DATA_FOLDER, DATABASE_PATH, LOG_PATH
+from holdfast.lab.images.spec import BOOT_PATH, DATA_FOLDER, DATABASE_PATH, LOG_PATH
 from holdfast.lab.images.template import Template, pack_template
 from holdfast.lab.images.tools import E2fsprogs
 from holdfast.lab.images.volume import open_volume
@@ -69,7 +70,7 @@ def _strip(store: DiskStore, partition: Partition) -> Template:
 def _sizes(*, files: int, file_bytes: int, database_bytes: int, log_bytes: int) -> dict[str, int]:
     """Return the files of a template; ``file_bytes`` is the average, sizes go from half to one and a half of it."""
     sizes = dict.fromkeys(etc_files("", uuid=""), _BLOCK_BYTES)
-    sizes |= {DATABASE_PATH: database_bytes, LOG_PATH: log_bytes}
+    sizes |= {BOOT_PATH: BOOT_FILE_BYTES, DATABASE_PATH: database_bytes, LOG_PATH: log_bytes}
     folders = ("usr/bin/program", "usr/lib/library", "usr/share/doc/manual", f"{DATA_FOLDER}/media")
     for number in range(files):
         step = 2 * number * file_bytes // files // 2

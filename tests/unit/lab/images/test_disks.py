@@ -25,8 +25,8 @@ from holdfast.lab.images import (
     ToolFailed,
     check_filesystem,
     fill_disk,
-    is_bootable,
     open_volume,
+    read_boot_record,
 )
 
 TOOLS = E2fsprogs.find()
@@ -78,18 +78,6 @@ def test_the_files_of_a_server_are_there(store: DiskStore, tools: E2fsprogs, tmp
     assert {DATABASE_PATH, LOG_PATH, "etc/fstab"} < set(volume.files)
     assert any(path.startswith("usr/bin/") for path in volume.files)
     assert integrity(store, "disk", tmp_path) == "ok"
-
-
-@both_ways
-def test_a_disk_boots_only_while_loader_table_and_file_system_are_whole(store: DiskStore, tools: E2fsprogs) -> None:
-    linux_disk(store, tools)
-    assert is_bootable(store, "disk")
-    for name, offset in (("loader", 0), ("table", 512), ("file system", MIB + 1024)):
-        store.clone("disk", name)
-        store.write(name, offset, bytes(512))
-        if name == "table":
-            store.write(name, SIZE_BYTES - 512, bytes(512))
-        assert not is_bootable(store, name), name
 
 
 @needs_e2fsck
@@ -146,7 +134,7 @@ def test_a_data_disk_holds_a_whole_database_media_and_a_log(store: DiskStore, tm
     fill_disk(store, "disk", DATA_SPEC, entropy=SeededEntropy(3))
     assert integrity(store, "disk", tmp_path) == "ok"
     assert sorted(open_volume(store, "disk").files) == ["media", DATABASE_PATH, LOG_PATH]
-    assert not is_bootable(store, "disk")
+    assert read_boot_record(store, "disk") is None
     assert check_filesystem(store, "disk").clean is None
     store.write("disk", 20, b"?")
     assert check_filesystem(store, "disk").clean is False
@@ -193,4 +181,4 @@ def test_every_scenario_fits_its_disks_and_the_tiny_one_is_made_quickly(store: D
         for disk in vm.disks:
             store.create(disk.name, disk.size_bytes)
             fill_disk(store, disk.name, disk.content, entropy=SeededEntropy(1))
-    assert is_bootable(store, "web system") and is_bootable(store, "db system")
+    assert read_boot_record(store, "web system") and read_boot_record(store, "db system")
