@@ -1,8 +1,9 @@
 """What holds for every test: hypothesis profiles, an environment of its own, and judges that may not be missing in CI.
 
-Three variables steer a session: ``HYPOTHESIS_PROFILE`` names a profile below, ``HOLDFAST_REQUIRE_JUDGES=1`` turns a
-skipped judge into a failure, ``HOLDFAST_TEST_WORKERS`` belongs to ``./dev test``. Every other ``HOLDFAST_*`` variable
-of the caller is removed, so that no test can touch somebody's real pools and repositories.
+Four variables steer a session: ``HYPOTHESIS_PROFILE`` names a profile below, ``HOLDFAST_REQUIRE_JUDGES=1`` turns a
+skipped judge into a failure, ``HOLDFAST_JUDGES_DIR`` says where judges from npm are kept, ``HOLDFAST_TEST_WORKERS``
+belongs to ``./dev test``. Every other ``HOLDFAST_*`` variable of the caller is removed, so that no test can touch
+somebody's real pools and repositories.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.golden import GOLDEN_ABSENT
 
-_STEERING = ("HOLDFAST_REQUIRE_JUDGES", "HOLDFAST_TEST_WORKERS")
+_STEERING = ("HOLDFAST_JUDGES_DIR", "HOLDFAST_REQUIRE_JUDGES", "HOLDFAST_TEST_WORKERS")
 _JUDGES = Path(__file__).parent / "judges"
 
 # Deadlines and "too slow" measure the machine, not the code: a loaded machine must not fail a property.

@@ -1,0 +1,88 @@
+"""Where the judges from npm live, and how they come there: in a cache folder of the user, never in the checkout.
+
+The folder's name carries a hash of everything under ``engine/``, so a changed list of versions or a changed driver is
+installed anew and an unchanged one costs nothing. Invariant: a folder with this name is complete; an installation is
+made beside it and renamed. By hand: ``python tests/judges/xo/install.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+__all__ = ["JudgesAbsent", "install_judges", "judges_folder"]
+
+_ENGINE = Path(__file__).with_name("engine")
+_INSTALL_S_MAX = 600
+_ATTEMPTS_MAX = 3
+_NPM = ("npm", "ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund", "--loglevel=error")
+"""Versions and hashes come from the lock file. Nothing that a package brings is run while installing it."""
+
+
+class JudgesAbsent(Exception):
+    """The judges from npm are not installed; the text says what is missing."""
+
+
+def judges_folder() -> Path:
+    """Return where the judges belong, whether they are there or not."""
+    chosen = os.environ.get("HOLDFAST_JUDGES_DIR")
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = Path(chosen) if chosen else Path(cache) / "holdfast-judges"
+    return root / f"npm-{_fingerprint()}"
+
+
+def install_judges() -> Path:
+    """Return the folder with the judges, installed now if they were not. ``JudgesAbsent`` when that is impossible."""
+    folder = judges_folder()
+    if folder.is_dir():
+        return folder
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            raise JudgesAbsent(f"{program} is not installed (Debian: nodejs npm)")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="installing-") as scratch:
+        made = Path(scratch) / "engine"
+        shutil.copytree(_ENGINE, made)
+        _run_npm(made)
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # somebody else was faster, which is as good
+                raise
+    return folder
+
+
+def _run_npm(folder: Path) -> None:
+    told = ""
+    for _ in range(_ATTEMPTS_MAX):
+        try:
+            done = subprocess.run(_NPM, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_S_MAX, check=False)
+        except subprocess.TimeoutExpired:
+            told = f"npm did not finish within {_INSTALL_S_MAX} s"
+            continue
+        if done.returncode == 0:
+            return
+        told = done.stderr.strip()[-800:]
+    raise JudgesAbsent(f"npm could not install them: {told}")
+
+
+def _fingerprint() -> str:
+    """Hash every file below ``engine/`` with its path."""
+    digest = hashlib.sha256()
+    for path in sorted(_ENGINE.rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.relative_to(_ENGINE)}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    try:
+        print(install_judges())
+    except JudgesAbsent as absent:
+        sys.exit(f"the judges from npm are missing: {absent}")
