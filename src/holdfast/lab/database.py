@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import uuid as uuids
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from holdfast.lab.datamodel import NULL_REF, ClassTable, Datamodel
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.store import RowStore
 
-__all__ = ["Database", "Deletion", "Fields", "Row", "new_uuid"]
+__all__ = ["Database", "Deletion", "Fields", "Row", "new_disk_uuid", "new_uuid"]
 
 Fields = dict[str, object]
 
@@ -36,6 +37,14 @@ def new_uuid(entropy: Entropy) -> str:
     """Return a fresh identity, spelled as the pool does."""
     text = entropy.token_bytes(16).hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def new_disk_uuid(entropy: Entropy) -> str:
+    """Return a fresh identity as the storage manager makes them: a random uuid of RFC 4122.
+
+    Clients that read it back from a VHD's footer may refuse any other.
+    """
+    return str(uuids.UUID(bytes=entropy.token_bytes(16), version=4))
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from typing import cast
 
 from holdfast.core import MIB, limits
 from holdfast.lab.context import PoolCore
-from holdfast.lab.database import Fields
+from holdfast.lab.database import Fields, new_disk_uuid
 from holdfast.lab.datamodel import EPOCH, NULL_REF
 from holdfast.lab.disks import VHD_BLOCK_BYTES, DiskSizeInvalid, SnapshotMade
 from holdfast.lab.errors import ApiFailure
@@ -56,7 +56,7 @@ def create_vdi(pool: PoolCore, record: Fields) -> str:
     check_sr_attached(pool, sr)
     is_vhd = has_vhd_disks(db, sr)
     size_bytes = _provisioned_size(int(cast(int, record["virtual_size"])), is_vhd=is_vhd)
-    uuid = pool.new_uuid()
+    uuid = new_disk_uuid(pool.entropy)
     try:
         pool.disks.create(uuid, size_bytes)
     except DiskSizeInvalid as cause:
@@ -94,7 +94,7 @@ def snapshot_vdi(pool: PoolCore, vdi: str, *, taken_at: str | None = None) -> st
     if pool.delays.snapshot_s:
         pool.clock.sleep(pool.delays.snapshot_s)
     _lose_tracking(pool, vdi)
-    uuid = pool.new_uuid()
+    uuid = new_disk_uuid(pool.entropy)
     with db.transaction():
         made = pool.disks.snapshot(disk_uuid(pool, vdi), uuid)
         fields = _inherited(pool, vdi) | {
@@ -110,7 +110,7 @@ def snapshot_vdi(pool: PoolCore, vdi: str, *, taken_at: str | None = None) -> st
 
 def clone_vdi(pool: PoolCore, vdi: str) -> str:
     """Make a second, independent disk of the same content and return its reference."""
-    uuid = pool.new_uuid()
+    uuid = new_disk_uuid(pool.entropy)
     with pool.db.transaction():
         made = pool.disks.clone(disk_uuid(pool, vdi), uuid)
         clone = _add_record(pool, uuid, _inherited(pool, vdi))
