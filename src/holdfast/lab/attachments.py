@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from holdfast.lab.context import PoolCore
 from holdfast.lab.datamodel import NULL_REF
+from holdfast.lab.driver_faults import meet_disk_fault
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.rules import CBT_METADATA
 
@@ -26,6 +27,7 @@ __all__ = [
 def attach_to_control_domain(pool: PoolCore, vdi: str, *, is_writable: bool) -> str:
     """Attach the disk and return the VBD; the pool's refusal when someone else writes to it."""
     db = pool.db
+    meet_disk_fault(pool, vdi, "attach")
     with db.transaction():
         row = db.row("VDI", vdi)
         if row.fields["type"] == CBT_METADATA:

@@ -14,6 +14,7 @@ from holdfast.lab.context import PoolCore
 from holdfast.lab.database import Fields, new_disk_uuid
 from holdfast.lab.datamodel import EPOCH, NULL_REF
 from holdfast.lab.disks import VHD_BLOCK_BYTES, DiskSizeInvalid, SnapshotMade
+from holdfast.lab.driver_faults import lose_tracking, meet_disk_fault, meet_sr_fault
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.rules import CBT_METADATA, has_vhd_disks
 
@@ -54,6 +55,7 @@ def create_vdi(pool: PoolCore, record: Fields) -> str:
     if record["type"] == CBT_METADATA:
         raise ApiFailure("VDI_INCOMPATIBLE_TYPE", "", "CBT metadata")
     check_sr_attached(pool, sr)
+    meet_sr_fault(pool, sr, "create")
     is_vhd = has_vhd_disks(db, sr)
     size_bytes = _provisioned_size(int(cast(int, record["virtual_size"])), is_vhd=is_vhd)
     uuid = new_disk_uuid(pool.entropy)
@@ -93,7 +95,8 @@ def snapshot_vdi(pool: PoolCore, vdi: str, *, taken_at: str | None = None) -> st
     db = pool.db
     if pool.delays.snapshot_s:
         pool.clock.sleep(pool.delays.snapshot_s)
-    _lose_tracking(pool, vdi)
+    meet_disk_fault(pool, vdi, "snapshot")
+    lose_tracking(pool, vdi)
     uuid = new_disk_uuid(pool.entropy)
     with db.transaction():
         made = pool.disks.snapshot(disk_uuid(pool, vdi), uuid)
@@ -110,6 +113,7 @@ def snapshot_vdi(pool: PoolCore, vdi: str, *, taken_at: str | None = None) -> st
 
 def clone_vdi(pool: PoolCore, vdi: str) -> str:
     """Make a second, independent disk of the same content and return its reference."""
+    meet_disk_fault(pool, vdi, "clone")
     uuid = new_disk_uuid(pool.entropy)
     with pool.db.transaction():
         made = pool.disks.clone(disk_uuid(pool, vdi), uuid)
@@ -152,6 +156,7 @@ def _show_tree(pool: PoolCore, made: SnapshotMade, *standing: str) -> None:
 def destroy_vdi(pool: PoolCore, vdi: str) -> None:
     """Remove the disk with its VBDs; base copies that nobody stands on any more vanish with it."""
     db = pool.db
+    meet_disk_fault(pool, vdi, "destroy")
     with db.transaction():
         for vbd in db.texts("VDI", vdi, "VBDs"):
             db.destroy("VBD", vbd)
@@ -188,6 +193,7 @@ def _forget_bases(pool: PoolCore, sr: str) -> None:
 def resize_vdi(pool: PoolCore, vdi: str, size_bytes: int) -> None:
     """Grow the disk."""
     db = pool.db
+    meet_disk_fault(pool, vdi, "resize")
     is_vhd = has_vhd_disks(db, db.text("VDI", vdi, "SR"))
     size_bytes = _provisioned_size(size_bytes, is_vhd=is_vhd)
     try:
@@ -218,23 +224,3 @@ def refresh_sr(pool: PoolCore, sr: str) -> None:
             physical += used_bytes
             virtual += db.number("VDI", ref, "virtual_size")
         db.update("SR", sr, {"virtual_allocation": virtual, "physical_utilisation": physical})
-
-
-def _lose_tracking(pool: PoolCore, vdi: str) -> None:
-    """Let an armed fault find the change log inconsistent: tracking is off, and a message says so."""
-    db = pool.db
-    uuid = disk_uuid(pool, vdi)
-    if not db.flag("VDI", vdi, "cbt_enabled") or not pool.faults.take("cbt-lost", disk=uuid):
-        return
-    with db.transaction():
-        pool.disks.disable_cbt(uuid)
-        db.set("VDI", vdi, "cbt_enabled", False)
-        fields: Fields = {
-            "name": "VDI_CBT_METADATA_INCONSISTENT",
-            "priority": 3,
-            "cls": "VDI",
-            "obj_uuid": uuid,
-            "timestamp": pool.now(),
-            "body": "",
-        }
-        db.create("message", fields)

@@ -8,6 +8,7 @@ from holdfast.formats.cbt import encode_bitmap
 from holdfast.lab.calls.vdi import disk_operation
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.disks import CbtLogMissing, CbtUnrelated
+from holdfast.lab.driver_faults import meet_disk_fault
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.rules import CBT_METADATA, has_vhd_disks
 from holdfast.lab.volumes import data_destroy_vdi, disk_uuid
@@ -37,6 +38,7 @@ def enable_cbt(context: Context, vdi: str) -> str:
     _check_trackable(context, vdi)
     if not context.db.flag("VDI", vdi, "cbt_enabled"):
         with disk_operation(context, vdi, "enable_cbt"):
+            meet_disk_fault(context.pool, vdi, "enable_cbt")
             context.pool.disks.enable_cbt(disk_uuid(context.pool, vdi))
             context.db.set("VDI", vdi, "cbt_enabled", True)
     return ""
@@ -64,6 +66,7 @@ def data_destroy(context: Context, vdi: str) -> str:
         return ""
     if not db.flag("VDI", vdi, "cbt_enabled"):
         raise ApiFailure("VDI_NO_CBT_METADATA", vdi)
+    meet_disk_fault(pool, vdi, "data_destroy")
     db.set("VDI", vdi, "type", CBT_METADATA)
     if not _wait_without_vbds(context, vdi):
         db.set("VDI", vdi, "type", kind)
@@ -90,6 +93,7 @@ def list_changed_blocks(context: Context, source: str, target: str) -> str:
     pool, db = context.pool, context.db
     for vdi in (source, target):
         _check_not_attached(context, vdi)
+    meet_disk_fault(pool, target, "list_changed_blocks")
     fault = pool.faults.take("changed-blocks-fail")
     if fault is not None:
         raise ApiFailure(fault.text("code"), "", fault.text("text"), "")
