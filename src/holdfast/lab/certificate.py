@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -41,22 +42,22 @@ class Certificate:
         return context
 
 
-def ensure_certificate(folder: Path, *, name: str, address: str, clock: Clock) -> Certificate:
-    """Return the folder's certificate; it is made when there is none."""
+def ensure_certificate(folder: Path, *, name: str, addresses: Sequence[str], clock: Clock) -> Certificate:
+    """Return the folder's certificate for these addresses; it is made when there is none."""
     certificate_path, key_path = folder / "certificate.pem", folder / "key.pem"
     if not (certificate_path.exists() and key_path.exists()):
-        _make(certificate_path, key_path, name=name, address=address, clock=clock)
+        _make(certificate_path, key_path, name=name, addresses=addresses, clock=clock)
     pem = certificate_path.read_text(encoding="ascii")
     der = ssl.PEM_cert_to_DER_cert(pem)
     return Certificate(certificate_path, key_path, pem, name, hashlib.sha256(der).hexdigest())
 
 
-def _make(certificate_path: Path, key_path: Path, *, name: str, address: str, clock: Clock) -> None:
+def _make(certificate_path: Path, key_path: Path, *, name: str, addresses: Sequence[str], clock: Clock) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = clock.now()
     names: list[x509.GeneralName] = [x509.DNSName(name)]
-    names.append(x509.IPAddress(ipaddress.ip_address(address)))
+    names.extend(x509.IPAddress(ipaddress.ip_address(address)) for address in dict.fromkeys(addresses))
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)

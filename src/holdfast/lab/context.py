@@ -41,8 +41,8 @@ class PoolCore:
     nbd_port: int = 0
     certificate_pem: str = ""
     certificate_subject: str = ""
-    host_addresses: dict[str, str] = field(default_factory=dict)
-    """Address by host reference; members differ from the master by their port only."""
+    tls_ports: dict[str, int] = field(default_factory=dict)
+    """HTTPS port by host reference; the hosts of one pool share it where the machine allows."""
 
     def now(self) -> DateTime:
         """Return the pool's wall clock in the spelling of the API."""
@@ -65,6 +65,11 @@ class PoolCore:
     def is_restricted(self, feature: str) -> bool:
         """Whether the pool's licence forbids a feature."""
         return self.db.mapping("pool", self.pool_ref, "restrictions").get(f"restrict_{feature}") == "true"
+
+    @property
+    def master_address(self) -> str:
+        """Where the master is, as members tell it: an address without a port."""
+        return self.db.text("host", self.master_ref, "address")
 
     @property
     def control_domain_ref(self) -> str:

@@ -99,7 +99,7 @@ class Dispatcher:
 
     def _check_session(self, session: str, name: str, *, host: str) -> None:
         if host != self._pool.master_ref:
-            raise ApiFailure("HOST_IS_SLAVE", self._pool.address)
+            raise ApiFailure("HOST_IS_SLAVE", self._pool.master_address)
         if self._pool.faults.take("session-invalid", method=name):
             self._pool.sessions.close(session)
         self._pool.sessions.check(session)

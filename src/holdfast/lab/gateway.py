@@ -71,7 +71,7 @@ class Gateway:
                 connection.send(pages.options())
                 return request.is_keep_alive
             case "GET" | "PUT":
-                return self._serve_data(request, connection)
+                return self._serve_data(request, connection, host)
             case "CONNECT":
                 connection.send(pages.forbidden())
                 return False
@@ -79,10 +79,18 @@ class Gateway:
                 connection.send(pages.not_implemented(request.method))
                 return False
 
-    def _serve_data(self, request: Request, connection: Connection) -> bool:
+    def _serve_data(self, request: Request, connection: Connection, host: str) -> bool:
         for route in _ROUTES:
             if request.method == route.method and request.path.startswith(route.path):
-                return transfer(self._pool, request, connection, realm=route.realm, label=route.label, work=route.work)
+                return transfer(
+                    self._pool,
+                    request,
+                    connection,
+                    host=host,
+                    realm=route.realm,
+                    label=route.label,
+                    work=route.work,
+                )
         for path, realm in _GUARDED.items():
             if request.path.startswith(path):
                 try:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import ssl
 import tempfile
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from holdfast.core import Clock, Entropy, ExitStatus, HoldfastError, Secret, SystemClock, SystemEntropy, get_log, mapped
 from holdfast.lab.attachments import sweep_attachments
@@ -27,10 +24,10 @@ from holdfast.lab.dispatch import Dispatcher
 from holdfast.lab.events import Events
 from holdfast.lab.faults import Faults
 from holdfast.lab.gateway import Gateway
+from holdfast.lab.hosts import host_address
 from holdfast.lab.housekeeping import Housekeeping
-from holdfast.lab.http import Connection, HttpServer, Listener, Request
-from holdfast.lab.nbd import NbdServer
-from holdfast.lab.nbd_service import NbdService
+from holdfast.lab.http import HttpServer
+from holdfast.lab.listening import HostDoors, open_doors
 from holdfast.lab.operations import Operations
 from holdfast.lab.options import LabOptions
 from holdfast.lab.records import Records
@@ -44,8 +41,6 @@ __all__ = ["LabFolderNotWritable", "LabStateMismatch", "RunningLab", "prepare_fo
 
 log = get_log(__name__)
 
-T = TypeVar("T")
-Serve = Callable[[Request, Connection], bool]
 
 _CERTIFICATE_NAME = "lab-host-1"
 _USER = "root"
@@ -95,7 +90,7 @@ class RunningLab:
     stopped: threading.Event
     """Set when somebody asked the lab to stop over the side channel."""
     _http: HttpServer
-    _nbd: NbdServer
+    _doors: tuple[HostDoors, ...]
     _workload: Workload
     _is_closed: bool = field(default=False)
 
@@ -112,7 +107,7 @@ class RunningLab:
     @property
     def connection_count(self) -> int:
         """How many HTTP and NBD connections are open."""
-        return self._http.connection_count + self._nbd.connections
+        return self._http.connection_count + sum(each.nbd.connections for each in self._doors)
 
     def __enter__(self) -> Self:
         return self
@@ -129,7 +124,8 @@ class RunningLab:
         self._is_closed = True
         self.pool.chores.close()
         self._workload.close()
-        self._nbd.close()
+        for each in self._doors:
+            each.nbd.close()
         self._http.close()
         self.pool.db.close()
         self.pool.disks.close()
@@ -161,7 +157,8 @@ def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entro
     disks = DiskStore(options.state_dir / "disks", entropy=the_entropy)
     store = RowStore(options.state_dir / "pool.db")
     user, password = _user(options, store), _password(options, store, the_entropy)
-    certificate = ensure_certificate(options.state_dir, name=_CERTIFICATE_NAME, address=options.host, clock=the_clock)
+    addresses = [host_address(options.host, number) for number in range(options.hosts)]
+    certificate = ensure_certificate(options.state_dir, name=_CERTIFICATE_NAME, addresses=addresses, clock=the_clock)
     db = Database(load_datamodel(), store, the_entropy)
     the_clock.on_move(db.wake)
     sessions = Sessions(db, the_clock, user=user, password=password)
@@ -183,7 +180,7 @@ def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entro
     )
     try:
         _prepare(pool, store, options)
-        return _listen(pool, _Ports(store), options, user=user, password=password, certificate=certificate)
+        return _listen(pool, store, options, user=user, password=password, certificate=certificate)
     except BaseException:
         db.close()
         disks.close()
@@ -226,91 +223,42 @@ def _forget_operations(pool: PoolCore) -> None:
                     pool.db.set(cls, row.ref, "current_operations", {})
 
 
-class _Ports:
-    """The ports of the folder's last run, so that who knows the pool's address finds it again."""
-
-    def __init__(self, store: RowStore) -> None:
-        self._store = store
-
-    def open(self, name: str, asked: int, listen: Callable[[int], T]) -> T:
-        """Return what listens: at the port asked for, else at the last run's, else at any that is free."""
-        last = 0 if asked else int(self._store.fact(f"port.{name}") or "0")
-        try:
-            return listen(asked or last)
-        except OSError as cause:
-            if not last or cause.errno != errno.EADDRINUSE:
-                raise
-            log.warning("lab.port-taken", what=name, port=last, why="something else listens there; another is chosen")
-            return listen(0)
-
-    def remember(self, pool: PoolCore, ports: dict[str, int]) -> None:
-        """Keep the ports for the next run."""
-        with pool.db.lock:  # the pool answers already, and the store has one user at a time
-            for name, port in ports.items():
-                self._store.set_fact(f"port.{name}", str(port))
-
-
 def _listen(
-    pool: PoolCore, ports: _Ports, options: LabOptions, *, user: str, password: Secret, certificate: Certificate
+    pool: PoolCore, store: RowStore, options: LabOptions, *, user: str, password: Secret, certificate: Certificate
 ) -> RunningLab:
     records = Records(pool.db)
     events = Events(pool.db, pool.clock, pool.sessions, records.record)
     gateway = Gateway(pool, Dispatcher(pool, records, all_handlers(events)))
-    tls = certificate.server_context()
-    service = NbdService(pool)
-    nbd = ports.open("nbd", options.nbd_port, lambda port: _nbd_server(pool, service, options.host, port, tls))
-    pool.nbd_port = nbd.address[1]
     server = HttpServer()
     stopped = threading.Event()
-
-    def listen(name: str, asked: int, serve: Serve, context: ssl.SSLContext | None) -> Listener:
-        return ports.open(name, asked, lambda port: server.listen(options.host, port, serve=serve, tls=context))
-
+    doors: list[HostDoors] = []
     try:
-        hosts = [row.ref for row in pool.db.rows("host")]
-        master = gateway.serve_as(pool.master_ref)
-        plain = listen("plain", options.plain_port, master, None)
-        encrypted = listen("tls", options.tls_port, master, tls)
-        members = {
-            (name := f"member.{number}"): listen(name, 0, gateway.serve_as(host), tls)
-            for number, host in enumerate(host for host in hosts if host != pool.master_ref)
-        }
+        doors = open_doors(pool, options, store, server, gateway.serve_as, certificate.server_context())
         token = Secret(pool.entropy.token_bytes(_TOKEN_BYTES).hex())
         workload = Workload(pool)
         control = ControlServer(pool, workload, token, stopped.set)
         side = server.listen("127.0.0.1", 0, serve=control.serve)
-        nbd.start()
+        for each in doors:
+            each.nbd.start()
         pool.chores.start()
-        listening = {"plain": plain, "tls": encrypted, **members}
-        chosen = {name: each.address[1] for name, each in listening.items()}
-        ports.remember(pool, {**chosen, "nbd": nbd.address[1]})
     except BaseException:
         server.close()
-        nbd.close()
+        for each in doors:
+            each.nbd.close()
         raise
+    master = next(each for each in doors if each.host == pool.master_ref)
     return RunningLab(
         pool=pool,
         user=user,
         password=password,
         certificate=certificate,
         control=LabControl(side.address, token),
-        url=f"https://{_authority(encrypted.address)}",
-        plain_url=f"http://{_authority(plain.address)}",
-        member_urls=tuple(f"https://{_authority(member.address)}" for member in members.values()),
-        nbd_address=nbd.address,
+        url=master.url,
+        plain_url=master.plain_url,
+        member_urls=tuple(each.url for each in doors if each is not master),
+        nbd_address=master.nbd.address,
         stopped=stopped,
         _http=server,
-        _nbd=nbd,
+        _doors=tuple(doors),
         _workload=workload,
     )
-
-
-def _nbd_server(pool: PoolCore, service: NbdService, host: str, port: int, tls: ssl.SSLContext) -> NbdServer:
-    return NbdServer(
-        (host, port), ssl_context=tls, mode=service.mode, resolve=service.resolve, hooks=service, clock=pool.clock
-    )
-
-
-def _authority(address: tuple[str, int]) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -19,6 +19,7 @@ from holdfast.lab import RunningLab
 __all__ = [
     "Answer",
     "converse",
+    "converse_at",
     "discard",
     "ended",
     "fetch",
@@ -69,8 +70,14 @@ def json_call(lab: RunningLab, method: str, *parameters: Any) -> dict[str, Any]:
 
 def converse(lab: RunningLab, sent: bytes, *, half_close: bool = False) -> bytes:
     """Send bytes and return all that comes back until the lab closes or resets."""
+    return converse_at(lab.plain_url, sent, half_close=half_close)
+
+
+def converse_at(url: str, sent: bytes, *, half_close: bool = False) -> bytes:
+    """Do the same with any host's plain address."""
+    parts = urlsplit(url)
     received = bytearray()
-    with socket.create_connection(_address(lab), timeout=20) as sock:
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as sock:
         sock.sendall(sent)
         if half_close:
             # The lab may have answered and reset already.

@@ -40,7 +40,7 @@ def _add_session_calls(calls: CallSet) -> None:
     def login(context: Context, user: str, password: str, version: str = "", originator: str = "") -> str:
         pool = context.pool
         if context.host != pool.master_ref:
-            raise ApiFailure("HOST_IS_SLAVE", pool.address)
+            raise ApiFailure("HOST_IS_SLAVE", pool.master_address)
         fault = pool.faults.take("host-is-slave")
         if fault is not None:
             raise ApiFailure("HOST_IS_SLAVE", fault.text("address"))

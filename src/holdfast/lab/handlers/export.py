@@ -56,6 +56,7 @@ def export_raw_vdi(one: Transfer) -> None:
     if kind not in _CONTENT_TYPES:
         raise Refused(pages.not_found(), ApiFailure("INTERNAL_ERROR", f"Unknown format {kind}"))
     pool = one.pool
+    one.assert_storage([pool.db.text("VDI", vdi, "SR")])
     one.head(
         f"task-id:{one.task}",
         f"content-type:{_CONTENT_TYPES[kind]}",

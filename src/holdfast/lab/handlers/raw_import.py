@@ -62,12 +62,15 @@ def _target(one: Transfer, kind: str) -> tuple[str | None, int]:
     request, db = one.request, one.pool.db
     wanted = request.parameter("vdi")
     if wanted is not None:
-        return find_disk(one, wanted, "put_import_raw_vdi"), 0
+        vdi = find_disk(one, wanted, "put_import_raw_vdi")
+        one.assert_storage([db.text("VDI", vdi, "SR")])
+        return vdi, 0
     sr = request.parameter("sr_id") or request.parameter("sr_uuid")
     if sr is None:
         raise Refused(pages.bad_request(), ApiFailure("VDI_MISSING"), keeps_open=True)
     if not (db.exists("SR", sr) or db.has_uuid("SR", sr)):
         raise Refused(pages.internal_error("NO_HOSTS_AVAILABLE: [  ]"), ApiFailure("NO_HOSTS_AVAILABLE"))
+    one.assert_storage([sr if db.exists("SR", sr) else db.by_uuid("SR", sr)])
     if kind == "vhd":
         failure = ApiFailure("INTERNAL_ERROR", "Importing a VHD directly into an SR not yet supported")
         raise Refused(pages.bad_request(version="1.0"), failure)

@@ -6,13 +6,14 @@ Invariant: whatever happens, the task ends with the truth, and a task that the h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from holdfast.core import HoldfastError, get_log
 from holdfast.lab.context import Context, PoolCore
 from holdfast.lab.errors import ApiFailure, quoted
+from holdfast.lab.hosts import redirect, sees_storage, storage_host
 from holdfast.lab.http import Connection, Disconnected, Request, pages
 from holdfast.lab.rpc import write_value
 
@@ -60,6 +61,17 @@ class Transfer:
         """The pool."""
         return self.context.pool
 
+    @property
+    def host(self) -> str:
+        """The host that received the request."""
+        return self.context.host
+
+    def assert_storage(self, srs: Iterable[str]) -> None:
+        """Return when this host sees the storage; otherwise the client is sent to a host that does."""
+        wanted = list(srs)
+        if not sees_storage(self.pool, self.host, wanted):
+            raise Refused(redirect(self.pool, self.request, storage_host(self.pool, wanted)))
+
     def head(self, *headers: str) -> None:
         """Send the 200 that comes before the work."""
         self.connection.send(pages.plain_head("HTTP/1.1 200 OK", *headers))
@@ -106,11 +118,13 @@ def find_disk(transfer: Transfer, value: str, permission: str) -> str:
     raise Refused(pages.internal_error(missing_uuid("VDI", value)), failure)
 
 
-def transfer(pool: PoolCore, request: Request, connection: Connection, *, realm: str, label: str, work: Work) -> bool:
-    """Run one transfer from credentials to the end of its task; True keeps the connection."""
+def transfer(
+    pool: PoolCore, request: Request, connection: Connection, *, host: str, realm: str, label: str, work: Work
+) -> bool:
+    """Run one transfer that arrived at ``host``, from credentials to the end of its task; True keeps the connection."""
     try:
         with authenticated(pool, request, realm) as session, _task(pool, request, label) as (task, is_own):
-            context = Context(pool, session, task, pool.master_ref)
+            context = Context(pool, session, task, host)
             one = Transfer(context, request, connection, task, is_own)
             return _run(one, work)
     except Refused as refusal:

@@ -11,6 +11,7 @@ from holdfast.core import GIB, TIB
 from holdfast.lab.context import PoolCore
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import EPOCH, NULL_REF
+from holdfast.lab.hosts import host_address
 
 __all__ = ["Inventory", "build_inventory"]
 
@@ -137,7 +138,7 @@ def _add_host(pool: PoolCore, number: int, network: str, *, has_no_hypervisor: b
             "name_label": f"lab-host-{number}",
             "name_description": "A host of the lab pool",
             "hostname": f"lab-host-{number}",
-            "address": pool.address,
+            "address": host_address(pool.address, number - 1),
             "enabled": True,
             "API_version_major": 2,
             "API_version_minor": 21,
@@ -174,7 +175,7 @@ def _add_interface(pool: PoolCore, host: str, network: str, number: int, *, devi
             "physical": True,
             "currently_attached": device == 0,
             "ip_configuration_mode": "None" if device else "Static",
-            "IP": "" if device else pool.address,
+            "IP": "" if device else host_address(pool.address, number - 1),
             "netmask": "" if device else "255.255.255.0",
             "management": device == 0,
             "managed": True,
@@ -233,7 +234,7 @@ def _add_sr(pool: PoolCore, hosts: list[str], kind: str) -> str:
     sr = db.create(
         "SR",
         {
-            "name_label": "Local storage",
+            "name_label": "Shared storage" if len(hosts) > 1 else "Local storage",
             "name_description": "The lab's disks",
             "type": kind,
             "content_type": "user",
@@ -244,4 +245,23 @@ def _add_sr(pool: PoolCore, hosts: list[str], kind: str) -> str:
     for host in hosts:
         config = {"device": "/dev/sda3"} if kind == "ext" else {"location": "/sr"}
         db.create("PBD", {"host": host, "SR": sr, "device_config": config, "currently_attached": True})
+    if len(hosts) > 1:
+        for host in hosts:
+            _add_local_sr(pool, host)
     return sr
+
+
+def _add_local_sr(pool: PoolCore, host: str) -> None:
+    """A repository that only this host sees: transfers of its disks are redirected to it."""
+    db = pool.db
+    sr = db.create(
+        "SR",
+        {
+            "name_label": f"Local storage on {db.text('host', host, 'name_label')}",
+            "type": "ext",
+            "content_type": "user",
+            "physical_size": 2 * TIB,
+        },
+    )
+    config = {"device": "/dev/sdb1"}
+    db.create("PBD", {"host": host, "SR": sr, "device_config": config, "currently_attached": True})
