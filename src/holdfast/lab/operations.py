@@ -7,14 +7,15 @@ see ``OTHER_OPERATION_IN_PROGRESS``. Invariant: an operation is shown in ``curre
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from holdfast.core import Clock
 from holdfast.lab.database import Database
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.tasks import Tasks
 
-__all__ = ["CALLS_WAITING_MAX", "Cancelled", "Operations"]
+__all__ = ["CALLS_WAITING_MAX", "Cancelled", "Mark", "Operations"]
 
 CALLS_WAITING_MAX = 100
 """The pool's own queue of waiting calls; beyond it a call is refused at once."""
@@ -28,6 +29,15 @@ WAIT_STEP_S = 1.0
 
 class Cancelled(Exception):
     """The task was cancelled while it waited."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One object with the operation that is to run on it."""
+
+    cls: str
+    ref: str
+    operation: str
 
 
 class Operations:
@@ -55,17 +65,24 @@ class Operations:
         ``check`` raises the reason why the operation is not allowed now; a collision is waited for, anything else is
         raised at once.
         """
-        self._begin(cls, ref, operation, task=task, check=check, wait_s_max=wait_s_max)
+        with self.running_together((Mark(cls, ref, operation),), task=task, check=check, wait_s_max=wait_s_max):
+            yield
+
+    @contextlib.contextmanager
+    def running_together(
+        self, marks: Sequence[Mark], *, task: str, check: Callable[[], None], wait_s_max: float = WAIT_S_MAX
+    ) -> Iterator[None]:
+        """Mark several objects at once, a repository and its disk for instance: all of them, or none while it waits."""
+        self._begin(marks, task=task, check=check, wait_s_max=wait_s_max)
         try:
             yield
         finally:
             with self._db.transaction():
-                if self._db.exists(cls, ref):
-                    self._db.drop_key(cls, ref, "current_operations", key=task)
+                for mark in marks:
+                    if self._db.exists(mark.cls, mark.ref):
+                        self._db.drop_key(mark.cls, mark.ref, "current_operations", key=task)
 
-    def _begin(
-        self, cls: str, ref: str, operation: str, *, task: str, check: Callable[[], None], wait_s_max: float
-    ) -> None:
+    def _begin(self, marks: Sequence[Mark], *, task: str, check: Callable[[], None], wait_s_max: float) -> None:
         deadline_s = self._clock.monotonic_s() + wait_s_max
         waits = False
         try:
@@ -77,7 +94,8 @@ class Operations:
                         if refusal.code != "OTHER_OPERATION_IN_PROGRESS" or self._clock.monotonic_s() >= deadline_s:
                             raise
                     else:
-                        self._db.put_key(cls, ref, "current_operations", key=task, value=operation)
+                        for mark in marks:
+                            self._db.put_key(mark.cls, mark.ref, "current_operations", key=task, value=mark.operation)
                         return
                     if not waits:
                         if self._waiting >= CALLS_WAITING_MAX:
