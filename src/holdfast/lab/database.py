@@ -13,7 +13,7 @@ import contextlib
 import threading
 import uuid as uuids
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -288,6 +288,37 @@ class Database:
         self.generation += 1
         self._latest[cls] = self.generation
         return self.generation
+
+    def replace(self, tables: Mapping[str, Mapping[str, Fields]]) -> None:
+        """Make these the only rows of the classes named, as a restored backup does.
+
+        Rows that stay keep their time of creation; sets that are computed from the other side are computed anew.
+        """
+        with self.transaction():
+            for cls, rows in tables.items():
+                for ref in [ref for ref in self._tables[cls] if ref not in rows]:
+                    self.destroy(cls, ref)
+                for ref, fields in rows.items():
+                    generation = self._next_generation(cls)
+                    before = self._tables[cls].get(ref)
+                    created = generation if before is None else before.created
+                    if before is not None:
+                        self._uuids[cls].pop(str(before.fields["uuid"]), None)
+                    self._tables[cls][ref] = Row(ref, dict(fields), created, generation)
+                    self._uuids[cls][str(fields["uuid"])] = ref
+                    self._dirty.add((cls, ref))
+            self._relate_all()
+
+    def _relate_all(self) -> None:
+        for other, set_name in set(self.datamodel.relations.values()):
+            for row in self._tables[other].values():
+                row.fields[set_name] = []
+        for (cls, name), (other, set_name) in self.datamodel.relations.items():
+            for row in self._tables[cls].values():
+                for target in _targets(row.fields[name]):
+                    there = self._tables[other].get(target)
+                    if there is not None:
+                        there.fields[set_name] = [row.ref, *cast("list[str]", there.fields[set_name])]
 
     def wake(self) -> None:
         """Let everybody who waits for a change look again: not only changes end a wait, time does, too."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import cast
 
+from holdfast.lab.columns import column_of, spell
 from holdfast.lab.errors import ApiFailure
 
 __all__ = ["Matcher", "parse_where"]
@@ -18,8 +18,6 @@ Matcher = Callable[[Mapping[str, object]], bool]
 _Value = Callable[[Mapping[str, object]], str]
 
 _TOKEN = re.compile(r"\s*(?:(?P<word>field|true|false|and|or|not)|(?P<sign>[()=])|\"(?P<text>[^\"]*)\")")
-_COLUMN_PREFIXES = ("name_", "qos_", "HVM_", "VCPUs_", "actions_", "memory_", "API_version_", "io_", "PV_")
-_PLAIN_COLUMNS = frozenset({"PV_drivers_version", "PV_drivers_up_to_date", "PV_drivers_detected"})
 _NESTING_MAX = 100
 """A deeper expression is an attack on the stack."""
 
@@ -112,29 +110,6 @@ class _Parser:
 
 def _read_column(record: Mapping[str, object], column: str) -> str:
     name = column.replace("__", "_")
-    if name not in record or _column_of(name) != column:
+    if name not in record or column_of(name) != column:
         raise ApiFailure("INTERNAL_ERROR", "missing field", column, "")
-    return _spell(record[name])
-
-
-def _column_of(name: str) -> str:
-    if name in _PLAIN_COLUMNS:
-        return name
-    for prefix in _COLUMN_PREFIXES:
-        if name.startswith(prefix):
-            return f"{prefix}_{name.removeprefix(prefix)}"
-    return name
-
-
-def _spell(value: object) -> str:
-    """Return a value as the pool's database writes it."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case list():
-            return "(" + " ".join(f"'{_spell(item)}'" for item in value) + ")"
-        case dict():
-            pairs = cast("dict[str, object]", value).items()
-            return "(" + " ".join(f"('{key}' '{_spell(item)}')" for key, item in pairs) + ")"
-        case _:
-            return str(value)
+    return spell(record[name])

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 from holdfast.lab.datamodel import DateTime
 
-__all__ = ["MalformedCall", "parse_call", "parse_value", "write_result", "write_value"]
+__all__ = ["MalformedCall", "parse_call", "parse_value", "position_text", "write_result", "write_value"]
 
 NESTING_MAX = 64
 """Records nest four deep; more is an attack on the stack."""
@@ -45,7 +45,8 @@ class _Tokens:
         try:
             parser.Parse(body, True)
         except xml.parsers.expat.ExpatError as cause:
-            raise MalformedCall(_position_text(cause, body)) from cause
+            lines = body.decode("utf-8", "replace").split("\n")
+            raise MalformedCall(position_text(cause, end=(len(lines), len(lines[-1])))) from cause
 
     @staticmethod
     def _refuse_doctype(*_: object) -> None:
@@ -93,10 +94,10 @@ class _Tokens:
         return MalformedCall(f'Xmlrpc.Parse_error("{found}", "{wanted}", _)')
 
 
-def _position_text(cause: xml.parsers.expat.ExpatError, body: bytes) -> str:
+def position_text(cause: xml.parsers.expat.ExpatError, *, end: tuple[int, int]) -> str:
+    """Return how a pool prints that a document is broken; ``end`` is its last line and how long that is."""
     if cause.code in _CUT_SHORT:
-        lines = body.decode("utf-8", "replace").split("\n")
-        return f'Xmlm.Error({len(lines)}:{len(lines[-1]) + 1}, "unexpected end of input")'
+        return f'Xmlm.Error({end[0]}:{end[1] + 1}, "unexpected end of input")'
     if cause.code in _ROOT_EXPECTED:
         return f'Xmlm.Error({cause.lineno}:{cause.offset + 1}, "expected root element")'
     return f'Xmlm.Error({cause.lineno}:{cause.offset + 1}, "malformed character stream")'
