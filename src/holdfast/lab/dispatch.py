@@ -30,6 +30,8 @@ class Dispatcher:
     def __init__(self, pool: PoolCore, records: Records, handlers: Mapping[str, Handler]) -> None:
         self._pool = pool
         self.methods = build_methods(pool.db.datamodel, records, handlers)
+        self._respelled = {name.replace(".", "_", 1): name for name in self.methods}
+        """The pool also takes ``VM_start`` for ``VM.start``, and some clients spell calls so."""
 
     def call(self, name: str, parameters: list[object], *, host: str) -> object:
         """Return the result of a call that arrived at ``host``; ``ApiFailure`` is the refusal."""
@@ -38,11 +40,12 @@ class Dispatcher:
                 raise ApiFailure("NOT_IMPLEMENTED", "list_method")
             return sorted(self.methods)
         is_async = name.startswith("Async.")
-        sync_name = name.removeprefix("Async.")
+        given_name = name.removeprefix("Async.")
+        sync_name = self._respelled.get(given_name, given_name)
         method = self.methods.get(sync_name)
         if method is None:
             raise ApiFailure("MESSAGE_METHOD_UNKNOWN", name)
-        session, arguments = self._split_session(method, parameters)
+        session, arguments = self._split_session(method, parameters, name=given_name)
         self._stall(sync_name)
         values = [] if method.is_removed else self._convert(method, arguments)
         if method.needs_session:
@@ -55,17 +58,17 @@ class Dispatcher:
             raise ApiFailure("Fault", f"No async mode for this operation (rpc: {sync_name})")
         self._injected(sync_name)
         if is_async:
-            return self._start(method, session, values)
+            return self._start(method, session, values, label=name)
         task = f"DummyRef:|{self._pool.new_uuid()}|{sync_name}"
         return self._run(method, Context(self._pool, session, task, host), values)
 
     # -- checks
 
     @staticmethod
-    def _split_session(method: Method, parameters: list[object]) -> tuple[str, list[object]]:
+    def _split_session(method: Method, parameters: list[object], *, name: str) -> tuple[str, list[object]]:
         wanted, given = method.required_count, len(parameters) - method.needs_session
         if given < wanted or (given > wanted and not method.has_optional):
-            raise ApiFailure("MESSAGE_PARAMETER_COUNT_MISMATCH", method.name, str(wanted), str(given))
+            raise ApiFailure("MESSAGE_PARAMETER_COUNT_MISMATCH", name, str(wanted), str(given))
         if not method.needs_session:
             return NULL_REF, parameters
         session = parameters[0]
@@ -135,9 +138,8 @@ class Dispatcher:
         except DiskChainTooLong as cause:
             raise ApiFailure("SR_BACKEND_FAILURE_109", "", "The snapshot chain is too long", "") from cause
 
-    def _start(self, method: Method, session: str, values: list[object]) -> str:
+    def _start(self, method: Method, session: str, values: list[object], *, label: str) -> str:
         pool = self._pool
-        label = f"Async.{method.name}"
         task = pool.tasks.create(label, host=pool.master_ref, is_cancellable=True)
         context = Context(pool, session, task, pool.master_ref)
         arguments = (method, context, values)

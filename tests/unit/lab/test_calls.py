@@ -149,3 +149,12 @@ def test_messages_are_kept_listed_and_forgotten(lab: RunningLab, api: Any) -> No
         assert api.message.get_record(message)["body"] == "a disk was busy"
         assert message in api.message.get_all_records()
     assert refusal(lambda: api.message.get_record(message)) == ["HANDLE_INVALID", "message", message]
+
+
+def test_a_call_may_be_spelled_with_an_underscore(session: Any, api: Any) -> None:
+    assert session.xenapi_request("VM_get_all", ()) == api.VM.get_all()
+    (pool,) = api.pool.get_all()
+    task = session.xenapi_request("Async.pool_sync_database", ())
+    assert api.task.get_name_label(task) == "Async.pool_sync_database"
+    told = refusal(lambda: session.xenapi_request("pool_get_uuid", (pool, "too much")))
+    assert told[:2] == ["MESSAGE_PARAMETER_COUNT_MISMATCH", "pool_get_uuid"]
