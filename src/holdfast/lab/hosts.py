@@ -14,7 +14,7 @@ from holdfast.lab.context import PoolCore
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.http import Request, pages
 
-__all__ = ["HOSTS_MAX", "host_address", "make_master", "redirect", "sees_storage", "storage_host"]
+__all__ = ["HOSTS_MAX", "host_address", "make_master", "named_host", "redirect", "sees_storage", "storage_host"]
 
 HOSTS_MAX = 64
 """A pool has at most so many; each takes two ports of the machine."""
@@ -35,6 +35,16 @@ def host_address(first: str, number: int) -> str:
     if isinstance(address, ipaddress.IPv4Address) and address.is_loopback:
         return str(address + number)
     return first
+
+
+def named_host(pool: PoolCore, name: str) -> str | None:
+    """Return the host with this reference, uuid or name; None for an empty name. ``HANDLE_INVALID`` for another."""
+    if not name:
+        return None
+    for row in pool.db.rows("host"):
+        if name in (row.ref, row.fields["uuid"], row.fields["name_label"]):
+            return row.ref
+    raise ApiFailure("HANDLE_INVALID", "host", name)
 
 
 def sees_storage(pool: PoolCore, host: str, srs: Iterable[str]) -> bool:

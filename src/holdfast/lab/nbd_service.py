@@ -53,17 +53,22 @@ class NbdService:
     def fault(self, *, sent_bytes: int, length_bytes: int) -> NbdFault | None:
         """Return what goes wrong in the next piece of data."""
         for name in ("nbd-stalls", "nbd-disconnects"):
-            if any(fault.name == name and _is_due(fault, sent_bytes, length_bytes) for fault in self._armed()):
-                fault = self._pool.faults.take(name)
-                if fault is not None:
-                    first_bytes = max(0, fault.number("after_bytes") - sent_bytes)
-                    if name == "nbd-stalls":
-                        return NbdFault(sent_first_bytes=first_bytes, stall_s=fault.seconds())
-                    return NbdFault(sent_first_bytes=first_bytes, disconnects=True)
+            for fault in self._armed(name):
+                if not _is_due(fault, sent_bytes, length_bytes) or not self._pool.faults.take_this(fault):
+                    continue
+                first_bytes = max(0, fault.number("after_bytes") - sent_bytes)
+                if name == "nbd-stalls":
+                    return NbdFault(sent_first_bytes=first_bytes, stall_s=fault.seconds())
+                return NbdFault(sent_first_bytes=first_bytes, disconnects=True)
+        return self._slowness(length_bytes)
+
+    def _slowness(self, length_bytes: int) -> NbdFault | None:
+        for fault in self._armed("nbd-slow"):
+            return NbdFault(sent_first_bytes=0, stall_s=length_bytes / max(1, fault.number("bytes_per_s")))
         return None
 
-    def _armed(self) -> list[ArmedFault]:
-        return self._pool.faults.armed()
+    def _armed(self, name: str) -> list[ArmedFault]:
+        return [fault for fault in self._pool.faults.armed() if fault.name == name]
 
 
 def _is_due(fault: ArmedFault, sent_bytes: int, length_bytes: int) -> bool:

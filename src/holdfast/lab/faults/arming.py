@@ -78,7 +78,7 @@ class Faults:
 
     def enact(self, name: str, begin: Enact, *, end: Enact | None = None) -> None:
         """Say who carries out a fault that does not wait: ``begin`` when it is armed, ``end`` when it is cleared."""
-        assert (FAULT_KINDS[name].manner is FaultManner.LASTS) is (end is not None)
+        assert FAULT_KINDS[name].manner is (FaultManner.AT_ONCE if end is None else FaultManner.LASTS)
         self._acts[name] = _Act(begin, end)
 
     def arm(self, name: str, /, *, count: int | None = None, **parameters: Value) -> ArmedFault:
@@ -102,8 +102,9 @@ class Faults:
         fitting = {each: _fitting(kind, each, value) for each, value in parameters.items()}
         with self._lock:
             fault = ArmedFault(next(self._ids), name, {**kind.parameters, **fitting}, remaining)
-        if kind.manner is not FaultManner.WAITS:
-            self._acts[name].begin(fault)
+        act = self._acts.get(name)
+        if act is not None:
+            act.begin(fault)
         with self._lock:
             if fault.remaining:
                 self._armed[fault.id] = fault
@@ -113,13 +114,24 @@ class Faults:
         """Return the first armed fault of this name whose parameters agree with ``facts``, and count it as fired."""
         with self._lock:
             for fault in self._armed.values():
-                if fault.name == name and fault.remaining != 0 and _agrees(fault, facts):
-                    if fault.remaining > 0:
-                        fault.remaining -= 1
-                        if fault.remaining == 0:
-                            del self._armed[fault.id]
+                if fault.name == name and _agrees(fault, facts):
+                    self._count(fault)
                     return fault
             return None
+
+    def take_this(self, fault: ArmedFault) -> bool:
+        """Count that very fault as fired; False when it is not armed any more."""
+        with self._lock:
+            if fault.id not in self._armed:
+                return False
+            self._count(fault)
+            return True
+
+    def _count(self, fault: ArmedFault) -> None:
+        if fault.remaining > 0:
+            fault.remaining -= 1
+            if fault.remaining == 0:
+                del self._armed[fault.id]
 
     def clear(self, *, name: str = "") -> int:
         """Disarm all faults, or those of one name; return how many. What lasts ends."""

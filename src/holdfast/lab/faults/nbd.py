@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.lab.faults.kind import FaultKind
+from holdfast.lab.faults.kind import FaultKind, FaultManner
 
 __all__ = ["NBD_FAULTS"]
 
@@ -24,5 +24,7 @@ NBD_FAULTS = (
         "An NBD connection pauses after so many bytes of data.",
         {"after_bytes": 1 << 20, "seconds": 5.0},
     ),
-    FaultKind("nbd-slow", "An NBD connection gives no more than so many bytes a second.", {"bytes_per_s": 1 << 20}),
+    FaultKind(
+        "nbd-slow", "NBD gives no more than so many bytes a second.", {"bytes_per_s": 1 << 20}, FaultManner.LASTS
+    ),
 )

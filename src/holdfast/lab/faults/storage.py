@@ -18,7 +18,10 @@ STORAGE_FAULTS = (
     ),
     FaultKind("storage-full", "Creating, snapshotting, cloning or growing a disk finds no space: 44.", {"sr": ""}),
     FaultKind(
-        "storage-unreachable", "Whatever the storage driver is asked, the repository is unavailable: 47.", {"sr": ""}
+        "storage-unreachable",
+        "Whatever the storage driver is asked, the repository is unavailable: 47.",
+        {"sr": ""},
+        FaultManner.LASTS,
     ),
     FaultKind(
         "storage-detached",
@@ -32,7 +35,12 @@ STORAGE_FAULTS = (
         {"disk": ""},
     ),
     FaultKind("chain-too-long", "A snapshot or clone is refused because the disk's chain is too long: 109."),
-    FaultKind("coalesce-busy", "The repository's garbage collector does nothing when its time comes.", {"sr": ""}),
+    FaultKind(
+        "coalesce-busy",
+        "The repository's garbage collector gets nothing done, so chains grow.",
+        {"sr": ""},
+        FaultManner.LASTS,
+    ),
     FaultKind(
         "snapshot-fails",
         "Snapshotting the n-th disk of a VM fails (0 is the first); the snapshots before it are removed again.",

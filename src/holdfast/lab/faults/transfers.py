@@ -12,8 +12,8 @@ __all__ = ["TRANSFER_FAULTS"]
 TRANSFER_FAULTS = (
     FaultKind(
         "transfer-redirected",
-        "A transfer is sent to another host with status 302; an empty address is that of the host asked.",
-        {"path": "", "address": ""},
+        "A transfer is sent with status 302 to another host, or to the same one again.",
+        {"path": "", "host": ""},
     ),
     FaultKind(
         "session-ends",

@@ -84,7 +84,7 @@ def _find_base(one: Transfer, vdi: str) -> str | None:
 
 def _send(one: Transfer, pieces: Iterator[Piece], length_bytes: int) -> None:
     sent_bytes = told_bytes = 0
-    for piece in with_faults(one, pieces):
+    for piece in with_faults(one.pool, pieces):
         one.connection.send(piece)
         sent_bytes += len(piece)
         if sent_bytes - told_bytes >= _PROGRESS_STEP_BYTES:

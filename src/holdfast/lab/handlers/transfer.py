@@ -6,6 +6,7 @@ Invariant: whatever happens, the task ends with the truth, and a task that the h
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from dataclasses import dataclass, field
 from holdfast.core import HoldfastError, get_log
 from holdfast.lab.context import Context, PoolCore
 from holdfast.lab.errors import ApiFailure, quoted
-from holdfast.lab.hosts import redirect, sees_storage, storage_host
+from holdfast.lab.handlers.faulty import Truncated, faulty_connection
+from holdfast.lab.hosts import named_host, redirect, sees_storage, storage_host
 from holdfast.lab.http import Connection, Disconnected, Request, pages
 from holdfast.lab.rpc import write_value
 
@@ -125,8 +127,11 @@ def transfer(
     try:
         with authenticated(pool, request, realm) as session, _task(pool, request, label) as (task, is_own):
             context = Context(pool, session, task, host)
-            one = Transfer(context, request, connection, task, is_own)
-            return _run(one, work)
+            fault = pool.faults.take("transfer-redirected", path=request.path)
+            if fault is not None:
+                raise Refused(redirect(pool, request, named_host(pool, fault.text("host")) or host))
+            faulty = faulty_connection(pool, request, connection, session=session)
+            return _run(Transfer(context, request, faulty, task, is_own), work)
     except Refused as refusal:
         connection.send(refusal.page)
         if not refusal.keeps_open:
@@ -153,7 +158,8 @@ def _task(pool: PoolCore, request: Request, label: str) -> Iterator[tuple[str, b
 def _run(one: Transfer, work: Work) -> bool:
     tasks = one.pool.tasks
     try:
-        work(one)
+        with contextlib.suppress(Truncated):
+            work(one)
     except Refused as refusal:
         if refusal.failure is not None:
             tasks.fail(one.task, refusal.failure.description)
@@ -176,7 +182,10 @@ def _run(one: Transfer, work: Work) -> bool:
         tasks.fail(one.task, ["INTERNAL_ERROR", repr(cause)])
         _append_error(one, repr(cause))
         return False
-    tasks.succeed(one.task, "" if one.result is None else write_value(one.result))
+    if one.pool.faults.take("task-vanishes", method=one.request.path):
+        tasks.destroy(one.task)
+    else:
+        tasks.succeed(one.task, "" if one.result is None else write_value(one.result))
     if one.resets_at_end:
         one.connection.reset()
     else:
