@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping
 
 from holdfast.core import get_log
+from holdfast.lab.call_faults import meet_call_faults, stall_call
 from holdfast.lab.context import Context, PoolCore
 from holdfast.lab.datamodel import NULL_REF, ClassTable, describe
 from holdfast.lab.disks import DiskChainTooLong
@@ -46,7 +47,7 @@ class Dispatcher:
         if method is None:
             raise ApiFailure("MESSAGE_METHOD_UNKNOWN", name)
         session, arguments = self._split_session(method, parameters, name=given_name)
-        self._stall(sync_name)
+        stall_call(self._pool, sync_name)
         values = [] if method.is_removed else self._convert(method, arguments)
         if method.needs_session:
             self._check_session(session, sync_name, host=host)
@@ -56,7 +57,6 @@ class Dispatcher:
             raise ApiFailure("PERMISSION_DENIED", "")
         if is_async and not method.is_async:
             raise ApiFailure("Fault", f"No async mode for this operation (rpc: {sync_name})")
-        self._injected(sync_name)
         if is_async:
             return self._start(method, session, values, label=name)
         task = f"DummyRef:|{self._pool.new_uuid()}|{sync_name}"
@@ -107,31 +107,13 @@ class Dispatcher:
             self._pool.sessions.close(session)
         self._pool.sessions.check(session)
 
-    # -- faults that any call can meet
-
-    def _stall(self, name: str) -> None:
-        fault = self._pool.faults.take("call-stalls", method=name)
-        if fault is not None:
-            self._pool.clock.sleep(fault.seconds())
-
-    def _injected(self, name: str) -> None:
-        faults = self._pool.faults
-        fault = faults.take("call-fails", method=name)
-        if fault is not None:
-            parameters = fault.text("parameters")
-            raise ApiFailure(fault.text("code"), *(parameters.split("|") if parameters else ()))
-        if faults.take("operation-in-progress", method=name):
-            cls = name.partition(".")[0]
-            raise ApiFailure("OTHER_OPERATION_IN_PROGRESS", cls, NULL_REF, "snapshot", NULL_REF)
-        if faults.take("too-many-tasks", method=name):
-            raise ApiFailure("TOO_MANY_PENDING_TASKS")
-
     # -- running
 
     def _run(self, method: Method, context: Context, values: list[object]) -> object:
         if method.handler is None:
             raise ApiFailure("NOT_IMPLEMENTED", method.name)
         try:
+            meet_call_faults(context, method.name, values)
             return method.handler(context, *values)
         except Cancelled as cause:
             raise ApiFailure("TASK_CANCELLED", context.task) from cause

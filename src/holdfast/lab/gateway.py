@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from holdfast.core import get_log
+from holdfast.lab.call_faults import is_answer_lost, is_call_lost, unready_code
 from holdfast.lab.context import PoolCore
 from holdfast.lab.dispatch import Dispatcher
 from holdfast.lab.errors import ApiFailure
@@ -13,13 +14,15 @@ from holdfast.lab.handlers import (
     Refused,
     Transfer,
     authenticated,
+    export_database,
     export_metadata,
     export_raw_vdi,
+    import_database,
     import_metadata,
     import_raw_vdi,
     transfer,
 )
-from holdfast.lab.http import Connection, Request, pages
+from holdfast.lab.http import Connection, Disconnected, Request, pages
 from holdfast.lab.rpc import MalformedCall, json_rpc, xml_rpc
 
 __all__ = ["CALL_BYTES_MAX", "Gateway"]
@@ -42,10 +45,12 @@ class _Route:
 
 
 _ROUTES = (
-    _Route("GET", "/export_raw_vdi", "get_export_raw_vdi", "VDI export", export_raw_vdi),
-    _Route("PUT", "/import_raw_vdi", "put_import_raw_vdi", "VDI import", import_raw_vdi),
+    _Route("GET", "/export_raw_vdi", "get_export_raw_vdi", "Exporting raw VDI", export_raw_vdi),
+    _Route("PUT", "/import_raw_vdi", "put_import_raw_vdi", "Importing raw VDI", import_raw_vdi),
     _Route("GET", "/export_metadata", "get_export_metadata", "VM metadata export", export_metadata),
     _Route("PUT", "/import_metadata", "put_import_metadata", "VM metadata import", import_metadata),
+    _Route("GET", "/pool/xmldbdump", "get_pool_xml_db_sync", "Dumping database as XML", export_database),
+    _Route("PUT", "/pool/xmldbdump", "put_pool_xml_db_sync", "Reading database as XML", import_database),
 )
 
 _GUARDED = {"/services": "get_services"}
@@ -110,8 +115,12 @@ class Gateway:
             return False
         body = connection.read_body(length_bytes)
         is_json = request.path.startswith("/jsonrpc")
+        unready = unready_code(self._pool)
         try:
-            answer = self._answer_json(body, host) if is_json else self._answer_xml(body, host)
+            if unready is not None:
+                answer = json_rpc.write_unready(unready) if is_json else xml_rpc.write_result(failure=[unready])
+            else:
+                answer = self._answer_json(body, host) if is_json else self._answer_xml(body, host)
         except MalformedCall as cause:
             connection.send(pages.internal_error(str(cause)))
             return False
@@ -130,6 +139,15 @@ class Gateway:
         return json_rpc.write_result(call, value=value, failure=failure)
 
     def _call(self, method: str, parameters: list[object], host: str) -> tuple[object, list[str] | None]:
+        plain_name = method.removeprefix("Async.")
+        if is_call_lost(self._pool, plain_name):
+            raise Disconnected
+        result = self._carried_out(method, parameters, host)
+        if is_answer_lost(self._pool, plain_name):
+            raise Disconnected
+        return result
+
+    def _carried_out(self, method: str, parameters: list[object], host: str) -> tuple[object, list[str] | None]:
         try:
             return self._dispatcher.call(method, parameters, host=host), None
         except ApiFailure as refusal:

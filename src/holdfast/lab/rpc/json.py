@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from holdfast.lab.rpc.xml import MalformedCall
 
-__all__ = ["JsonCall", "parse_call", "write_result"]
+__all__ = ["JsonCall", "parse_call", "write_result", "write_unready"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +71,8 @@ def write_result(call: JsonCall, *, value: object = None, failure: list[str] | N
     else:
         answer = {"result": value if failure is None else None, "error": failure, "id": call.id}
     return json.dumps(answer, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def write_unready(code: str) -> bytes:
+    """Return the answer of a host that looks at no call: always version 2, no identity, the failure as a bare list."""
+    return json.dumps({"jsonrpc": "2.0", "error": [code], "id": 0}, separators=(",", ":")).encode()
