@@ -41,6 +41,7 @@ def main() -> int:
         if orphaned is not None:
             orphaned.end = lab.stopped.set
         write_lab_file(lab, options)
+        lab.on_new_certificate = lambda: write_lab_file(lab, options)
         lab.stopped.wait()
     forget_lab_file(options.state_dir, pid=os.getpid())
     return 0

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from holdfast.core import Clock
 
-__all__ = ["Certificate", "ensure_certificate"]
+__all__ = ["Certificate", "ensure_certificate", "renew_certificate"]
 
 _VALID_DAYS = 3650
 
@@ -50,6 +50,14 @@ def ensure_certificate(folder: Path, *, name: str, addresses: Sequence[str], clo
     pem = certificate_path.read_text(encoding="ascii")
     der = ssl.PEM_cert_to_DER_cert(pem)
     return Certificate(certificate_path, key_path, pem, name, hashlib.sha256(der).hexdigest())
+
+
+def renew_certificate(folder: Path, *, name: str, addresses: Sequence[str], clock: Clock) -> Certificate:
+    """Return a new certificate in place of the folder's own. A crash in between leaves none, and the next start makes
+    one."""
+    for path in (folder / "certificate.pem", folder / "key.pem"):
+        path.unlink(missing_ok=True)
+    return ensure_certificate(folder, name=name, addresses=addresses, clock=clock)
 
 
 def _make(certificate_path: Path, key_path: Path, *, name: str, addresses: Sequence[str], clock: Clock) -> None:

@@ -1,7 +1,8 @@
 """The pool's own clock: it runs as the machine's does and can be moved forward, so that an hour passes at once.
 
 Everything in the lab that waits for minutes or days (collected tasks, idle sessions, merged disks) asks this clock.
-Invariant: it never goes back, and who sleeps on it wakes when the time has come, however it came.
+Invariant: the monotonic clock never goes back, nor does the wall clock unless it is skewed; who sleeps wakes when the
+time has come, however it came.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ class LabClock:
         self._base = base
         self._moved = threading.Condition()
         self._ahead_s = 0.0
+        self._skew_s = 0.0
         self._told: list[Callable[[], None]] = []
 
     def now(self) -> datetime:
         """See ``Clock.now``."""
-        return self._base.now() + timedelta(seconds=self._ahead_s)
+        return self._base.now() + timedelta(seconds=self._ahead_s + self._skew_s)
 
     def monotonic_s(self) -> float:
         """See ``Clock.monotonic_s``."""
@@ -47,6 +49,11 @@ class LabClock:
     def on_move(self, tell: Callable[[], None]) -> None:
         """Call ``tell`` after every move, for those who wait on something else as well."""
         self._told.append(tell)
+
+    def skew(self, duration_s: float) -> None:
+        """Let the wall clock be wrong by so much more, ahead or, negative, behind; nothing becomes due by that."""
+        with self._moved:
+            self._skew_s += duration_s
 
     def move(self, duration_s: float) -> None:
         """Move the clock forward and wake everybody whose time may have come."""

@@ -43,6 +43,12 @@ class PoolCore:
     certificate_subject: str = ""
     tls_ports: dict[str, int] = field(default_factory=dict)
     """HTTPS port by host reference; the hosts of one pool share it where the machine allows."""
+    silent_until_s: dict[str, float] = field(default_factory=dict)
+    """Until when a host answers nobody, by its reference, on the monotonic clock."""
+
+    def is_silent(self, host: str) -> bool:
+        """Whether the host's management daemon is down for a moment."""
+        return self.clock.monotonic_s() < self.silent_until_s.get(host, 0.0)
 
     def now(self) -> DateTime:
         """Return the pool's wall clock in the spelling of the API."""

@@ -69,6 +69,8 @@ class Gateway:
         return lambda request, connection: self._serve(request, connection, host)
 
     def _serve(self, request: Request, connection: Connection, host: str) -> bool:
+        if self._pool.is_silent(host):
+            raise Disconnected
         match request.method:
             case "POST":
                 return self._serve_call(request, connection, host)

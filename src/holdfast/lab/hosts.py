@@ -14,7 +14,17 @@ from holdfast.lab.context import PoolCore
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.http import Request, pages
 
-__all__ = ["HOSTS_MAX", "host_address", "make_master", "named_host", "redirect", "sees_storage", "storage_host"]
+__all__ = [
+    "HOSTS_MAX",
+    "forget_operations",
+    "host_address",
+    "make_master",
+    "named_host",
+    "redirect",
+    "restart_toolstack",
+    "sees_storage",
+    "storage_host",
+]
 
 HOSTS_MAX = 64
 """A pool has at most so many; each takes two ports of the machine."""
@@ -98,5 +108,27 @@ def make_master(pool: PoolCore, host: str) -> None:
         if pool.master_ref == host:
             return
         pool.db.set("pool", pool.pool_ref, "master", host)
-        pool.sessions.close_all()
+        restart_toolstack(pool)
+
+
+def restart_toolstack(pool: PoolCore) -> None:
+    """Forget what only the management daemon's memory holds: sessions, tasks, running operations, and what was deleted.
+
+    So nobody is told by an event that the tasks are gone.
+    """
+    with pool.db.transaction():
         pool.tasks.destroy_all()
+        pool.sessions.close_all()
+        forget_operations(pool)
+        pool.db.deletions.clear()
+
+
+def forget_operations(pool: PoolCore) -> None:
+    """Let no object be busy: operations end with the process that ran them."""
+    with pool.db.transaction():
+        for cls, table in pool.db.datamodel.classes.items():
+            if "current_operations" not in table.fields:
+                continue
+            for row in pool.db.rows(cls):
+                if row.fields["current_operations"]:
+                    pool.db.set(cls, row.ref, "current_operations", {})

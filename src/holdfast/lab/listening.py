@@ -38,6 +38,11 @@ class HostDoors:
     nbd: NbdServer
 
     @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """Where it answers HTTP, plain and encrypted."""
+        return self.plain.address, self.tls.address
+
+    @property
     def url(self) -> str:
         """HTTPS."""
         return f"https://{_authority(self.tls.address)}"

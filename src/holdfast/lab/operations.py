@@ -48,6 +48,8 @@ class Operations:
         self._clock = clock
         self._tasks = tasks
         self._waiting = 0
+        self.on_begin: Callable[[Sequence[Mark]], None] = lambda marks: None
+        """Told before each operation begins, from the thread that runs it."""
 
     @contextlib.contextmanager
     def running(
@@ -73,6 +75,7 @@ class Operations:
         self, marks: Sequence[Mark], *, task: str, check: Callable[[], None], wait_s_max: float = WAIT_S_MAX
     ) -> Iterator[None]:
         """Mark several objects at once, a repository and its disk for instance: all of them, or none while it waits."""
+        self.on_begin(marks)
         self._begin(marks, task=task, check=check, wait_s_max=wait_s_max)
         try:
             yield

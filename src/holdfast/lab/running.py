@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -12,19 +14,20 @@ from typing import Self
 from holdfast.core import Clock, Entropy, ExitStatus, HoldfastError, Secret, SystemClock, SystemEntropy, get_log, mapped
 from holdfast.lab.attachments import sweep_attachments
 from holdfast.lab.calls import all_handlers
-from holdfast.lab.certificate import Certificate, ensure_certificate
+from holdfast.lab.certificate import Certificate, ensure_certificate, renew_certificate
 from holdfast.lab.client import LabControl
 from holdfast.lab.clock import LabClock
 from holdfast.lab.context import Context, PoolCore
 from holdfast.lab.control import ControlServer
 from holdfast.lab.database import Database
 from holdfast.lab.datamodel import load_datamodel
+from holdfast.lab.disasters import Disasters
 from holdfast.lab.disks import DiskStore
 from holdfast.lab.dispatch import Dispatcher
 from holdfast.lab.events import Events
 from holdfast.lab.faults import Faults
 from holdfast.lab.gateway import Gateway
-from holdfast.lab.hosts import host_address
+from holdfast.lab.hosts import forget_operations, host_address
 from holdfast.lab.housekeeping import Housekeeping
 from holdfast.lab.http import HttpServer
 from holdfast.lab.listening import HostDoors, open_doors
@@ -89,9 +92,13 @@ class RunningLab:
     nbd_address: tuple[str, int]
     stopped: threading.Event
     """Set when somebody asked the lab to stop over the side channel."""
+    _options: LabOptions
+    _tls: ssl.SSLContext
     _http: HttpServer
     _doors: tuple[HostDoors, ...]
     _workload: Workload
+    on_new_certificate: Callable[[], None] = lambda: None
+    """Told when the pool shows another certificate than before."""
     _is_closed: bool = field(default=False)
 
     @property
@@ -108,6 +115,16 @@ class RunningLab:
     def connection_count(self) -> int:
         """How many HTTP and NBD connections are open."""
         return self._http.connection_count + sum(each.nbd.connections for each in self._doors)
+
+    def renew_certificate(self) -> None:
+        """Show a new certificate from now on, on every door; connections that are open keep the old one."""
+        options = self._options
+        self.certificate = renew_certificate(
+            options.state_dir, name=_CERTIFICATE_NAME, addresses=_addresses(options), clock=self.pool.clock
+        )
+        self._tls.load_cert_chain(self.certificate.certificate_path, self.certificate.key_path)
+        self.pool.certificate_pem = self.certificate.pem
+        self.on_new_certificate()
 
     def __enter__(self) -> Self:
         return self
@@ -157,8 +174,9 @@ def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entro
     disks = DiskStore(options.state_dir / "disks", entropy=the_entropy)
     store = RowStore(options.state_dir / "pool.db")
     user, password = _user(options, store), _password(options, store, the_entropy)
-    addresses = [host_address(options.host, number) for number in range(options.hosts)]
-    certificate = ensure_certificate(options.state_dir, name=_CERTIFICATE_NAME, addresses=addresses, clock=the_clock)
+    certificate = ensure_certificate(
+        options.state_dir, name=_CERTIFICATE_NAME, addresses=_addresses(options), clock=the_clock
+    )
     db = Database(load_datamodel(), store, the_entropy)
     the_clock.on_move(db.wake)
     sessions = Sessions(db, the_clock, user=user, password=password)
@@ -187,6 +205,10 @@ def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entro
         raise
 
 
+def _addresses(options: LabOptions) -> list[str]:
+    return [host_address(options.host, number) for number in range(options.hosts)]
+
+
 def _user(options: LabOptions, store: RowStore) -> str:
     user = options.user or store.fact("user") or _USER
     store.set_fact("user", user)
@@ -211,16 +233,7 @@ def _prepare(pool: PoolCore, store: RowStore, options: LabOptions) -> None:
         raise LabStateMismatch(held=held, wanted=options.scenario)
     else:
         sweep_attachments(pool)
-        _forget_operations(pool)
-
-
-def _forget_operations(pool: PoolCore) -> None:
-    """Operations end with the process that ran them."""
-    with pool.db.transaction():
-        for cls in ("VM", "VDI"):
-            for row in pool.db.rows(cls):
-                if row.fields["current_operations"]:
-                    pool.db.set(cls, row.ref, "current_operations", {})
+        forget_operations(pool)
 
 
 def _listen(
@@ -232,8 +245,9 @@ def _listen(
     server = HttpServer()
     stopped = threading.Event()
     doors: list[HostDoors] = []
+    tls = certificate.server_context()
     try:
-        doors = open_doors(pool, options, store, server, gateway.serve_as, certificate.server_context())
+        doors = open_doors(pool, options, store, server, gateway.serve_as, tls)
         token = Secret(pool.entropy.token_bytes(_TOKEN_BYTES).hex())
         workload = Workload(pool)
         control = ControlServer(pool, workload, token, stopped.set)
@@ -247,7 +261,7 @@ def _listen(
             each.nbd.close()
         raise
     master = next(each for each in doors if each.host == pool.master_ref)
-    return RunningLab(
+    lab = RunningLab(
         pool=pool,
         user=user,
         password=password,
@@ -258,7 +272,11 @@ def _listen(
         member_urls=tuple(each.url for each in doors if each is not master),
         nbd_address=master.nbd.address,
         stopped=stopped,
+        _options=options,
+        _tls=tls,
         _http=server,
         _doors=tuple(doors),
         _workload=workload,
     )
+    Disasters(pool, server, doors, renew_certificate=lab.renew_certificate)
+    return lab

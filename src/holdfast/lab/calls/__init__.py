@@ -15,6 +15,7 @@ __all__ = [
     "create_vm",
     "derived_mac",
     "destroy_vm",
+    "halt_vm",
     "new_metrics",
     "start_vm",
 ]
@@ -22,6 +23,7 @@ __all__ = [
 create_vm = vm.create
 derived_mac = network.derived_mac
 destroy_vm = vm.destroy_vm
+halt_vm = vm_power.take_down
 new_metrics = vm.new_metrics
 create_vbd = vbd.create
 create_vif = network.create_vif

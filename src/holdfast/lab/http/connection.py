@@ -113,6 +113,15 @@ class Connection:
                 if not self.sock.recv(65536):
                     break
 
+    @property
+    def local_address(self) -> tuple[str, int] | None:
+        """Where the peer connected to; None when the connection is over."""
+        try:
+            name = self.sock.getsockname()
+        except OSError:
+            return None
+        return str(name[0]), int(name[1])
+
     def abort(self) -> None:
         """End the connection from any thread: whoever is reading or sending returns at once."""
         with contextlib.suppress(OSError):

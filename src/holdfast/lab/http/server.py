@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from holdfast.core import get_log
 from holdfast.lab.http import pages
@@ -100,6 +100,13 @@ class HttpServer:
         idle = [(since, c) for c in self._connections if (since := c.idle_since) is not None]
         if idle:
             min(idle, key=lambda pair: pair[0])[1].abort()
+
+    def abort_connections(self, addresses: Collection[tuple[str, int]]) -> None:
+        """End every connection that came to one of these addresses, whatever it is doing."""
+        with self._lock:
+            for connection in self._connections:
+                if connection.local_address in addresses:
+                    connection.abort()
 
     def _run(self, connection: Connection, tls: ssl.SSLContext | None, serve: Serve) -> None:
         try:

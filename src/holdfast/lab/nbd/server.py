@@ -76,6 +76,14 @@ class NbdServer:
         """Begin to serve. Clients that connected since construction are served too."""
         self._acceptor.start()
 
+    def hang_up(self) -> None:
+        """End every connection, as a host that dies does, and go on listening."""
+        with self._lock:
+            conversations = list(self._conversations.values())
+        for conversation in conversations:
+            with contextlib.suppress(OSError):
+                conversation.socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Stop listening and end every connection. Safe to call twice."""
         with self._lock:
