@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from holdfast.core import Clock
 
-__all__ = ["Certificate", "ensure_certificate", "renew_certificate"]
+__all__ = ["Certificate", "ensure_certificate", "new_certificate", "renew_certificate"]
 
 _VALID_DAYS = 3650
 
@@ -61,6 +61,14 @@ def renew_certificate(folder: Path, *, name: str, addresses: Sequence[str], cloc
 
 
 def _make(certificate_path: Path, key_path: Path, *, name: str, addresses: Sequence[str], clock: Clock) -> None:
+    certificate, key = new_certificate(name=name, addresses=addresses, clock=clock)
+    key_path.touch(mode=0o600)
+    key_path.write_bytes(key)
+    certificate_path.write_bytes(certificate)
+
+
+def new_certificate(*, name: str, addresses: Sequence[str], clock: Clock) -> tuple[bytes, bytes]:
+    """Return a fresh self-signed certificate and its key, both as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = clock.now()
@@ -81,6 +89,4 @@ def _make(certificate_path: Path, key_path: Path, *, name: str, addresses: Seque
     encoded_key = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    key_path.touch(mode=0o600)
-    key_path.write_bytes(encoded_key)
-    certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return certificate.public_bytes(serialization.Encoding.PEM), encoded_key

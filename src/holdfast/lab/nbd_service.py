@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from holdfast.core import HoldfastError, get_log
 from holdfast.lab.attachments import attach_to_control_domain, detach_from_control_domain
+from holdfast.lab.certificate import new_certificate
 from holdfast.lab.context import PoolCore
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.faults import ArmedFault
 from holdfast.lab.nbd import NbdExport, NbdFault, NbdMode, parse_export_name
 from holdfast.lab.volumes import disk_uuid
 
-__all__ = ["NbdService"]
+__all__ = ["NbdService", "spoil_nbd_info"]
 
 log = get_log(__name__)
 
@@ -73,6 +74,25 @@ class NbdService:
 
 def _is_due(fault: ArmedFault, sent_bytes: int, length_bytes: int) -> bool:
     return sent_bytes + length_bytes > fault.number("after_bytes")
+
+
+_NOBODYS_PORT = 1
+"""A port of old that no machine listens on today."""
+
+
+def spoil_nbd_info(pool: PoolCore, infos: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Return what a client is told of where a disk can be read, as wrong as the armed faults say."""
+    faults = pool.faults
+    wrong: dict[str, object] = {}
+    if faults.take("nbd-unreachable"):
+        wrong["port"] = _NOBODYS_PORT
+    if faults.take("nbd-certificate-wrong"):
+        certificate, _ = new_certificate(name=pool.certificate_subject, addresses=[], clock=pool.clock)
+        wrong["cert"] = certificate.decode("ascii")
+    fault = faults.take("nbd-subject-wrong")
+    if fault is not None:
+        wrong["subject"] = fault.text("subject")
+    return [{**info, **wrong} for info in infos]
 
 
 class _Export:

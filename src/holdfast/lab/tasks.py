@@ -115,7 +115,11 @@ class Tasks:
     def destroy_all(self) -> None:
         """Forget every task, as a restart of the tool stack does: no one is told how they ended."""
         for row in self._db.rows("task"):
+            event = self._cancels.get(row.ref)
             self.destroy(row.ref)
+            if event is not None:
+                event.set()
+                self._cancels[row.ref] = event  # who still waits in it gives up
 
     def exists(self, ref: str) -> bool:
         """Whether the task is there."""

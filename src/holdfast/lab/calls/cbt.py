@@ -10,6 +10,7 @@ from holdfast.lab.context import CallSet, Context
 from holdfast.lab.disks import CbtLogMissing, CbtUnrelated
 from holdfast.lab.driver_faults import meet_disk_fault
 from holdfast.lab.errors import ApiFailure
+from holdfast.lab.nbd_service import spoil_nbd_info
 from holdfast.lab.rules import CBT_METADATA, has_vhd_disks
 from holdfast.lab.volumes import data_destroy_vdi, disk_uuid
 
@@ -137,4 +138,4 @@ def get_nbd_info(context: Context, vdi: str) -> list[dict[str, object]]:
             if fields["currently_attached"] and fields["host"] in hosts and fields["IP"]:
                 info: dict[str, object] = {"exportname": export, "address": fields["IP"], "port": pool.nbd_port}
                 found.append({**info, "cert": pool.certificate_pem, "subject": pool.certificate_subject})
-    return found
+    return spoil_nbd_info(pool, found)
