@@ -2,58 +2,34 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from holdfast.cli import lab_fault
+from holdfast.cli.lab_folder import NoLabRuns, lab_folder, running_lab
 from holdfast.cli.session import Common, Session, run_command
-from holdfast.core import ExitStatus, HoldfastError
-from holdfast.lab import FAULT_KINDS, LabHandle, LabOptions, read_lab, spawn_lab
+from holdfast.core import ExitStatus
+from holdfast.lab import LAB_LOG, SCENARIO_SUMMARIES, SCENARIOS, LabHandle, LabOptions, spawn_lab
 
 __all__ = ["app"]
 
 app = App(name="lab", help="A simulated pool on this machine, to learn, rehearse and test on.")
-fault = App(name="fault", help="What can go wrong on a pool, on demand.")
-app.command(fault)
+app.command(lab_fault.app)
+guest = App(name="guest", help="What the guests of the lab's VMs do.")
+app.command(guest)
 
 _NO_COMMON = Common()
-
-
-class NoLabRuns(HoldfastError):
-    """No lab pool runs on that state folder."""
-
-    code = "lab.not-running"
-    exit_status = ExitStatus.NOT_FOUND
-    effect = "Nothing was changed."
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(f"no lab pool runs on {folder}")
-        self.folder = str(folder)
-
-    def next_step(self) -> str:
-        """See ``HoldfastError.next_step``."""
-        return "Start one with 'holdfast lab start', or name its folder with --state."
-
-
-class FaultParameterInvalid(HoldfastError):
-    """A parameter of a fault is not NAME=VALUE."""
-
-    code = "lab.fault-parameter-invalid"
-    exit_status = ExitStatus.USAGE
-    effect = "Nothing was changed."
-    advice = "Write --set NAME=VALUE; 'holdfast lab fault list' shows the parameters of each fault."
-
-    def __init__(self, text: str) -> None:
-        super().__init__(f"{text!r} is not NAME=VALUE")
-        self.text = text
+_LOG_LINES = 40
 
 
 @app.command
 def start(
     *,
     state: Path | None = None,
-    scenario: Literal["tiny", "demo", "empty"] = "demo",
+    scenario: str = "demo",
     nbd: Literal["tls", "plain", "none"] = "tls",
     no_cbt: Annotated[bool, Parameter(negative="")] = False,
     hosts: int = 1,
@@ -70,17 +46,17 @@ def start(
     state
         The folder of its state; $HOLDFAST_HOME/lab when left out.
     scenario
-        What it holds at its first start: tiny (two VMs of 64 MiB), demo (a web and a database server), empty.
+        What it holds at its first start; 'holdfast lab scenarios' lists them.
     nbd
         How its network offers NBD: encrypted, plain, or not at all.
     no_cbt
         Disks start without change tracking.
     hosts
-        1, or 2 for a pool with a member that sends clients to its master.
+        How many; members send clients to the master.
     """
 
     def body(session: Session) -> ExitStatus:
-        folder = _state(session, state)
+        folder = lab_folder(session, state)
         lab = spawn_lab(
             LabOptions(state_dir=folder, scenario=scenario, nbd=nbd, cbt=not no_cbt, hosts=hosts), cancel=session.cancel
         )
@@ -107,8 +83,7 @@ def status(*, state: Path | None = None, common: Common = _NO_COMMON) -> int:
     """
 
     def body(session: Session) -> ExitStatus:
-        folder = _state(session, state)
-        lab = _running(folder)
+        folder, lab = lab_folder(session, state), running_lab(session, state)
         told = lab.control.status()
         session.out.say(f"The lab pool runs at {lab.url}, state in {folder}")
         for name, value in told.items():
@@ -135,8 +110,8 @@ def stop(*, state: Path | None = None, common: Common = _NO_COMMON) -> int:
     """
 
     def body(session: Session) -> ExitStatus:
-        folder = _state(session, state)
-        _running(folder).stop()
+        folder = lab_folder(session, state)
+        running_lab(session, state).stop()
         session.out.say(f"Stopped. Its state stays in {folder}.")
         session.out.result({"stopped": str(folder)})
         return ExitStatus.OK
@@ -144,110 +119,127 @@ def stop(*, state: Path | None = None, common: Common = _NO_COMMON) -> int:
     return run_command(common, body)
 
 
-@fault.command(name="list")
-def fault_list(*, state: Path | None = None, common: Common = _NO_COMMON) -> int:
-    """List the faults there are, with their parameters, and which are armed.
+@app.command
+def scenarios(*, common: Common = _NO_COMMON) -> int:
+    """List what a lab pool can hold at its first start.
 
-    Example: holdfast lab fault list
-
-    Parameters
-    ----------
-    state
-        The folder of the lab's state; $HOLDFAST_HOME/lab when left out.
+    Example: holdfast lab scenarios
     """
 
     def body(session: Session) -> ExitStatus:
-        control = _running(_state(session, state)).control
-        armed = control.faults()
-        rows = [
-            (each.name, ", ".join(f"{name}={value}" for name, value in each.parameters.items()), each.summary)
-            for each in FAULT_KINDS.values()
-        ]
-        session.out.table(("FAULT", "PARAMETERS", "WHAT HAPPENS"), rows, empty="none")
-        for each in armed:
-            session.out.say(f"armed: {each['name']}, {each['remaining']} more times, {each['parameters']}")
-        session.out.result({"kinds": control.fault_kinds(), "armed": armed})
+        found = {name: SCENARIO_SUMMARIES[name] for name in sorted(SCENARIOS)}
+        session.out.table(("SCENARIO", "WHAT IT HOLDS"), list(found.items()), empty="none")
+        session.out.result([{"name": name, "summary": summary} for name, summary in found.items()])
         return ExitStatus.OK
 
     return run_command(common, body)
 
 
-@fault.command(name="set")
-def fault_set(
-    name: str,
+@app.command
+def clock(
     *,
-    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", consume_multiple=False)] = (),
-    times: int = 1,
+    advance: Annotated[timedelta | None, Parameter(negative="")] = None,
     state: Path | None = None,
     common: Common = _NO_COMMON,
 ) -> int:
-    """Arm a fault: the next times its place is reached, it happens.
+    """Show what time it is in the lab, or let time pass there at once with all that becomes due meanwhile.
 
-    Example: holdfast lab fault set nbd-disconnects --set after_bytes=5000000
+    Disks are merged, old tasks collected, idle sessions closed. The clock never goes back, and keeps its lead until the
+    lab ends.
+
+    Example: holdfast lab clock --advance 24h
 
     Parameters
     ----------
-    name
-        The fault.
-    set_
-        NAME=VALUE, a parameter of the fault; may be repeated.
-    times
-        How often it happens before it is gone.
+    advance
+        How much time passes, such as 90s, 15m, 24h or 2d12h.
     state
         The folder of the lab's state; $HOLDFAST_HOME/lab when left out.
     """
 
     def body(session: Session) -> ExitStatus:
-        control = _running(_state(session, state)).control
-        control.arm_fault(name, count=times, **_parameters(set_))
-        session.out.say(f"Armed: {name}, {times} times.")
-        session.out.result({"armed": name, "times": times})
+        passed_s = advance.total_seconds() if advance is not None else 0.0
+        now = running_lab(session, state).control.advance(passed_s)
+        session.out.say(f"In the lab it is {now}.")
+        session.out.result({"now": now, "advanced_s": passed_s})
         return ExitStatus.OK
 
     return run_command(common, body)
 
 
-@fault.command(name="clear")
-def fault_clear(*, state: Path | None = None, common: Common = _NO_COMMON) -> int:
-    """Disarm all faults.
+@app.command
+def restart_toolstack(*, silent_s: float = 0.0, state: Path | None = None, common: Common = _NO_COMMON) -> int:
+    """Restart the pool's management daemon: sessions and tasks are forgotten, connections cut, VMs run on.
 
-    Example: holdfast lab fault clear
+    Example: holdfast lab restart-toolstack --silent-s 20
 
     Parameters
     ----------
+    silent_s
+        For how many seconds nobody answers.
     state
         The folder of the lab's state; $HOLDFAST_HOME/lab when left out.
     """
 
     def body(session: Session) -> ExitStatus:
-        _running(_state(session, state)).control.clear_faults()
-        session.out.say("No fault is armed.")
-        session.out.result({"armed": []})
+        running_lab(session, state).control.restart_toolstack(silent_s=silent_s)
+        session.out.say("The toolstack was restarted; sessions and tasks are gone.")
+        session.out.result({"restarted": True, "silent_s": silent_s})
         return ExitStatus.OK
 
     return run_command(common, body)
 
 
-def _state(session: Session, folder: Path | None) -> Path:
-    return folder.expanduser().absolute() if folder is not None else session.settings.lab_folder
+@app.command
+def logs(*, lines: int = _LOG_LINES, state: Path | None = None, common: Common = _NO_COMMON) -> int:
+    """Show the last lines that the lab wrote down, running or not.
+
+    Example: holdfast lab logs --lines 100
+
+    Parameters
+    ----------
+    lines
+        How many at most.
+    state
+        The folder of the lab's state; $HOLDFAST_HOME/lab when left out.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        path = lab_folder(session, state) / LAB_LOG
+        if not path.is_file():
+            raise NoLabRuns(path.parent)
+        last = path.read_text(encoding="utf-8", errors="replace").splitlines()[-max(1, lines) :]
+        for line in last:
+            session.out.say(line)
+        session.out.result({"file": str(path), "lines": last})
+        return ExitStatus.OK
+
+    return run_command(common, body)
 
 
-def _running(folder: Path) -> LabHandle:
-    lab = read_lab(folder)
-    if lab is None:
-        raise NoLabRuns(folder)
-    return lab
+@guest.command
+def work(vm: str, *, state: Path | None = None, common: Common = _NO_COMMON) -> int:
+    """Let the guest of a running VM do a day's work: files come and go, a database and a log grow.
+
+    Example: holdfast lab guest work web
+
+    Parameters
+    ----------
+    vm
+        The VM, by name or uuid.
+    state
+        The folder of the lab's state; $HOLDFAST_HOME/lab when left out.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        done = running_lab(session, state).control.work_guest(vm)
+        for sentence in done:
+            session.out.say(sentence)
+        session.out.result({"vm": vm, "done": done})
+        return ExitStatus.OK
+
+    return run_command(common, body)
 
 
 def _document(lab: LabHandle, folder: Path) -> dict[str, object]:
     return {"url": lab.url, "user": lab.user, "fingerprint": lab.fingerprint, "state": str(folder)}
-
-
-def _parameters(texts: tuple[str, ...]) -> dict[str, str]:
-    parameters = {}
-    for text in texts:
-        name, separator, value = text.partition("=")
-        if not (name and separator):
-            raise FaultParameterInvalid(text)
-        parameters[name] = value
-    return parameters

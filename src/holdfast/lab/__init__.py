@@ -1,29 +1,36 @@
 """The lab: a simulated pool that speaks the real protocols on real sockets, with disks, guests and faults on demand."""
 
 from holdfast.lab.client import FilesystemTold, LabControl, LabRefused, LabUnreachable
-from holdfast.lab.faults import FAULT_KINDS, FaultKind
-from holdfast.lab.options import LabDelays, LabOptions
-from holdfast.lab.process import LabDidNotStart, LabHandle, read_lab, spawn_lab
-from holdfast.lab.running import LabStateMismatch, RunningLab, start_lab
-from holdfast.lab.scenarios import SCENARIOS, ScenarioUnknown
+from holdfast.lab.faults import FAULT_AREAS, FAULT_KINDS, UNTIL_CLEARED, FaultKind, FaultManner
+from holdfast.lab.options import LabDelays, LabOptionInvalid, LabOptions
+from holdfast.lab.process import LAB_LOG, LabAlreadyRuns, LabDidNotStart, LabHandle, read_lab, spawn_lab
+from holdfast.lab.running import LabFolderNotWritable, LabStateMismatch, RunningLab, start_lab
+from holdfast.lab.scenarios import SCENARIO_SUMMARIES, SCENARIOS
 from holdfast.lab.workload import GuestNotRunning
 
 __all__ = [
+    "FAULT_AREAS",
     "FAULT_KINDS",
+    "LAB_LOG",
     "SCENARIOS",
+    "SCENARIO_SUMMARIES",
+    "UNTIL_CLEARED",
     "FaultKind",
+    "FaultManner",
     "FilesystemTold",
     "GuestNotRunning",
+    "LabAlreadyRuns",
     "LabControl",
     "LabDelays",
     "LabDidNotStart",
+    "LabFolderNotWritable",
     "LabHandle",
+    "LabOptionInvalid",
     "LabOptions",
     "LabRefused",
     "LabStateMismatch",
     "LabUnreachable",
     "RunningLab",
-    "ScenarioUnknown",
     "read_lab",
     "spawn_lab",
     "start_lab",

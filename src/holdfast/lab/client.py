@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -86,13 +87,19 @@ class LabControl:
         """Keep the data of snapshots that are destroyed from now on for ``sha256``, or not."""
         self.call("witness", enabled=enabled)
 
-    def arm_fault(self, name: str, /, *, count: int = 1, **parameters: str | int | float | bool) -> int:
-        """Let a fault happen ``count`` times (-1: until cleared); return its number. Numbers may come as text.
+    def arm_fault(self, name: str, /, *, count: int | None = None, **parameters: str | int | float | bool) -> int:
+        """See ``arm_fault_with``; return the fault's number."""
+        return cast(int, self.arm_fault_with(name, parameters, count=count)["id"])
 
-        ``LabRefused`` for a fault or parameter that does not exist, and for a value that is not of the expected kind.
+    def arm_fault_with(
+        self, name: str, parameters: Mapping[str, str | int | float | bool], *, count: int | None = None
+    ) -> JsonObject:
+        """Let a fault happen ``count`` times (-1: until cleared); return it as it is armed. Numbers may come as text.
+
+        Without a count it happens once, or lasts until cleared where that is its manner; an accident has happened on
+        return. ``LabRefused`` for a fault or parameter that does not exist, and for a value of the wrong kind.
         """
-        armed = cast(JsonObject, self.call("fault-arm", name=name, count=count, parameters=dict(parameters)))
-        return cast(int, armed["id"])
+        return cast(JsonObject, self.call("fault-arm", name=name, count=count, parameters=dict(parameters)))
 
     def clear_faults(self, *, name: str = "") -> int:
         """Disarm all faults, or those of one name; return how many."""
@@ -153,9 +160,10 @@ class LabControl:
         """Let so much time pass in the pool at once, with all that it does meanwhile; return the time it is then."""
         return str(self.call("advance-clock", seconds=duration_s))
 
-    def restart_toolstack(self) -> None:
-        """Forget all sessions and tasks, as a restart of the pool's management daemon does."""
-        self.call("restart-toolstack")
+    def restart_toolstack(self, *, silent_s: float = 0.0) -> None:
+        """Forget all sessions and tasks, as a restart of the pool's management daemon does, and answer nobody for so
+        long."""
+        self.call("restart-toolstack", seconds=silent_s)
 
     def stop(self) -> None:
         """End the lab."""

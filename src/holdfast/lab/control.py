@@ -13,7 +13,7 @@ from collections.abc import Callable
 from holdfast.core import HoldfastError, Secret, format_time, get_log
 from holdfast.lab.context import PoolCore
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.faults import FAULT_KINDS, ArmedFault, FaultUnknown, FaultValueInvalid
+from holdfast.lab.faults import FAULT_AREAS, ArmedFault, FaultUnknown, FaultValueInvalid
 from holdfast.lab.http import Connection, Request
 from holdfast.lab.rules import CBT_METADATA
 from holdfast.lab.volumes import disk_uuid
@@ -121,13 +121,13 @@ class ControlServer:
         parameters = asked.get("parameters") or {}
         if not isinstance(parameters, dict):
             raise TypeError("parameters are no object")
-        count = _number(asked, "count") if "count" in asked else 1
+        count = _number(asked, "count") if asked.get("count") is not None else None
         plain: dict[str, str | int | float] = {}
         for name, value in parameters.items():
             if not isinstance(value, str | int | float):
                 raise TypeError(f"parameter {name} is neither text nor a number")
             plain[name] = value
-        return _fault_json(self._pool.faults.arm(str(asked["name"]), count=count, **plain))
+        return _fault_json(self._pool.faults.arm_with(str(asked["name"]), plain, count=count))
 
     def _fault_clear(self, asked: JsonObject) -> JsonValue:
         return self._pool.faults.clear(name=str(asked.get("name") or ""))
@@ -137,8 +137,15 @@ class ControlServer:
 
     def _fault_kinds(self, asked: JsonObject) -> JsonValue:
         return [
-            {"name": kind.name, "summary": kind.summary, "parameters": dict(kind.parameters)}
-            for kind in FAULT_KINDS.values()
+            {
+                "name": kind.name,
+                "area": area,
+                "summary": kind.summary,
+                "manner": kind.manner.value,
+                "parameters": dict(kind.parameters),
+            }
+            for area, kinds in FAULT_AREAS.items()
+            for kind in kinds
         ]
 
     def _ours(self, asked: JsonObject) -> JsonValue:
@@ -218,9 +225,10 @@ class ControlServer:
 
     def _restart_toolstack(self, asked: JsonObject) -> JsonValue:
         """Forget sessions and tasks at once, as a restart of the management daemon does."""
-        with self._pool.db.transaction():
-            self._pool.tasks.destroy_all()
-            self._pool.sessions.close_all()
+        silent_s = asked.get("seconds", 0.0)
+        if not isinstance(silent_s, int | float) or isinstance(silent_s, bool):
+            raise TypeError("seconds is no number")
+        self._pool.faults.arm("toolstack-restarts", seconds=float(silent_s))
         return None
 
     def _stop_lab(self, asked: JsonObject) -> JsonValue:

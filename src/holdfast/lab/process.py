@@ -26,6 +26,7 @@ from holdfast.lab.scenarios import SCENARIOS
 from holdfast.model import JsonObject
 
 __all__ = [
+    "LAB_LOG",
     "LabAlreadyRuns",
     "LabDidNotStart",
     "LabHandle",
@@ -36,7 +37,8 @@ __all__ = [
 ]
 
 _FILE = "lab.json"
-_LOG = "lab.log"
+LAB_LOG = "lab.log"
+"""The file in a lab's folder that its process writes to."""
 _START_S_MAX = 300.0
 _STOP_S_MAX = 15.0
 _LOOK_S = 0.05
@@ -70,7 +72,7 @@ class LabDidNotStart(HoldfastError):
 
     def next_step(self) -> str:
         """Return where the reason is written."""
-        return f"Read {self.folder}/{_LOG}, remove the cause, and start it again."
+        return f"Read {self.folder}/{LAB_LOG}, remove the cause, and start it again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +241,7 @@ def spawn_lab(options: LabOptions, *, clock: Clock | None = None, cancel: Cancel
     was_there = folder.is_dir()
     prepare_folder(folder)
     is_fresh = not any(folder.iterdir())
-    log_path = folder / _LOG
+    log_path = folder / LAB_LOG
     told_before_bytes = log_path.stat().st_size if log_path.exists() else 0
     process = _launch(options, log_path)
     try:
@@ -286,7 +288,7 @@ def _answering(
         if handle is not None and handle.pid == process.pid and handle.is_running():
             return handle
         if process.poll() is not None:
-            reason = _last_line(options.state_dir / _LOG, after_bytes=told_before_bytes)
+            reason = _last_line(options.state_dir / LAB_LOG, after_bytes=told_before_bytes)
             raise LabDidNotStart(folder=options.state_dir, reason=reason)
         if clock.monotonic_s() > deadline_s:
             raise LabDidNotStart(folder=options.state_dir, reason=f"no answer within {_START_S_MAX:.0f} s")

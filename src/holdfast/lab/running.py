@@ -166,7 +166,7 @@ def prepare_folder(folder: Path) -> None:
 def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entropy | None = None) -> RunningLab:
     """Return a lab pool that listens. A folder that holds a pool already is continued, at the same ports.
 
-    ``ScenarioUnknown``, ``LabStateMismatch``, ``LabFolderNotWritable``, or ``DiskStoreInUse`` when another lab has
+    ``LabOptionInvalid``, ``LabStateMismatch``, ``LabFolderNotWritable``, or ``DiskStoreInUse`` when another lab has
     the folder.
     """
     the_clock, the_entropy = LabClock(clock or SystemClock()), entropy or SystemEntropy()

@@ -16,12 +16,12 @@ from holdfast.core import HoldfastError, Secret
 from holdfast.lab import (
     GuestNotRunning,
     LabControl,
+    LabOptionInvalid,
     LabOptions,
     LabRefused,
     LabStateMismatch,
     LabUnreachable,
     RunningLab,
-    ScenarioUnknown,
     read_lab,
     spawn_lab,
     start_lab,
@@ -211,7 +211,7 @@ def test_another_scenario_or_a_second_lab_on_the_same_folder_is_refused(tmp_path
         start_lab(LabOptions(state_dir=tmp_path, scenario="bare"))
     with tiny_lab(tmp_path, scenario="empty"):
         pass
-    with pytest.raises(ScenarioUnknown) as caught:
+    with pytest.raises(LabOptionInvalid) as caught:
         start_lab(LabOptions(state_dir=tmp_path / "other", scenario="nope"))
     assert "demo" in caught.value.next_step()
 

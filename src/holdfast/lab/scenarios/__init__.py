@@ -7,39 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast.core import GIB, MIB, Entropy, HoldfastError, SeededEntropy
+from holdfast.core import GIB, MIB, Entropy, SeededEntropy
 from holdfast.lab.context import Context
 from holdfast.lab.images import SCENARIOS as PLANS
 from holdfast.lab.images import DiskSpec as ContentSpec
 from holdfast.lab.images import VmPlan, fill_disk
-from holdfast.lab.options import LabOptions
+from holdfast.lab.options import LabOptionInvalid, LabOptions
 from holdfast.lab.scenarios.inventory import build_inventory
 from holdfast.lab.scenarios.machines import DiskSpec, Fill, MachineSpec, add_machine
+from holdfast.lab.scenarios.summaries import SCENARIO_SUMMARIES
 
-__all__ = ["SCENARIOS", "ScenarioUnknown", "build_scenario"]
+__all__ = ["SCENARIOS", "SCENARIO_SUMMARIES", "build_scenario"]
 
 _PURPOSES = {"tls": "nbd", "plain": "insecure_nbd", "none": ""}
 
 
-class ScenarioUnknown(HoldfastError):
-    """No scenario of the lab has this name."""
-
-    code = "lab.scenario-unknown"
-
-    def __init__(self, scenario: str) -> None:
-        super().__init__(f"the lab has no scenario {scenario!r}")
-        self.scenario = scenario
-
-    def next_step(self) -> str:
-        """Return what there is."""
-        return f"Choose one of: {', '.join(sorted(SCENARIOS))}."
-
-
 def build_scenario(context: Context, options: LabOptions) -> None:
-    """Fill a fresh pool as the options say. ``ScenarioUnknown`` for a name that does not exist."""
+    """Fill a fresh pool as the options say. ``LabOptionInvalid`` for a name that does not exist."""
     machines = SCENARIOS.get(options.scenario)
     if machines is None:
-        raise ScenarioUnknown(options.scenario)
+        raise LabOptionInvalid(option="scenario", given=options.scenario, choices=sorted(SCENARIOS))
     is_recorded = options.scenario == "recorded"
     inventory = build_inventory(
         context.pool,
