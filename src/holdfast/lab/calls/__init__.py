@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast.lab.calls import cbt, network, pool, storage, vbd, vdi, vm, vm_copy, vm_power
+from holdfast.lab.calls import cbt, network, pool, storage, vbd, vdi, vif, vm, vm_copy, vm_memory, vm_power
 from holdfast.lab.calls.session import make_session_calls
 from holdfast.lab.events import Events
 
@@ -21,12 +21,12 @@ __all__ = [
 ]
 
 create_vm = vm.create
-derived_mac = network.derived_mac
+derived_mac = vif.derived_mac
 destroy_vm = vm.destroy_vm
 halt_vm = vm_power.take_down
 new_metrics = vm.new_metrics
 create_vbd = vbd.create
-create_vif = network.create_vif
+create_vif = vif.create_vif
 start_vm = vm_power.start
 
 
@@ -41,8 +41,10 @@ def all_handlers(events: Events) -> dict[str, Callable[..., object]]:
         storage.calls,
         vbd.calls,
         vdi.calls,
+        vif.calls,
         vm.calls,
         vm_copy.calls,
+        vm_memory.calls,
         vm_power.calls,
     ):
         handlers |= calls.handlers

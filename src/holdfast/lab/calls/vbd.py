@@ -2,146 +2,198 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
 
 from holdfast.lab.attachments import remove_attachment
+from holdfast.lab.calls.device_number import free_devices, is_valid_device, linux_name, readings, used_devices
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.rules import bad_power_state
+from holdfast.lab.rules import (
+    allowed_vbd_operations,
+    check_power_state,
+    check_vbd_operation,
+    check_vdi_managed,
+    has_vhd_disks,
+    type_text,
+)
 
-__all__ = ["calls", "new_vbd", "taken_devices"]
+__all__ = ["attach_now", "calls", "check_devices", "create", "detach_now"]
 
 calls = CallSet()
 
-DEVICES_MAX = 255
-"""How many virtual disks a VM can have."""
-
-_DISK_NAME = re.compile(r"(?:xvd|sd|hd)([a-z]+)")
+_ATTACHABLE = ("system", "user", "ephemeral", "suspend", "crashdump", "metadata", "rrd", "pvs_cache")
+"""The types of disks that a VM can have."""
 
 
-def taken_devices(context: Context, vm: str) -> set[int]:
-    """Return the device numbers that the VM's disks use."""
-    numbers = (device_number(context.db.text("VBD", vbd, "userdevice")) for vbd in context.db.texts("VM", vm, "VBDs"))
-    return {number for number in numbers if number is not None}
-
-
-def device_number(name: str) -> int | None:
-    """Return the number that a device name stands for: ``3``, ``xvdd``; None for anything else."""
-    if name.isdigit():
-        return int(name)
-    match = _DISK_NAME.fullmatch(name)
-    if match is None:
-        return None
-    number = 0
-    for letter in match[1]:
-        number = number * 26 + ord(letter) - ord("a") + 1
-    return number - 1
+@contextmanager
+def _vbd_operation(context: Context, vbd: str, operation: str) -> Iterator[None]:
+    """Have the operation running on the virtual disk while the block runs; waits for a colliding one to end."""
+    context.db.row("VBD", vbd)
+    check = lambda: check_vbd_operation(context.db, vbd, operation)  # noqa: E731
+    with context.pool.operations.running("VBD", vbd, operation, task=context.task, check=check):
+        yield
 
 
 @calls.on("VM.get_allowed_VBD_devices")
 def get_allowed_vbd_devices(context: Context, vm: str) -> list[str]:
     """Return the device numbers that are free."""
-    context.db.row("VM", vm)
-    taken = taken_devices(context, vm)
-    return [str(number) for number in range(DEVICES_MAX) if number not in taken]
+    return [str(device.disk) for device in free_devices(context.db, vm)]
 
 
 @calls.on("VBD.create")
 def create(context: Context, record: Fields) -> str:
     """Give a VM a virtual disk; the VM does not see it before it starts or the disk is plugged."""
     db = context.db
-    vm, vdi = str(record["VM"]), str(record["VDI"])
-    db.row("VM", vm)
-    is_empty_drive = bool(record["empty"])
-    if not is_empty_drive or record["type"] == "Disk":
-        db.row("VDI", vdi)
+    vm = str(record["VM"])
+    is_suspended = db.text("VM", vm, "power_state") == "Suspended"
+    _check_disk(context, record)
+    _check_not_migrating(context, vm)
+    is_floppy = record["type"] == "Floppy"
+    with db.transaction():
+        wanted = str(record["userdevice"])
+        if is_floppy and db.text("VM", vm, "domain_type") != "hvm":
+            raise ApiFailure("NOT_IMPLEMENTED", "VBD of type 'floppy' is not supported on PV domain")
+        if not is_valid_device(wanted, is_floppy=is_floppy):
+            raise ApiFailure("INVALID_DEVICE", wanted)
+        if wanted == "autodetect":
+            free = free_devices(db, vm, is_floppy=is_floppy)
+            if not free:
+                raise ApiFailure("INVALID_DEVICE", wanted)
+            wanted = linux_name(free[0]) if is_floppy else str(free[0].disk)
+        if readings(wanted) & used_devices(db, vm):
+            raise ApiFailure("DEVICE_ALREADY_EXISTS", wanted)
+        fields: Fields = {
+            **record,
+            "userdevice": wanted,
+            "device": record.get("device", "") if is_suspended else "",
+            "currently_attached": bool(record.get("currently_attached")) and is_suspended,
+            "metrics": f"OpaqueRef:{context.pool.new_uuid()}",
+        }
+        return db.create("VBD", fields)
+
+
+def _check_disk(context: Context, record: Fields) -> None:
+    db = context.db
+    vdi = str(record["VDI"])
+    if not record["empty"]:
+        kind = db.text("VDI", vdi, "type")
+        if kind not in _ATTACHABLE:
+            raise ApiFailure("VDI_INCOMPATIBLE_TYPE", vdi, type_text(kind))
     if record["type"] == "CD" and record["mode"] != "RO":
         raise ApiFailure("VBD_CDS_MUST_BE_READONLY")
+    if record["type"] != "CD" and record["empty"]:
+        raise ApiFailure("VBD_NOT_REMOVABLE_MEDIA", "in constructor")
+    if record["mode"] == "RW" and db.flag("VDI", vdi, "read_only"):
+        raise ApiFailure("VDI_READONLY", vdi)
+
+
+def _check_not_migrating(context: Context, vm: str) -> None:
+    running = cast("dict[str, str]", context.db.row("VM", vm).fields["current_operations"])
+    for task, operation in running.items():
+        if operation in ("migrate_send", "pool_migrate"):
+            raise ApiFailure("OTHER_OPERATION_IN_PROGRESS", "VM", vm, operation, task)
+
+
+@calls.on("VBD.set_mode")
+def set_mode(context: Context, vbd: str, mode: str) -> str:
+    """Choose between reading only and writing, while the VM is halted."""
+    check_power_state(context.db, context.db.text("VBD", vbd, "VM"), "Halted")
+    context.db.set("VBD", vbd, "mode", mode)
+    return ""
+
+
+@calls.on("VBD.set_type")
+def set_type(context: Context, vbd: str, kind: str) -> str:
+    """Make a disk a drive or the other way round. The pool goes on listing what the old kind allowed."""
+    db = context.db
     with db.transaction():
-        taken = taken_devices(context, vm)
-        wanted = str(record["userdevice"])
-        if wanted == "autodetect":
-            wanted = str(next(number for number in range(DEVICES_MAX) if number not in taken))
-        number = device_number(wanted)
-        if number is None:
-            raise ApiFailure("INVALID_DEVICE", wanted)
-        if number in taken:
-            raise ApiFailure("DEVICE_ALREADY_EXISTS", wanted)
-        return new_vbd(context, {**record, "userdevice": wanted, "VDI": NULL_REF if is_empty_drive else vdi})
-
-
-def new_vbd(context: Context, record: Fields) -> str:
-    """Add the record as it is; a Suspended VM may have its disks marked as attached."""
-    vm_is_suspended = context.db.text("VM", str(record["VM"]), "power_state") == "Suspended"
-    attached = bool(record.get("currently_attached")) and vm_is_suspended
-    fields: Fields = {**record, "currently_attached": attached, "metrics": f"OpaqueRef:{context.pool.new_uuid()}"}
-    if not vm_is_suspended:
-        fields["device"] = ""
-    return context.db.create("VBD", fields)
+        allowed = allowed_vbd_operations(db, db.row("VBD", vbd))
+        db.update("VBD", vbd, {"type": kind, "allowed_operations": allowed})
+    return ""
 
 
 @calls.on("VBD.destroy")
 def destroy(context: Context, vbd: str) -> str:
     """Remove a virtual disk that is not attached."""
-    if context.db.flag("VBD", vbd, "currently_attached"):
-        raise ApiFailure("OPERATION_NOT_ALLOWED", f"VBD '{context.db.text('VBD', vbd, 'uuid')}' still attached to VM")
-    context.db.destroy("VBD", vbd)
+    db = context.db
+    fields = db.row("VBD", vbd).fields
+    if fields["currently_attached"]:
+        vm = db.find("VM", str(fields["VM"]))
+        owner = "" if vm is None else vm.fields["uuid"]
+        raise ApiFailure("OPERATION_NOT_ALLOWED", f"VBD '{fields['uuid']}' still attached to '{owner}'")
+    db.destroy("VBD", vbd)
     return ""
-
-
-def _check_running(context: Context, vbd: str) -> None:
-    vm = context.db.text("VBD", vbd, "VM")
-    power = context.db.text("VM", vm, "power_state")
-    if power not in ("Running", "Paused"):
-        raise bad_power_state(vm, wanted=("Running",), actual=power)
 
 
 @calls.on("VBD.plug")
 def plug(context: Context, vbd: str) -> str:
     """Attach the disk to its running VM."""
     db = context.db
-    _check_running(context, vbd)
-    with db.transaction():
-        if db.flag("VBD", vbd, "currently_attached"):
-            raise ApiFailure("DEVICE_ALREADY_ATTACHED", vbd)
-        vdi = db.text("VBD", vbd, "VDI")
-        if vdi != NULL_REF:
-            check_attachable(context, vdi, is_writable=db.text("VBD", vbd, "mode") == "RW")
+    with _vbd_operation(context, vbd, "plug"), db.transaction():
+        fields = db.row("VBD", vbd).fields
+        is_emulated = db.text("VM", str(fields["VM"]), "domain_type") == "hvm"
+        if is_emulated and fields["type"] != "CD" and fields["mode"] == "RO":
+            raise ApiFailure("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", vbd)
+        _check_backend(context, vbd)
         attach_now(context, vbd)
     return ""
 
 
-def check_attachable(context: Context, vdi: str, *, is_writable: bool) -> None:
-    """Return when the disk can be attached in this way; ``VDI_IN_USE`` when another attachment forbids it."""
+def check_devices(context: Context, vm: str) -> None:
+    """Return when every disk of the VM can be attached now; the first refusal otherwise."""
+    for vbd in context.db.texts("VM", vm, "VBDs"):
+        check_vbd_operation(context.db, vbd, "attach")
+        _check_backend(context, vbd)
+
+
+def _check_backend(context: Context, vbd: str) -> None:
+    """Return when the storage can attach the disk; on a host it cannot be read by one and written by another."""
     db = context.db
-    for vbd in db.texts("VDI", vdi, "VBDs"):
-        fields = db.row("VBD", vbd).fields
-        if fields["currently_attached"] and (is_writable or fields["mode"] == "RW"):
-            raise ApiFailure("VDI_IN_USE", vdi, "attach")
+    fields = db.row("VBD", vbd).fields
+    vdi = db.find("VDI", str(fields["VDI"]))
+    if fields["empty"] or fields["currently_attached"] or vdi is None or vdi.fields["sharable"]:
+        return
+    for other in cast("list[str]", vdi.fields["VBDs"]):
+        found = db.row("VBD", other).fields
+        if found["currently_attached"] and "RW" in (fields["mode"], found["mode"]):
+            if not db.flag("VM", str(found["VM"]), "is_control_domain"):
+                continue  # another VM: the pool's own rules have judged that
+            if not has_vhd_disks(db, str(vdi.fields["SR"])):
+                raise ApiFailure("VDI_IN_USE", vdi.ref, "attach")
+            text = f"The VDI is not available [opterr=VDI {vdi.fields['uuid']} already attached {found['mode']}]"
+            raise ApiFailure("SR_BACKEND_FAILURE_46", "", text, "")
 
 
 def attach_now(context: Context, vbd: str) -> None:
     """Mark the disk as attached, with the name that the guest gives it."""
     db = context.db
-    number = device_number(db.text("VBD", vbd, "userdevice")) or 0
-    letters = chr(ord("a") + number % 26)
-    prefix = chr(ord("a") + number // 26 - 1) if number >= 26 else ""
-    db.update("VBD", vbd, {"currently_attached": True, "device": f"xvd{prefix}{letters}"})
-    vdi = db.text("VBD", vbd, "VDI")
-    if db.exists("VDI", vdi):
-        db.touch("VDI", vdi)
+    places = sorted(readings(db.text("VBD", vbd, "userdevice")), key=lambda place: place.bus)
+    changes: Fields = {"currently_attached": True}
+    if places:
+        changes["device"] = linux_name(places[0])
+    db.update("VBD", vbd, changes)
+    _touch_disk(context, vbd)
 
 
-@calls.on("VBD.unplug", "VBD.unplug_force")
+@calls.on("VBD.unplug")
 def unplug(context: Context, vbd: str) -> str:
     """Detach the disk from its running VM. The control domain's own attachment vanishes with that."""
+    return _unplug(context, vbd, "unplug")
+
+
+@calls.on("VBD.unplug_force")
+def unplug_force(context: Context, vbd: str) -> str:
+    """Detach the disk from its running VM whether the guest agrees or not."""
+    return _unplug(context, vbd, "unplug_force")
+
+
+def _unplug(context: Context, vbd: str, operation: str) -> str:
     db = context.db
-    _check_running(context, vbd)
-    with db.transaction():
-        if not db.flag("VBD", vbd, "currently_attached"):
-            raise ApiFailure("DEVICE_ALREADY_DETACHED", vbd)
+    with _vbd_operation(context, vbd, operation):
         if db.text("VBD", vbd, "VM") == context.pool.control_domain_ref:
             remove_attachment(context.pool, vbd)
         else:
@@ -150,21 +202,21 @@ def unplug(context: Context, vbd: str) -> str:
 
 
 def detach_now(context: Context, vbd: str) -> None:
-    """Mark the disk as detached."""
-    db = context.db
-    db.update("VBD", vbd, {"currently_attached": False, "device": ""})
-    vdi = db.text("VBD", vbd, "VDI")
-    if db.exists("VDI", vdi):
-        db.touch("VDI", vdi)
+    """Mark the disk as detached; the name it had stays on record."""
+    context.db.set("VBD", vbd, "currently_attached", False)
+    _touch_disk(context, vbd)
+
+
+def _touch_disk(context: Context, vbd: str) -> None:
+    vdi = context.db.text("VBD", vbd, "VDI")
+    if context.db.exists("VDI", vdi):
+        context.db.touch("VDI", vdi)
 
 
 @calls.on("VBD.assert_attachable")
 def assert_attachable(context: Context, vbd: str) -> str:
     """Return when the disk could be attached now."""
-    db = context.db
-    vdi = db.text("VBD", vbd, "VDI")
-    if vdi != NULL_REF:
-        check_attachable(context, vdi, is_writable=db.text("VBD", vbd, "mode") == "RW")
+    check_vbd_operation(context.db, vbd, "attach")
     return ""
 
 
@@ -172,25 +224,15 @@ def assert_attachable(context: Context, vbd: str) -> str:
 def insert(context: Context, vbd: str, vdi: str) -> str:
     """Put a disc into a drive."""
     db = context.db
-    _check_removable(context, vbd)
-    db.row("VDI", vdi)
-    if not db.flag("VBD", vbd, "empty"):
-        raise ApiFailure("VBD_NOT_EMPTY", vbd)
-    db.update("VBD", vbd, {"VDI": vdi, "empty": False})
+    with _vbd_operation(context, vbd, "insert"), db.transaction():
+        check_vdi_managed(db, vdi)
+        db.update("VBD", vbd, {"VDI": vdi, "empty": False})
     return ""
 
 
 @calls.on("VBD.eject")
 def eject(context: Context, vbd: str) -> str:
     """Take the disc out of a drive."""
-    db = context.db
-    _check_removable(context, vbd)
-    if db.flag("VBD", vbd, "empty"):
-        raise ApiFailure("VBD_IS_EMPTY", vbd)
-    db.update("VBD", vbd, {"VDI": NULL_REF, "empty": True})
+    with _vbd_operation(context, vbd, "eject"):
+        context.db.update("VBD", vbd, {"VDI": NULL_REF, "empty": True})
     return ""
-
-
-def _check_removable(context: Context, vbd: str) -> None:
-    if context.db.text("VBD", vbd, "type") == "Disk":
-        raise ApiFailure("VBD_NOT_REMOVABLE_MEDIA", vbd)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import cast
 
+from holdfast.lab.calls.common import vm_operation
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import EPOCH, NULL_REF
@@ -53,17 +53,6 @@ _BIOS_DEFAULTS = {
     "oem-1": "Xen",
     "oem-2": "MS_VM_CERT/SHA1/bdbeb6e0a816d43fa6d3fe8aaef04c2bad9d3e3d",
 }
-
-
-@contextmanager
-def vm_operation(context: Context, vm: str, operation: str) -> Iterator[None]:
-    """Have the operation running on the VM while the block runs; waits for a colliding one to end."""
-    context.db.row("VM", vm)
-    with context.pool.operations.running(
-        "VM", vm, operation, task=context.task, check=lambda: check_vm_operation(context.db, vm, operation)
-    ):
-        context.pool.tasks.seal(context.task)
-        yield
 
 
 def new_metrics(context: Context) -> str:
@@ -134,65 +123,6 @@ def destroy_vm(context: Context, vm: str) -> None:
 
 
 # -- fields with rules
-
-
-def _check_order(values: dict[str, int]) -> None:
-    static_min, dynamic_min = values["memory_static_min"], values["memory_dynamic_min"]
-    dynamic_max, static_max = values["memory_dynamic_max"], values["memory_static_max"]
-    if not static_min <= dynamic_min <= dynamic_max <= static_max:
-        raise ApiFailure("MEMORY_CONSTRAINT_VIOLATION_ORDER")
-
-
-def _set_memory(context: Context, vm: str, **changes: int) -> str:
-    names = ("memory_static_min", "memory_dynamic_min", "memory_dynamic_max", "memory_static_max")
-    with context.db.transaction():
-        values = {name: context.db.number("VM", vm, name) for name in names} | changes
-        _check_order(values)
-        context.db.update("VM", vm, dict(values))
-    return ""
-
-
-@calls.on("VM.set_memory_limits")
-def set_memory_limits(
-    context: Context, vm: str, static_min: int, static_max: int, dynamic_min: int, dynamic_max: int
-) -> str:
-    """Set all four limits at once."""
-    return _set_memory(
-        context,
-        vm,
-        memory_static_min=static_min,
-        memory_static_max=static_max,
-        memory_dynamic_min=dynamic_min,
-        memory_dynamic_max=dynamic_max,
-    )
-
-
-@calls.on("VM.set_memory_dynamic_range")
-def set_memory_dynamic_range(context: Context, vm: str, low: int, high: int) -> str:
-    """Set the range that ballooning may use."""
-    return _set_memory(context, vm, memory_dynamic_min=low, memory_dynamic_max=high)
-
-
-@calls.on("VM.set_memory_static_range")
-def set_memory_static_range(context: Context, vm: str, low: int, high: int) -> str:
-    """Set the outer range."""
-    return _set_memory(context, vm, memory_static_min=low, memory_static_max=high)
-
-
-@calls.on("VM.set_memory")
-def set_memory(context: Context, vm: str, value: int) -> str:
-    """Set all limits but the lowest to one value."""
-    low = min(value, context.db.number("VM", vm, "memory_static_min"))
-    everything = {"memory_dynamic_min": value, "memory_dynamic_max": value, "memory_static_max": value}
-    return _set_memory(context, vm, memory_static_min=low, **everything)
-
-
-def _make_memory_setter(name: str) -> Callable[[Context, str, int], str]:
-    return lambda context, vm, value: _set_memory(context, vm, **{name: value})
-
-
-for _name in ("memory_static_min", "memory_static_max", "memory_dynamic_min", "memory_dynamic_max"):
-    calls.on(f"VM.set_{_name}")(_make_memory_setter(_name))
 
 
 @calls.on("VM.set_VCPUs_max")
@@ -278,13 +208,6 @@ def set_is_default_template(context: Context, vm: str, value: bool) -> str:
     if value:
         config["default_template"] = "true"
     db.update("VM", vm, {"is_default_template": value, "other_config": config})
-    return ""
-
-
-@calls.on("VM.set_shadow_multiplier_live", "VM.set_HVM_shadow_multiplier")
-def set_shadow_multiplier(context: Context, vm: str, value: float) -> str:
-    """Set how much memory shadows the guest's own tables."""
-    context.db.set("VM", vm, "HVM_shadow_multiplier", value)
     return ""
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from holdfast.lab.calls.network import derived_mac
-from holdfast.lab.calls.vm import new_metrics, vm_operation
+from holdfast.lab.calls.common import vm_operation
+from holdfast.lab.calls.vif import derived_mac
+from holdfast.lab.calls.vm import new_metrics
 from holdfast.lab.calls.vm_power import new_suspend_image, take_down
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
@@ -302,10 +303,10 @@ def provision(context: Context, vm: str) -> str:
 def revert(context: Context, made: str) -> str:
     """Give the VM the disks and settings of its snapshot. Its disks get new identities, so a backup begins anew."""
     db = context.db
+    vm = db.text("VM", made, "snapshot_of")
+    if not db.exists("VM", vm):
+        raise ApiFailure("VM_REVERT_FAILED", made, vm)
     with vm_operation(context, made, "revert"):
-        vm = db.text("VM", made, "snapshot_of")
-        if not db.exists("VM", vm):
-            raise ApiFailure("VM_REVERT_FAILED", made, vm)
         if db.text("VM", vm, "power_state") != "Halted":
             take_down(context, vm)
         disks = _copy_disks(

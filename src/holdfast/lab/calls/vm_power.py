@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from holdfast.lab.calls.vbd import attach_now, check_attachable, detach_now
-from holdfast.lab.calls.vm import vm_operation
+from holdfast.lab.calls.common import vm_operation
+from holdfast.lab.calls.vbd import attach_now, check_devices, detach_now
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import EPOCH, NULL_REF
@@ -23,10 +23,7 @@ def bring_up(context: Context, vm: str, *, state: str = "Running") -> None:
     db = context.db
     with db.transaction():
         vbds = [vbd for vbd in db.texts("VM", vm, "VBDs") if not db.flag("VBD", vbd, "empty")]
-        for vbd in vbds:
-            if not db.flag("VBD", vbd, "currently_attached"):
-                is_writable = db.text("VBD", vbd, "mode") == "RW"
-                check_attachable(context, db.text("VBD", vbd, "VDI"), is_writable=is_writable)
+        check_devices(context, vm)
         for vbd in vbds:
             attach_now(context, vbd)
         for vif in db.texts("VM", vm, "VIFs"):
