@@ -16,8 +16,6 @@ from holdfast.lab.disks import DiskStore
 from holdfast.lab.guests.files import change_files_in_place, change_files_with_debugfs
 from holdfast.lab.images import (
     DATABASE_PAGE_BYTES,
-    DATABASE_PATH,
-    LOG_PATH,
     E2fsprogs,
     PlacedFile,
     Prose,
@@ -78,11 +76,11 @@ class Guest:
     def change_files(self, count: int, total_bytes: int) -> FilesChanged:
         """Create, replace and delete ``count`` files or so, writing about ``total_bytes``.
 
-        Where ``debugfs`` is absent, or the disk has no file system, contents are rewritten in place instead.
+        Where ``debugfs`` is absent, or the disk has no ext4 file system, contents are rewritten in place instead.
         """
         contents = self._contents(count, total_bytes)
         volume = self._open()
-        if self._tools.debugfs is None or volume.base_bytes is None:
+        if self._tools.debugfs is None or volume.filesystem != "ext4":
             replaced, written_bytes = change_files_in_place(volume, contents, generator=self._generator)
             return FilesChanged(created=0, replaced=replaced, deleted=0, written_bytes=written_bytes)
         plan = change_files_with_debugfs(
@@ -98,24 +96,32 @@ class Guest:
 
     def write_database_pages(self, fraction: float) -> DatabaseWritten:
         """Rewrite as many pages as that share of the database's 8 KiB pages, at least one; see ``rewrite_pages``."""
-        size_bytes = self._open().files[DATABASE_PATH].size_bytes
-        return self.rewrite_pages(max(1, round(size_bytes // DATABASE_PAGE_BYTES * fraction)))
+        database = self._open().database
+        pages = 0 if database is None else database.size_bytes // DATABASE_PAGE_BYTES
+        return self.rewrite_pages(max(1, round(pages * fraction)))
 
     def rewrite_pages(self, pages: int) -> DatabaseWritten:
         """Rewrite database pages in scattered places: 4, 8 or 16 KiB each, half of it changed.
 
         What changes becomes what another page holds, so the database stays as compressible as it was. The first pages,
-        with the schema, are left alone.
+        with the schema, are left alone. A disk without a database has no pages.
         """
         volume = self._open()
-        database = volume.files[DATABASE_PATH]
+        database = volume.database
+        if database is None:
+            return DatabaseWritten(pages=0, written_bytes=0)
         written_bytes = sum(self._rewrite_page(volume, database) for _ in range(pages))
         return DatabaseWritten(pages=pages, written_bytes=written_bytes)
 
     def append_log(self, length_bytes: int) -> LogAppended:
-        """Append lines of text to the log, which has its full size from the start and begins again when it is full."""
+        """Append lines of text to the log, which has its full size from the start and begins again when it is full.
+
+        A disk without a log takes none.
+        """
         volume = self._open()
-        log = volume.files[LOG_PATH]
+        log = volume.log
+        if log is None:
+            return LogAppended(position_bytes=0, written_bytes=0)
         length_bytes = min(length_bytes, log.size_bytes - _LOG_HEAD_BYTES)
         position = _position(volume.read(log, 0, _LOG_HEAD_BYTES))
         if not _LOG_HEAD_BYTES <= position <= log.size_bytes - length_bytes:

@@ -114,7 +114,9 @@ def _partition_starts(store: DiskStore, uuid: str) -> set[int]:
     entries = [_MBR_ENTRY.unpack_from(sector, _MBR_TABLE_AT + 16 * number) for number in range(_MBR_ENTRIES)]
     if any(kind == _MBR_PROTECTIVE for _, kind, _, _ in entries):
         try:
-            partitions = read_gpt(lambda offset, length: store.read(uuid, offset, length), size_bytes=size_bytes)
+            partitions = read_gpt(
+                lambda offset, length_bytes: store.read(uuid, offset, length_bytes), size_bytes=size_bytes
+            )
         except GptDamaged:
             return set()
         return {partition.offset_bytes for partition in partitions}

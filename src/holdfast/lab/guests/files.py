@@ -15,8 +15,8 @@ import numpy as np
 from holdfast.lab.disks import DiskStore
 from holdfast.lab.images import (
     DATA_FOLDER,
-    DATABASE_PATH,
-    LOG_PATH,
+    DATABASE_PATHS,
+    LOG_PATHS,
     PlacedFile,
     ToolFailed,
     Volume,
@@ -27,7 +27,9 @@ from holdfast.lab.images import (
 
 __all__ = ["FilePlan", "change_files_in_place", "change_files_with_debugfs"]
 
-_KEPT = (DATABASE_PATH, LOG_PATH)
+_KEPT = (*DATABASE_PATHS, *LOG_PATHS)
+_SYSTEM = ("boot/", "etc/", "Windows/")
+"""What a boot needs and what administrators keep."""
 _PLAIN = re.compile(r"[A-Za-z0-9._+@/-]+")
 """Names that debugfs takes as they are, without quoting."""
 
@@ -101,7 +103,7 @@ def _replaceable(volume: Volume) -> list[PlacedFile]:
     return [
         file
         for path, file in sorted(volume.files.items())
-        if path not in _KEPT and not path.startswith(("boot/", "etc/")) and _PLAIN.fullmatch(path)
+        if path not in _KEPT and not path.startswith(_SYSTEM) and _PLAIN.fullmatch(path)
     ]
 
 

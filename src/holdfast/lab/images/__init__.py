@@ -16,16 +16,23 @@ from holdfast.lab.images.data_disk import fill_data_disk
 from holdfast.lab.images.database import DATABASE_PAGE_BYTES
 from holdfast.lab.images.gpt import BOOT_MARKER, GptDamaged, Partition, pack_gpt, read_gpt
 from holdfast.lab.images.linux_disk import fill_linux_disk
+from holdfast.lab.images.machine_disk import fill_prepared_disk, fill_volume_group
+from holdfast.lab.images.partitions import partition_places
+from holdfast.lab.images.prepared import PREPARED
 from holdfast.lab.images.scenarios import SCENARIOS, DiskPlan, VmPlan, fill_disk
 from holdfast.lab.images.sparse import materialise, write_back
 from holdfast.lab.images.spec import (
     BOOT_PATH,
     DATA_FOLDER,
     DATABASE_PATH,
+    DATABASE_PATHS,
     LOG_PATH,
+    LOG_PATHS,
     DataDiskSpec,
     DiskSpec,
     LinuxDiskSpec,
+    PreparedDiskSpec,
+    VolumeGroupSpec,
 )
 from holdfast.lab.images.superblock import FilesystemKind, has_filesystem
 from holdfast.lab.images.template import ImageTooSmall
@@ -38,9 +45,12 @@ __all__ = [
     "BOOT_PATH",
     "DATABASE_PAGE_BYTES",
     "DATABASE_PATH",
+    "DATABASE_PATHS",
     "DATA_FOLDER",
     "LOG_PATH",
+    "LOG_PATHS",
     "NO_TOOLS",
+    "PREPARED",
     "SCENARIOS",
     "BootFile",
     "BootFileNotFound",
@@ -58,14 +68,18 @@ __all__ = [
     "LinuxDiskSpec",
     "Partition",
     "PlacedFile",
+    "PreparedDiskSpec",
     "Prose",
     "ToolFailed",
     "VmPlan",
     "Volume",
+    "VolumeGroupSpec",
     "check_filesystem",
     "fill_data_disk",
     "fill_disk",
     "fill_linux_disk",
+    "fill_prepared_disk",
+    "fill_volume_group",
     "has_filesystem",
     "install_boot",
     "install_boot_member",
@@ -75,6 +89,7 @@ __all__ = [
     "noise",
     "open_volume",
     "pack_gpt",
+    "partition_places",
     "read_boot_record",
     "read_gpt",
     "run_tool",

@@ -11,7 +11,8 @@ from holdfast.core import GIB, KIB, MIB, Entropy
 from holdfast.lab.disks import DiskStore
 from holdfast.lab.images.data_disk import fill_data_disk
 from holdfast.lab.images.linux_disk import fill_linux_disk
-from holdfast.lab.images.spec import DataDiskSpec, DiskSpec, LinuxDiskSpec
+from holdfast.lab.images.machine_disk import fill_prepared_disk
+from holdfast.lab.images.spec import DataDiskSpec, DiskSpec, LinuxDiskSpec, PreparedDiskSpec
 from holdfast.lab.images.tools import E2fsprogs
 
 __all__ = ["SCENARIOS", "DiskPlan", "VmPlan", "fill_disk"]
@@ -93,3 +94,5 @@ def fill_disk(
             fill_linux_disk(store, uuid, content, entropy=entropy, tools=tools)
         case DataDiskSpec():
             fill_data_disk(store, uuid, content, entropy=entropy)
+        case PreparedDiskSpec():
+            fill_prepared_disk(store, uuid, content, entropy=entropy)

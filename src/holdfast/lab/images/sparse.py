@@ -21,16 +21,17 @@ __all__ = ["absorb", "materialise", "pieces_of", "write_back"]
 _PIECE_BYTES = 2 * MIB
 
 
-def materialise(store: DiskStore, uuid: str, path: Path) -> None:
-    """Write the disk to a new sparse file."""
+def materialise(store: DiskStore, uuid: str, path: Path, *, part: Extent | None = None) -> None:
+    """Write the disk, or a part of it, to a new sparse file."""
+    part = part or Extent(offset_bytes=0, length_bytes=store.size_bytes(uuid))
     buffer = memoryview(bytearray(_PIECE_BYTES))
     with path.open("xb", buffering=0) as file:
-        file.truncate(store.size_bytes(uuid))
-        for extent in store.data_extents(uuid):
+        file.truncate(part.length_bytes)
+        for extent in store.data_extents(uuid, offset_bytes=part.offset_bytes, length_bytes=part.length_bytes):
             for offset in range(extent.offset_bytes, extent.end_bytes, _PIECE_BYTES):
-                part = buffer[: min(_PIECE_BYTES, extent.end_bytes - offset)]
-                store.read_into(uuid, offset, part)
-                _write_at(file.fileno(), part, offset)
+                piece = buffer[: min(_PIECE_BYTES, extent.end_bytes - offset)]
+                store.read_into(uuid, offset, piece)
+                _write_at(file.fileno(), piece, offset - part.offset_bytes)
 
 
 def absorb(store: DiskStore, uuid: str, path: Path) -> None:

@@ -11,10 +11,13 @@ import struct
 from collections.abc import Callable
 from typing import Literal
 
-__all__ = ["FilesystemKind", "crc32c", "has_filesystem"]
+__all__ = ["SUPERBLOCKS_BYTES", "FilesystemKind", "crc32c", "find_filesystem", "has_filesystem"]
 
 Read = Callable[[int, int], bytes]
 FilesystemKind = Literal["btrfs", "ext4", "ntfs", "vfat", "xfs"]
+
+SUPERBLOCKS_BYTES = 68 << 10
+"""How far from its start a file system's superblock reaches at most."""
 
 _CASTAGNOLI = 0x82F63B78
 _EXT4_AT, _EXT4_BYTES, _EXT4_MAGIC_AT, _EXT4_FEATURES_AT = 1024, 1024, 0x38, 0x64
@@ -27,7 +30,12 @@ _BOOT_SECTOR_END = b"\x55\xaa"
 
 def has_filesystem(read: Read, kind: FilesystemKind, *, base_bytes: int) -> bool:
     """Whether a file system of that kind begins there. ``read`` is called within the first 68 KiB from the base."""
-    return _CHECKS[kind](lambda offset, length: read(base_bytes + offset, length))
+    return _CHECKS[kind](lambda offset, length_bytes: read(base_bytes + offset, length_bytes))
+
+
+def find_filesystem(read: Read, *, base_bytes: int) -> FilesystemKind | None:
+    """Return what begins there; None when it is nothing that is known, or damaged."""
+    return next((kind for kind in _CHECKS if has_filesystem(read, kind, base_bytes=base_bytes)), None)
 
 
 def crc32c(data: bytes, *, start: int = 0xFFFFFFFF) -> int:

@@ -1,4 +1,4 @@
-"""The e2fsprogs of this machine: found, and run without a shell, an inherited environment or a prompt.
+"""The file system tools of this machine: found, and run without a shell, an inherited environment or a prompt.
 
 Invariant: a tool that is absent is ``None``, which every caller has an answer for; a tool that fails is an error that
 carries what it said.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from holdfast.core import HoldfastError, mapped
 
-__all__ = ["NO_TOOLS", "E2fsprogs", "ToolFailed", "run_tool"]
+__all__ = ["NO_TOOLS", "E2fsprogs", "ToolFailed", "find_tool", "run_tool"]
 
 _FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin:/opt/homebrew/opt/e2fsprogs/sbin"
 """An ordinary user's PATH often lacks the sbin folders, where e2fsprogs lives."""
@@ -48,7 +48,7 @@ class E2fsprogs:
     @classmethod
     def find(cls) -> E2fsprogs:
         """Return the tools of this machine."""
-        return cls(mke2fs=_which("mke2fs"), debugfs=_which("debugfs"), e2fsck=_which("e2fsck"))
+        return cls(mke2fs=find_tool("mke2fs"), debugfs=find_tool("debugfs"), e2fsck=find_tool("e2fsck"))
 
 
 NO_TOOLS = E2fsprogs(mke2fs=None, debugfs=None, e2fsck=None)
@@ -75,7 +75,8 @@ def run_tool(tool: Path, arguments: Sequence[str], *, statuses: Collection[int] 
     return done.returncode, said
 
 
-def _which(name: str) -> Path | None:
+def find_tool(name: str) -> Path | None:
+    """Return where the program is; None when this machine lacks it."""
     found = shutil.which(name, path=_FOLDERS)
     return None if found is None else Path(found)
 

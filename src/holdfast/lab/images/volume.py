@@ -1,8 +1,8 @@
 """Files inside a disk, and how to reach their bytes in place.
 
-A Linux disk is found by its partition table and read with a file system library; a data disk carries a small table of
-its own. Invariant: a file's extents are in file order and cover it without a gap, so writing through them changes the
-file's bytes and nothing else; a file with holes is not offered.
+An ext4 file system is found by the partition table and read with a library; a disk with another one carries a table of
+its files, and so does a data disk without any. Invariant: a file's extents are in file order and cover it without a
+gap, so writing through them changes the file's bytes and nothing else; a file with holes is not offered.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from holdfast.core import KIB, SECTOR_BYTES, ExitStatus, HoldfastError
 from holdfast.lab.disks import DiskStore
-from holdfast.lab.images.gpt import read_gpt
+from holdfast.lab.images.file_table import PlacedFile, read_file_table
+from holdfast.lab.images.partitions import partition_places
+from holdfast.lab.images.spec import DATABASE_PATHS, LOG_PATHS
+from holdfast.lab.images.superblock import SUPERBLOCKS_BYTES, FilesystemKind, has_filesystem
 from holdfast.model import Extent
 
 __all__ = ["FilesystemDamaged", "PlacedFile", "Volume", "open_volume", "pack_table"]
@@ -41,37 +43,36 @@ class FilesystemDamaged(HoldfastError):
         self.disk, self.reason = disk, reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlacedFile:
-    """A file and the places of its bytes on the disk."""
-
-    path: str
-    size_bytes: int
-    extents: tuple[Extent, ...]
-
-    def pieces(self, offset_bytes: int, length_bytes: int) -> Iterator[Extent]:
-        """Yield where that part of the file is on the disk, in file order."""
-        assert offset_bytes >= 0 and offset_bytes + length_bytes <= self.size_bytes
-        start = 0
-        for extent in self.extents:
-            low = max(offset_bytes, start)
-            high = min(offset_bytes + length_bytes, start + extent.length_bytes)
-            if low < high:
-                yield Extent(offset_bytes=extent.offset_bytes + low - start, length_bytes=high - low)
-            start += extent.length_bytes
-
-
 class Volume:
     """The files of one disk. Reading and writing go through the store, so change tracking sees them.
 
-    ``base_bytes`` is where the file system begins; ``None`` on a disk without one.
+    ``filesystem`` and ``base_bytes`` are its kind and where it begins; ``None`` on a disk without one.
     """
 
-    def __init__(self, store: DiskStore, *, uuid: str, files: dict[str, PlacedFile], base_bytes: int | None) -> None:
+    def __init__(
+        self,
+        store: DiskStore,
+        *,
+        uuid: str,
+        files: dict[str, PlacedFile],
+        base_bytes: int | None = None,
+        filesystem: FilesystemKind | None = None,
+    ) -> None:
         self.files = files
         self.base_bytes = base_bytes
+        self.filesystem = filesystem
         self._store = store
         self._uuid = uuid
+
+    @property
+    def database(self) -> PlacedFile | None:
+        """The database, wherever this kind of machine keeps it."""
+        return next((self.files[path] for path in DATABASE_PATHS if path in self.files), None)
+
+    @property
+    def log(self) -> PlacedFile | None:
+        """The log that grows."""
+        return next((self.files[path] for path in LOG_PATHS if path in self.files), None)
 
     def read(self, file: PlacedFile, offset_bytes: int, length_bytes: int) -> bytes:
         """Return a part of a file."""
@@ -89,19 +90,28 @@ class Volume:
 def open_volume(store: DiskStore, uuid: str) -> Volume:
     """Return the files of a disk. ``GptDamaged`` or ``FilesystemDamaged`` when there is nothing to be found."""
     if store.read(uuid, 0, len(_TABLE_MAGIC)) == _TABLE_MAGIC:
-        return Volume(store, uuid=uuid, files=_read_table(store, uuid), base_bytes=None)
+        return Volume(store, uuid=uuid, files=_read_table(store, uuid))
 
     def read(offset_bytes: int, length_bytes: int) -> bytes:
         return store.read(uuid, offset_bytes, length_bytes)
 
-    partitions = read_gpt(read, size_bytes=store.size_bytes(uuid))
-    if not partitions:
+    places = partition_places(read, size_bytes=store.size_bytes(uuid))
+    if not places:
         raise FilesystemDamaged(disk=uuid, reason="its partition table is empty")
+    table = read_file_table(store, uuid)
+    if table is not None:
+        files = {file.path: file for file in table.files}
+        return Volume(store, uuid=uuid, files=files, base_bytes=table.base_bytes, filesystem=table.filesystem)
+    whole = (place for place in places if place.length_bytes > SUPERBLOCKS_BYTES)
+    base_bytes = next(
+        (place.offset_bytes for place in whole if has_filesystem(read, "ext4", base_bytes=place.offset_bytes)),
+        places[0].offset_bytes,
+    )
     try:
-        files = {file.path: file for file in _iter_ext4(store, uuid, partitions[0].offset_bytes)}
+        files = {file.path: file for file in _iter_ext4(store, uuid, base_bytes)}
     except Exception as cause:  # the library raises whatever a damaged structure makes it stumble over
         raise FilesystemDamaged(disk=uuid, reason=f"its file system cannot be read ({cause!r})") from cause
-    return Volume(store, uuid=uuid, files=files, base_bytes=partitions[0].offset_bytes)
+    return Volume(store, uuid=uuid, files=files, base_bytes=base_bytes, filesystem="ext4")
 
 
 def pack_table(files: list[PlacedFile]) -> bytes:
