@@ -15,13 +15,16 @@ from holdfast.lab.database import Database
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.tasks import Tasks
 
-__all__ = ["CALLS_WAITING_MAX", "Cancelled", "Mark", "Operations"]
+__all__ = ["CALLS_WAITING_MAX", "WAIT_S_MAX", "WAIT_S_QUICK", "Cancelled", "Mark", "Operations"]
 
-CALLS_WAITING_MAX = 100
-"""The pool's own queue of waiting calls; beyond it a call is refused at once."""
+CALLS_WAITING_MAX = 101
+"""The pool's own queue of waiting calls; beyond it a call is refused at once. It counts to 100 before it looks."""
 
 WAIT_S_MAX = 7200.0
 """The pool's own patience with a collision."""
+
+WAIT_S_QUICK = 120.0
+"""Its patience where a collision should be over soon: exports, and disks of a VM that starts."""
 
 WAIT_STEP_S = 1.0
 """How often a waiting call looks up on its own; it is woken when something changes."""
@@ -90,6 +93,8 @@ class Operations:
         waits = False
         try:
             while True:
+                if self._tasks.is_cancelled(task):
+                    raise Cancelled
                 with self._db.transaction():
                     try:
                         check()
@@ -106,9 +111,8 @@ class Operations:
                         self._waiting += 1
                         waits = True
                 with self._db.lock:
-                    if self._tasks.is_cancelled(task):
-                        raise Cancelled
-                    self._db.changed.wait(WAIT_STEP_S)
+                    if not self._tasks.is_cancelled(task):
+                        self._db.changed.wait(WAIT_STEP_S)
         finally:
             if waits:
                 self._waiting -= 1

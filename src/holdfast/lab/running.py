@@ -22,6 +22,7 @@ from holdfast.lab.control import ControlServer
 from holdfast.lab.database import Database
 from holdfast.lab.datamodel import load_datamodel
 from holdfast.lab.disasters import Disasters
+from holdfast.lab.directory import Directory
 from holdfast.lab.disks import DiskStore
 from holdfast.lab.dispatch import Dispatcher
 from holdfast.lab.events import Events
@@ -35,9 +36,9 @@ from holdfast.lab.operations import Operations
 from holdfast.lab.options import LabOptions
 from holdfast.lab.records import Records
 from holdfast.lab.scenarios import build_scenario
-from holdfast.lab.sessions import Sessions
+from holdfast.lab.sessions import SESSION_SWEEP_S, Sessions
 from holdfast.lab.store import RowStore
-from holdfast.lab.tasks import Tasks
+from holdfast.lab.tasks import TASK_COLLECTION_S, Tasks
 from holdfast.lab.workload import Workload
 
 __all__ = ["LabFolderNotWritable", "LabStateMismatch", "RunningLab", "prepare_folder", "start_lab"]
@@ -179,7 +180,8 @@ def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entro
     )
     db = Database(load_datamodel(), store, the_entropy)
     the_clock.on_move(db.wake)
-    sessions = Sessions(db, the_clock, user=user, password=password)
+    directory = Directory(is_joined=options.role_users)
+    sessions = Sessions(db, the_clock, user=user, password=password, directory=directory)
     tasks = Tasks(db, the_clock)
     pool = PoolCore(
         db=db,
@@ -240,6 +242,7 @@ def _listen(
     pool: PoolCore, store: RowStore, options: LabOptions, *, user: str, password: Secret, certificate: Certificate
 ) -> RunningLab:
     records = Records(pool.db)
+    records.follow_changes()
     events = Events(pool.db, pool.clock, pool.sessions, records.record)
     gateway = Gateway(pool, Dispatcher(pool, records, all_handlers(events)))
     server = HttpServer()
@@ -252,8 +255,10 @@ def _listen(
         workload = Workload(pool)
         control = ControlServer(pool, workload, token, stopped.set)
         side = server.listen("127.0.0.1", 0, serve=control.serve)
+        pool.chores.every("end idle sessions", SESSION_SWEEP_S, pool.sessions.sweep)
         for each in doors:
             each.nbd.start()
+        pool.chores.every("collect-tasks", TASK_COLLECTION_S, pool.tasks.collect)
         pool.chores.start()
     except BaseException:
         server.close()

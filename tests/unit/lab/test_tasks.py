@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from holdfast.core import ManualClock, SystemClock, SystemEntropy
+from holdfast.core import ManualClock, SystemEntropy
 from holdfast.lab import RunningLab
 from holdfast.lab.database import Database
 from holdfast.lab.datamodel import EPOCH, load_datamodel
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.operations import CALLS_WAITING_MAX, Cancelled, Operations
+from holdfast.lab.operations import CALLS_WAITING_MAX, WAIT_S_MAX, Cancelled, Operations
 from holdfast.lab.store import RowStore
-from holdfast.lab.tasks import TASKS_ENDED_MAX, Tasks
+from holdfast.lab.tasks import TASKS_MAX, Tasks
 from tests.unit.lab.talk import discard, ended, refusal, vm_named
 
 
@@ -47,11 +47,15 @@ def test_a_clients_own_task_is_what_the_client_says(api: Any) -> None:
     assert refusal(lambda: api.task.get_record(task)) == ["HANDLE_INVALID", "task", task]
 
 
+World = tuple[Database, Tasks, Operations, ManualClock]
+
+
 @pytest.fixture
-def world(tmp_path: Any) -> tuple[Database, Tasks, Operations]:
+def world(tmp_path: Any) -> World:
     db = Database(load_datamodel(), RowStore(tmp_path / "pool.db"), SystemEntropy())
-    tasks = Tasks(db, ManualClock())
-    return db, tasks, Operations(db, SystemClock(), tasks)
+    clock = ManualClock()
+    tasks = Tasks(db, clock)
+    return db, tasks, Operations(db, clock, tasks), clock
 
 
 def _busy(db: Database, vm: str) -> ApiFailure | None:
@@ -65,19 +69,66 @@ def _check(db: Database, vm: str) -> None:
         raise failure
 
 
-def test_ended_tasks_beyond_the_limit_are_forgotten_oldest_first(world: tuple[Database, Tasks, Operations]) -> None:
-    _, tasks, _ = world
-    refs = [tasks.create(str(number), host="") for number in range(TASKS_ENDED_MAX + 5)]
-    for ref in refs:
-        tasks.succeed(ref, "")
-    pending = tasks.create("pending", host="")
-    assert not tasks.exists(refs[0])
-    assert tasks.exists(refs[-1])
+def test_a_task_that_still_runs_is_destroyed_after_its_end(lab: RunningLab, api: Any) -> None:
+    task = api.task.create("mine", "")
+    api.task.destroy(task)
+    assert api.task.get_current_operations(task) == {"task": "destroy"}
+    assert refusal(lambda: api.task.destroy(task)) == ["MAP_DUPLICATE_KEY", "task", "current_operations", task, "task"]
+    api.task.set_status(task, "success")
+    lab.pool.chores.advance(31)
+    assert not lab.pool.tasks.exists(task)
+
+
+def test_a_session_lists_its_tasks_until_they_are_gone(session: Any, api: Any) -> None:
+    task = api.task.create("mine", "")
+    assert api.session.get_tasks(session._session) == [task]
+    api.task.set_status(task, "cancelled")
+    api.task.destroy(task)
+    assert api.session.get_tasks(session._session) == []
+
+
+def test_ended_tasks_are_forgotten_after_65_minutes(world: World) -> None:
+    _, tasks, _, clock = world
+    ended, pending = tasks.create("ended", host=""), tasks.create("pending", host="")
+    tasks.succeed(ended, "")
+    clock.advance(65 * 60)
+    tasks.collect()
+    assert tasks.exists(ended)
+    clock.advance(1)
+    tasks.collect()
+    assert not tasks.exists(ended)
     assert tasks.exists(pending)
 
 
-def test_a_task_ends_once(world: tuple[Database, Tasks, Operations]) -> None:
-    db, tasks, _ = world
+def test_a_day_old_task_without_progress_is_forgotten_though_somebody_waits_for_it(world: World) -> None:
+    _, tasks, _, clock = world
+    stuck, slow = tasks.create("stuck", host=""), tasks.create("slow", host="")
+    clock.advance(24 * 3600 + 1)
+    tasks.collect()
+    assert tasks.exists(stuck), "the first look only remembers how far it is"
+    tasks.set_progress(slow, 0.5)
+    tasks.collect()
+    assert not tasks.exists(stuck)
+    assert tasks.exists(slow)
+
+
+def test_with_too_many_tasks_ended_ones_are_forgotten_oldest_first(world: World) -> None:
+    _, tasks, _, clock = world
+    ended = [tasks.create(str(number), host="") for number in range(150)]
+    for ref in ended:
+        clock.advance(1)
+        tasks.succeed(ref, "")
+    pending = [tasks.create("pending", host="") for _ in range(TASKS_MAX - 150)]
+    tasks.collect()
+    assert all(tasks.exists(ref) for ref in ended)
+    tasks.create("one too many", host="")
+    tasks.collect()
+    assert [tasks.exists(ref) for ref in ended] == [False] * 100 + [True] * 50
+    assert all(tasks.exists(ref) for ref in pending)
+
+
+def test_a_task_ends_once(world: World) -> None:
+    db, tasks, _, _ = world
     ref = tasks.create("t", host="")
     tasks.fail(ref, ["A"])
     tasks.succeed(ref, "<value>x</value>")
@@ -86,8 +137,8 @@ def test_a_task_ends_once(world: tuple[Database, Tasks, Operations]) -> None:
     tasks.succeed(ref, "")
 
 
-def test_a_colliding_operation_waits_until_the_other_ends(world: tuple[Database, Tasks, Operations]) -> None:
-    db, _, operations = world
+def test_a_colliding_operation_waits_until_the_other_ends(world: World) -> None:
+    db, _, operations, _ = world
     vm = db.create("VM", {})
     order: list[str] = []
     entered, leave = threading.Event(), threading.Event()
@@ -114,19 +165,27 @@ def test_a_colliding_operation_waits_until_the_other_ends(world: tuple[Database,
     assert db.mapping("VM", vm, "current_operations") == {}
 
 
-def test_a_wait_that_is_over_tells_what_was_in_the_way(world: tuple[Database, Tasks, Operations]) -> None:
-    db, _, operations = world
+def test_a_wait_that_is_over_tells_what_was_in_the_way(world: World) -> None:
+    db, _, operations, clock = world
     vm = db.create("VM", {"current_operations": {"t0": "export"}})
-    with (
-        pytest.raises(ApiFailure) as caught,
-        operations.running("VM", vm, "snapshot", task="t1", check=lambda: _check(db, vm), wait_s_max=0.0),
-    ):
+    looks = 0
+
+    def check() -> None:
+        nonlocal looks
+        looks += 1
+        threading.Thread(target=db.wake).start()  # gets its turn when the wait begins
+        if looks == 2:
+            clock.advance(WAIT_S_MAX)
+        _check(db, vm)
+
+    with pytest.raises(ApiFailure) as caught, operations.running("VM", vm, "snapshot", task="t1", check=check):
         raise AssertionError("it began")
-    assert caught.value.code == "OTHER_OPERATION_IN_PROGRESS"
+    assert caught.value.description == ["OTHER_OPERATION_IN_PROGRESS", "VM", vm, "x", "y"]
+    assert looks == 2
 
 
-def test_a_cancelled_task_stops_waiting(world: tuple[Database, Tasks, Operations]) -> None:
-    db, tasks, operations = world
+def test_a_cancelled_task_stops_waiting(world: World) -> None:
+    db, tasks, operations, _ = world
     vm = db.create("VM", {"current_operations": {"t0": "export"}})
     task = tasks.create("waits", host="", is_cancellable=True)
     tasks.ask_cancel(task, by="someone")
@@ -134,8 +193,8 @@ def test_a_cancelled_task_stops_waiting(world: tuple[Database, Tasks, Operations
         raise AssertionError("it began")
 
 
-def test_the_queue_of_waiting_calls_has_an_end(world: tuple[Database, Tasks, Operations]) -> None:
-    db, _, operations = world
+def test_the_queue_of_waiting_calls_has_an_end(world: World) -> None:
+    db, _, operations, _ = world
     vm = db.create("VM", {"current_operations": {"t0": "export"}})
     operations._waiting = CALLS_WAITING_MAX
     with (
@@ -146,8 +205,8 @@ def test_the_queue_of_waiting_calls_has_an_end(world: tuple[Database, Tasks, Ope
     assert caught.value.description == ["TOO_MANY_PENDING_TASKS"]
 
 
-def test_a_failing_block_leaves_no_operation_behind(world: tuple[Database, Tasks, Operations]) -> None:
-    db, _, operations = world
+def test_a_failing_block_leaves_no_operation_behind(world: World) -> None:
+    db, _, operations, _ = world
     vm = db.create("VM", {})
     with (
         pytest.raises(ZeroDivisionError),

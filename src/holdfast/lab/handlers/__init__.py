@@ -1,5 +1,6 @@
 """The pool's HTTP handlers that move data: disks and metadata in both directions."""
 
+from holdfast.lab.handlers.database import export_database, import_database
 from holdfast.lab.handlers.export import export_raw_vdi
 from holdfast.lab.handlers.metadata_export import export_metadata
 from holdfast.lab.handlers.metadata_import import import_metadata
@@ -10,8 +11,10 @@ __all__ = [
     "Refused",
     "Transfer",
     "authenticated",
+    "export_database",
     "export_metadata",
     "export_raw_vdi",
+    "import_database",
     "import_metadata",
     "import_raw_vdi",
     "transfer",

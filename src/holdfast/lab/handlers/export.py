@@ -1,4 +1,4 @@
-"""``GET /export_raw_vdi``: a disk as a raw image or a VHD, whole or as the difference from another disk.
+"""``GET /export_raw_vdi``: a disk as a raw image, VHD, qcow2 or tar, whole or as the difference from another disk.
 
 The answer has no length: the end of the connection is the end of the disk, and errors come inside the body.
 """
@@ -13,6 +13,7 @@ from datetime import timedelta
 import numpy as np
 from numpy.typing import NDArray
 
+from holdfast.core import MIB
 from holdfast.formats.vhd import (
     VHD_BLOCK_BYTES,
     VHD_EPOCH,
@@ -27,18 +28,19 @@ from holdfast.lab.attachments import attached
 from holdfast.lab.context import PoolCore
 from holdfast.lab.disks import DiskStore
 from holdfast.lab.errors import ApiFailure, internal_failure
+from holdfast.lab.handlers.disk_query import DiskFormat, assert_reachable, find_disk, wanted_format
 from holdfast.lab.handlers.faulty import with_faults
-from holdfast.lab.handlers.transfer import IO_ERROR, Refused, Transfer, find_disk
+from holdfast.lab.handlers.tar import send_tar
+from holdfast.lab.handlers.transfer import IO_ERROR, Refused, Transfer, refused_early
 from holdfast.lab.http import pages
-from holdfast.lab.rules import CBT_METADATA, has_vhd_disks
+from holdfast.lab.rules import has_vhd_disks
 from holdfast.lab.volumes import disk_uuid
 from holdfast.model import DataRun, Extent
 
 __all__ = ["export_raw_vdi"]
 
-_CONTENT_TYPES = {"raw": "application/octet-stream", "vhd": "application/vhd"}
-_PIECE_BYTES = 4 << 20
-_PROGRESS_STEP_BYTES = 64 << 20
+_VHD_DISK_BYTES_MAX = 2040 << 30
+_PIECE_BYTES = 4 * MIB
 _SMALLEST_RAW_BYTES = 4096
 """A pool's copying tool fails on a disk smaller than a page."""
 
@@ -47,86 +49,105 @@ Piece = bytes | bytearray | memoryview
 
 def export_raw_vdi(one: Transfer) -> None:
     """Send the disk."""
-    wanted = one.request.parameter("vdi")
-    if wanted is None:
-        failure = internal_failure("Missing vdi query parameter")
-        raise Refused(pages.internal_error(failure.params[0]), failure)
-    vdi = find_disk(one, wanted, "get_export_raw_vdi")
-    kind = (one.request.parameter("format") or ("raw" if "format" not in one.request.query else "")).lower()
-    if kind not in _CONTENT_TYPES:
-        raise Refused(pages.not_found(), ApiFailure("INTERNAL_ERROR", f"Unknown format {kind}"))
     pool = one.pool
-    one.assert_storage([pool.db.text("VDI", vdi, "SR")])
+    try:
+        vdi = find_disk(one, "vdi")
+        if vdi is None:
+            raise internal_failure("Missing vdi query parameter")
+        assert_reachable(one, pool.db.text("VDI", vdi, "SR"))
+    except ApiFailure as failure:
+        raise refused_early(one, failure) from failure
+    kind = wanted_format(one)
+    if isinstance(kind, str):
+        raise Refused(pages.not_found(), ApiFailure("INTERNAL_ERROR", f"Unknown format {kind}"))
     one.head(
         f"task-id:{one.task}",
-        f"content-type:{_CONTENT_TYPES[kind]}",
-        f'content-disposition: attachment; filename="{disk_uuid(pool, vdi)}.{kind}"',
+        f"content-type:{kind.content_type}",
+        f'content-disposition: attachment; filename="{disk_uuid(pool, vdi)}.{kind.value}"',
     )
-    base = _find_base(one, vdi)
+    if kind is DiskFormat.VHD and pool.db.number("VDI", vdi, "virtual_size") > _VHD_DISK_BYTES_MAX:
+        raise ApiFailure("VDI_TOO_LARGE", vdi, str(_VHD_DISK_BYTES_MAX))
     with attached(pool, vdi, is_writable=False):
-        pieces, length_bytes = _vhd(pool, vdi, base) if kind == "vhd" else _raw(pool, vdi)
-        _send(one, pieces, length_bytes)
-
-
-def _find_base(one: Transfer, vdi: str) -> str | None:
-    wanted = one.request.parameter("base")
-    if wanted is None:
-        return None
-    db = one.pool.db
-    base = wanted if db.exists("VDI", wanted) else db.by_uuid("VDI", wanted)
-    if db.text("VDI", base, "type") == CBT_METADATA:
-        raise ApiFailure("VDI_INCOMPATIBLE_TYPE", base, "CBT metadata")
-    for disk in (base, vdi):
-        if not has_vhd_disks(db, db.text("VDI", disk, "SR")):
-            raise internal_failure("Cannot compute differences on non-VHD images")
-    return base
+        if kind is DiskFormat.TAR:
+            send_tar(one, vdi)
+            return
+        base = find_disk(one, "base")
+        if base is None:
+            _send(one, *_whole(pool, vdi, kind))
+            return
+        with attached(pool, base, is_writable=False):
+            _send(one, *_difference(pool, vdi, base, kind))
 
 
 def _send(one: Transfer, pieces: Iterator[Piece], length_bytes: int) -> None:
-    sent_bytes = told_bytes = 0
+    sent_bytes = 0
     for piece in with_faults(one.pool, pieces):
         one.connection.send(piece)
         sent_bytes += len(piece)
-        if sent_bytes - told_bytes >= _PROGRESS_STEP_BYTES:
-            told_bytes = sent_bytes
-            one.progress(sent_bytes / length_bytes)
+        one.progress(sent_bytes / length_bytes)
 
 
-def _raw(pool: PoolCore, vdi: str) -> tuple[Iterator[Piece], int]:
+def _whole(pool: PoolCore, vdi: str, kind: DiskFormat) -> tuple[Iterator[Piece], int]:
+    if kind is DiskFormat.VHD:
+        return _vhd(pool, vdi, _allocated_blocks(pool, vdi))
+    return _raw(pool, vdi, None)
+
+
+def _difference(pool: PoolCore, vdi: str, base: str, kind: DiskFormat) -> tuple[Iterator[Piece], int]:
+    db = pool.db
+    if not has_vhd_disks(db, db.text("VDI", vdi, "SR")):
+        raise internal_failure("Cannot compute differences on non-VHD images")
+    if not has_vhd_disks(db, db.text("VDI", base, "SR")):
+        text = "Vhd_tool_wrapper.send: base VDI is not a vhd; cannot compute differences: not backed by a vhd driver"
+        raise internal_failure(text)
+    blocks = pool.disks.difference_blocks(disk_uuid(pool, base), disk_uuid(pool, vdi))
+    if kind is DiskFormat.VHD:
+        return _vhd(pool, vdi, blocks, parent=_parent(pool, base))
+    return _raw(pool, vdi, blocks)
+
+
+def _raw(pool: PoolCore, vdi: str, blocks: NDArray[np.int64] | None) -> tuple[Iterator[Piece], int]:
+    """Return the disk's bytes; with ``blocks``, only those, and zeros for all the others."""
     name = disk_uuid(pool, vdi)
     size_bytes = pool.disks.size_bytes(name)
     if size_bytes < _SMALLEST_RAW_BYTES:
         raise IO_ERROR()
+    chosen = None if blocks is None else frozenset(blocks.tolist())
+    piece_bytes = _PIECE_BYTES if chosen is None else VHD_BLOCK_BYTES
 
     def pieces() -> Iterator[Piece]:
-        buffer = memoryview(bytearray(_PIECE_BYTES))
-        for offset in range(0, size_bytes, _PIECE_BYTES):
-            piece = buffer[: min(_PIECE_BYTES, size_bytes - offset)]
-            pool.disks.read_into(name, offset, piece)
-            yield piece
+        buffer = memoryview(bytearray(piece_bytes))
+        zeros = bytes(piece_bytes)
+        for offset in range(0, size_bytes, piece_bytes):
+            length_bytes = min(piece_bytes, size_bytes - offset)
+            if chosen is not None and offset // piece_bytes not in chosen:
+                yield zeros[:length_bytes]
+                continue
+            pool.disks.read_into(name, offset, buffer[:length_bytes])
+            yield buffer[:length_bytes]
 
     return pieces(), size_bytes
 
 
-def _vhd(pool: PoolCore, vdi: str, base: str | None) -> tuple[Iterator[Piece], int]:
-    name = disk_uuid(pool, vdi)
-    parent: VhdParent | None = None
-    if base is not None:
-        blocks = pool.disks.difference_blocks(disk_uuid(pool, base), name)
-        parent = _parent(pool, base)
-    elif has_vhd_disks(pool.db, pool.db.text("VDI", vdi, "SR")):
-        blocks = pool.disks.allocated_blocks(name)
-    else:
-        blocks = _blocks_with_data(pool.disks, name)
-    source = _ChosenBlocks(pool.disks, name, blocks)
+def _vhd(
+    pool: PoolCore, vdi: str, blocks: NDArray[np.int64], *, parent: VhdParent | None = None
+) -> tuple[Iterator[Piece], int]:
+    source = _ChosenBlocks(pool.disks, disk_uuid(pool, vdi), blocks)
     identity = new_vhd_uuid(pool.entropy)
     try:
         plan = plan_vhd(
             source.size_bytes, blocks, uuid=identity, created_at=VHD_EPOCH, parent=parent, style=VhdStyle.POOL
         )
     except VhdDiskTooLarge as cause:
-        raise ApiFailure("VDI_TOO_LARGE", vdi, str(2040 << 30)) from cause
+        raise ApiFailure("VDI_TOO_LARGE", vdi, str(_VHD_DISK_BYTES_MAX)) from cause
     return stream_vhd(plan, source), plan.length_bytes
+
+
+def _allocated_blocks(pool: PoolCore, vdi: str) -> NDArray[np.int64]:
+    name = disk_uuid(pool, vdi)
+    if has_vhd_disks(pool.db, pool.db.text("VDI", vdi, "SR")):
+        return pool.disks.allocated_blocks(name)
+    return _blocks_with_data(pool.disks, name)
 
 
 def _parent(pool: PoolCore, base: str) -> VhdParent:

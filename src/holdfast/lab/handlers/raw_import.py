@@ -1,89 +1,106 @@
-"""``PUT /import_raw_vdi``: write a raw image, a VHD or single pieces onto a disk, or onto a new one.
+"""``PUT /import_raw_vdi``: write a raw image, VHD, qcow2, tar or single pieces onto a disk, or an image onto a new one.
 
 The 200 is sent when the head was read; how it really went is told by the task, and inside the body by whoever reads on.
+Every failure but a refused format is told there twice: as a 400 and as a 500.
 """
 
 from __future__ import annotations
 
 import struct
 
-import numpy as np
-
-from holdfast.core import MIB
-from holdfast.formats.vhd import VhdError, VhdStreamReader
+from holdfast.core import MIB, HoldfastError, get_log
 from holdfast.lab.attachments import attached
+from holdfast.lab.database import Fields
 from holdfast.lab.disks import DiskRangeInvalid
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.handlers.transfer import IO_ERROR, Refused, Transfer, find_disk
-from holdfast.lab.http import Connection, Disconnected, pages
-from holdfast.lab.volumes import create_vdi, disk_uuid, mark_written
+from holdfast.lab.handlers.disk_query import DiskFormat, assert_reachable, find_disk, find_repository, wanted_format
+from holdfast.lab.handlers.disk_write import DiskWriter
+from holdfast.lab.handlers.tar import receive_tar
+from holdfast.lab.handlers.transfer import IO_ERROR, Refused, Transfer, refused_early
+from holdfast.lab.handlers.vhd_import import VhdRefused, receive_vhd
+from holdfast.lab.http import Disconnected, pages
+from holdfast.lab.volumes import create_vdi, mark_written
 
 __all__ = ["import_raw_vdi"]
 
-_PIECE_BYTES = 4 * MIB
+_PIECE_BYTES = 2 * MIB
+"""The copying tool's unit: a body that ends inside of one passes as if it were whole."""
+
 _PIECE_HEAD = struct.Struct("<QI")
-_CHUNK_BYTES_MAX = 256 * MIB
+_PIECE_LENGTH_BYTES_MAX = (1 << 31) - 1
+
+log = get_log(__name__)
 
 
 def import_raw_vdi(one: Transfer) -> None:
     """Receive the disk."""
-    request = one.request
-    if "chunked" in request.headers.get("transfer-encoding", "").lower():
-        raise Refused(pages.not_found(), ApiFailure("INTERNAL_ERROR", "Cannot handle encoding: chunked"))
-    kind = (request.parameter("format") or "raw").lower()
-    if kind not in ("raw", "vhd"):
-        raise Refused(pages.not_found(), ApiFailure("INTERNAL_ERROR", f"Unknown format {kind}"))
-    is_chunked = request.parameter("chunked") is not None
-    if is_chunked and kind == "vhd":
-        raise Refused(pages.not_found(), ApiFailure("INTERNAL_ERROR", "Cannot import chunked VHD"))
-    vdi, size_bytes = _target(one, kind)
-    one.head(f"task-id:{one.task}", "content-type: application/octet-stream")
     try:
-        if vdi is None:
-            vdi = _new_disk(one, size_bytes)
-        with attached(one.pool, vdi, is_writable=True):
-            _receive(one, vdi, kind=kind, is_chunked=is_chunked)
-        if one.pool.faults.take("import-fails-late"):
-            raise IO_ERROR()
-    except (VhdError, DiskRangeInvalid, Disconnected) as cause:
-        one.connection.send(pages.bad_request())
-        raise IO_ERROR() from cause
+        vdi = find_disk(one, "vdi")
     except ApiFailure as failure:
-        if failure.code == "VDI_IO_ERROR":
-            one.connection.send(pages.bad_request())
-        raise
-    mark_written(one.pool, vdi)
-    one.result = vdi
+        raise refused_early(one, failure) from failure
+    try:
+        _import(one, vdi)
+    except Disconnected as cause:
+        raise _told_twice(one, IO_ERROR()) from cause
+    except ApiFailure as failure:
+        raise _told_twice(one, failure) from failure
+    except HoldfastError as cause:
+        log.warning("lab.import-failed", reason=str(cause))
+        raise _told_twice(one, IO_ERROR()) from cause
+
+
+def _told_twice(one: Transfer, failure: ApiFailure) -> ApiFailure:
+    one.connection.send(pages.bad_request())
+    return failure
+
+
+def _import(one: Transfer, vdi: str | None) -> None:
+    sr = find_repository(one) if vdi is None else one.pool.db.text("VDI", vdi, "SR")
+    if sr is None:
+        raise Refused(pages.bad_request(), ApiFailure("VDI_MISSING"), keeps_open=one.request.is_keep_alive)
+    assert_reachable(one, sr)
+    kind, is_in_pieces = _checked_kind(one)
+    target = vdi or _new_disk(one, sr, kind)
+    one.head(f"task-id:{one.task}", "content-type: application/octet-stream")
+    with attached(one.pool, target, is_writable=True):
+        _receive(one, target, kind, is_in_pieces=is_in_pieces)
+    if one.pool.faults.take("import-fails-late"):
+        raise IO_ERROR()
+    mark_written(one.pool, target)
+    one.result = target
     one.resets_at_end = one.pool.faults.take("import-resets") is not None
 
 
-def _target(one: Transfer, kind: str) -> tuple[str | None, int]:
-    """Return the disk to write to, or None and the size of the disk to make."""
-    request, db = one.request, one.pool.db
-    wanted = request.parameter("vdi")
-    if wanted is not None:
-        vdi = find_disk(one, wanted, "put_import_raw_vdi")
-        one.assert_storage([db.text("VDI", vdi, "SR")])
-        return vdi, 0
-    sr = request.parameter("sr_id") or request.parameter("sr_uuid")
-    if sr is None:
-        raise Refused(pages.bad_request(), ApiFailure("VDI_MISSING"), keeps_open=True)
-    if not (db.exists("SR", sr) or db.has_uuid("SR", sr)):
-        raise Refused(pages.internal_error("NO_HOSTS_AVAILABLE: [  ]"), ApiFailure("NO_HOSTS_AVAILABLE"))
-    one.assert_storage([sr if db.exists("SR", sr) else db.by_uuid("SR", sr)])
-    if kind == "vhd":
-        failure = ApiFailure("INTERNAL_ERROR", "Importing a VHD directly into an SR not yet supported")
-        raise Refused(pages.bad_request(version="1.0"), failure)
-    if not request.content_length:
-        raise Refused(pages.bad_request(), IO_ERROR())
-    return None, request.content_length
+def _checked_kind(one: Transfer) -> tuple[DiskFormat, bool]:
+    """Return the format, and whether the body brings pieces with an offset each."""
+    request = one.request
+    kind = wanted_format(one)
+    if isinstance(kind, str):
+        raise _refused(404, f"Unknown format {kind}")
+    is_in_pieces = "chunked" in request.query or "chunked" in request.cookies
+    if is_in_pieces and kind is not DiskFormat.RAW:
+        raise _refused(404, "Cannot handle chunked VHD")
+    encoding = request.headers.get("transfer-encoding")
+    if encoding is not None:
+        raise _refused(404, f"Cannot handle encoding: {encoding}")
+    return kind, is_in_pieces
 
 
-def _new_disk(one: Transfer, size_bytes: int) -> str:
-    db = one.pool.db
-    wanted = one.request.parameter("sr_id") or one.request.parameter("sr_uuid") or ""
-    sr = wanted if db.exists("SR", wanted) else db.by_uuid("SR", wanted)
-    record: dict[str, object] = {
+def _refused(status: int, reason: str) -> Refused:
+    page = pages.not_found() if status == 404 else pages.bad_request(version="1.0")
+    return Refused(page, ApiFailure("INTERNAL_ERROR", reason))
+
+
+def _new_disk(one: Transfer, sr: str, kind: DiskFormat) -> str:
+    """Make the disk for an image that comes without one; only a raw one says how large it must be."""
+    size_bytes = one.request.content_length
+    if kind is DiskFormat.VHD:
+        raise _refused(400, "Importing a VHD directly into an SR not yet supported")
+    if kind is DiskFormat.QCOW2:
+        raise _refused(400, "Importing a QCOW2 directly into an SR not yet supported")
+    if kind is DiskFormat.TAR or size_bytes is None:
+        raise _refused(400, "Not enough info supplied to import")
+    record: Fields = {
         "name_label": "Imported VDI",
         "name_description": "",
         "SR": sr,
@@ -99,76 +116,51 @@ def _new_disk(one: Transfer, size_bytes: int) -> str:
     return create_vdi(one.pool, record)
 
 
-def _receive(one: Transfer, vdi: str, *, kind: str, is_chunked: bool) -> None:
+def _receive(one: Transfer, vdi: str, kind: DiskFormat, *, is_in_pieces: bool) -> None:
+    writer = DiskWriter(one.pool, vdi)
     announced_bytes = one.request.content_length
-    if is_chunked:
-        _receive_pieces(one, vdi)
-    elif not announced_bytes:
-        raise IO_ERROR()
-    elif kind == "vhd":
-        _receive_vhd(one, vdi, announced_bytes)
-    else:
-        _receive_raw(one, vdi, announced_bytes)
+    length_bytes = writer.size_bytes if announced_bytes is None else announced_bytes
+    try:
+        match kind:
+            case DiskFormat.TAR:
+                receive_tar(one, vdi)
+            case DiskFormat.RAW if is_in_pieces:
+                _receive_pieces(one, writer)
+            case _ if length_bytes == 0:
+                raise IO_ERROR()
+            case DiskFormat.VHD:
+                receive_vhd(one.connection, writer, announced_bytes=length_bytes, progress=one.progress)
+            case _:
+                _receive_raw(one, writer, length_bytes)
+    except (VhdRefused, DiskRangeInvalid) as cause:
+        raise IO_ERROR() from cause
 
 
-def _receive_raw(one: Transfer, vdi: str, announced_bytes: int) -> None:
-    """Write what comes from the start of the disk; a stream that ends early is taken as it is."""
+def _receive_raw(one: Transfer, writer: DiskWriter, announced_bytes: int) -> None:
+    """Write what comes from the start of the disk."""
     buffer = memoryview(bytearray(_PIECE_BYTES))
     offset = 0
     while offset < announced_bytes:
         piece = buffer[: min(_PIECE_BYTES, announced_bytes - offset)]
-        length_bytes = one.connection.readinto_fully(piece)
-        _write(one, vdi, offset, piece[:length_bytes])
-        offset += length_bytes
-        one.progress(min(0.99, offset / announced_bytes))
-        if length_bytes < len(piece):
-            return
+        if one.connection.readinto_fully(piece) == 0:
+            raise IO_ERROR()
+        writer.write(offset, piece)
+        offset += len(piece)
+        one.progress(offset / announced_bytes)
 
 
-def _write(one: Transfer, vdi: str, offset: int, piece: memoryview) -> None:
-    """Write a piece; what is all zeros stays sparse."""
-    name = disk_uuid(one.pool, vdi)
-    if len(piece) == 0:
-        return
-    if np.frombuffer(piece, dtype=np.uint8).any():
-        one.pool.disks.write(name, offset, piece)
-    else:
-        one.pool.disks.zero(name, offset, len(piece))
-
-
-def _receive_vhd(one: Transfer, vdi: str, announced_bytes: int) -> None:
-    """Write the sectors that the VHD claims on top of what the disk holds. The length announced is not looked at: the
-    stream ends with its footer, and until then the pool waits for more."""
-    reader = VhdStreamReader(_Body(one.connection), expects_end=False)
-    name = disk_uuid(one.pool, vdi)
-    done_bytes = 0
-    for block in reader.blocks():
-        for extent in block.present_extents():
-            start = extent.offset_bytes - block.offset_bytes
-            one.pool.disks.write(name, extent.offset_bytes, block.data[start : start + extent.length_bytes])
-        done_bytes += len(block.data)
-        one.progress(min(0.99, done_bytes / announced_bytes))
-
-
-class _Body:
-    """The rest of the connection as a ``ByteStream``."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        return self._connection.readinto(buffer)
-
-
-def _receive_pieces(one: Transfer, vdi: str) -> None:
+def _receive_pieces(one: Transfer, writer: DiskWriter) -> None:
     """Write pieces that each bring their offset; an empty one at offset 0 is the last."""
+    buffer = memoryview(bytearray(_PIECE_BYTES))
     while True:
         offset, length_bytes = _PIECE_HEAD.unpack(one.connection.read_body(_PIECE_HEAD.size))
         if offset == 0 and length_bytes == 0:
             return
-        if length_bytes > _CHUNK_BYTES_MAX:
+        if length_bytes > _PIECE_LENGTH_BYTES_MAX:
             raise IO_ERROR()
         while length_bytes:
-            part = min(length_bytes, _PIECE_BYTES)
-            _write(one, vdi, offset, memoryview(one.connection.read_body(part)))
-            offset, length_bytes = offset + part, length_bytes - part
+            piece = buffer[: min(length_bytes, _PIECE_BYTES)]
+            if one.connection.readinto_fully(piece) == 0:
+                raise IO_ERROR()
+            writer.write(offset, piece)
+            offset, length_bytes = offset + len(piece), length_bytes - len(piece)

@@ -9,17 +9,31 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from holdfast.core import HoldfastError, get_log
 from holdfast.lab.context import Context, PoolCore
+from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.errors import ApiFailure, quoted
 from holdfast.lab.handlers.faulty import Truncated, faulty_connection
 from holdfast.lab.hosts import named_host, redirect, sees_storage, storage_host
 from holdfast.lab.http import Connection, Disconnected, Request, pages
 from holdfast.lab.rpc import write_value
 
-__all__ = ["IO_ERROR", "Refused", "Transfer", "authenticated", "find_disk", "missing_uuid", "transfer"]
+__all__ = [
+    "IO_ERROR",
+    "Refused",
+    "Transfer",
+    "authenticated",
+    "client_gone",
+    "end_of_file",
+    "exception_text",
+    "missing_uuid",
+    "refused_early",
+    "transfer",
+]
+
+_END_OF_FILE = "End_of_file"
 
 log = get_log(__name__)
 
@@ -27,6 +41,16 @@ log = get_log(__name__)
 def IO_ERROR() -> ApiFailure:  # noqa: N802
     """Return what a pool calls every failure of its copying tools."""
     return ApiFailure("VDI_IO_ERROR", "Device I/O errors")
+
+
+def end_of_file() -> ApiFailure:
+    """Return what becomes of a body that ends too early: no page tells of it, only the task."""
+    return ApiFailure("INTERNAL_ERROR", _END_OF_FILE)
+
+
+def client_gone() -> ApiFailure:
+    """Return what becomes of an export whose client went away, where the pool itself writes the stream."""
+    return ApiFailure("CLIENT_ERROR", 'INTERNAL_ERROR: [ Unix.Unix_error(Unix.ECONNRESET, "write", "") ]')
 
 
 class Refused(Exception):
@@ -56,7 +80,10 @@ class Transfer:
     result: object = None
     """What the task says when it succeeds; None for an empty result."""
     resets_at_end: bool = False
-    _bytes_done: int = field(default=0)
+    keeps_open: bool = False
+    """Whether the client may go on with the connection when all went well."""
+    realm: str = ""
+    _percent: int = -1
 
     @property
     def pool(self) -> PoolCore:
@@ -79,8 +106,11 @@ class Transfer:
         self.connection.send(pages.plain_head("HTTP/1.1 200 OK", *headers))
 
     def progress(self, done: float) -> None:
-        """Record how far the transfer is."""
-        self.pool.tasks.set_progress(self.task, done)
+        """Record how far the transfer is, in whole percents."""
+        percent = min(100, int(done * 100))
+        if percent != self._percent:
+            self._percent = percent
+            self.pool.tasks.set_progress(self.task, percent / 100)
 
 
 Work = Callable[[Transfer], None]
@@ -89,19 +119,24 @@ Work = Callable[[Transfer], None]
 @contextmanager
 def authenticated(pool: PoolCore, request: Request, realm: str) -> Iterator[str]:
     """Give the session of a request: cookie, query, or one of its own for Basic credentials; refused with a 401."""
+    refusal = Refused(pages.unauthorised(realm, version=request.version))
     session = request.parameter("session_id")
     if session is not None:
         if not pool.sessions.is_valid(session):
-            raise Refused(pages.unauthorised(realm))
+            raise refusal
         yield session
         return
     credentials = request.basic_credentials
     if credentials is None:
-        raise Refused(pages.unauthorised(realm))
+        header = request.headers.get("authorization")
+        if header is not None:
+            text = f"Failure({quoted(f'Unknown authorization header: {header}')})"
+            raise Refused(pages.internal_error(text, version=request.version))
+        raise refusal
     try:
         pool.sessions.check_password(*credentials)
     except ApiFailure as cause:
-        raise Refused(pages.unauthorised(realm)) from cause
+        raise refusal from cause
     own = pool.sessions.open(user=credentials[0], originator="", host=pool.master_ref)
     try:
         yield own
@@ -109,15 +144,10 @@ def authenticated(pool: PoolCore, request: Request, realm: str) -> Iterator[str]
         pool.sessions.close(own)
 
 
-def find_disk(transfer: Transfer, value: str, permission: str) -> str:
-    """Return the disk that a query parameter names by reference or uuid; refused when there is none."""
-    db = transfer.pool.db
-    if db.exists("VDI", value):
-        return value
-    if db.has_uuid("VDI", value):
-        return db.by_uuid("VDI", value)
-    failure = ApiFailure("RBAC_PERMISSION_DENIED", f"http/{permission}", f"UUID_INVALID: [ VDI; {value} ]")
-    raise Refused(pages.internal_error(missing_uuid("VDI", value)), failure)
+def refused_early(one: Transfer, failure: ApiFailure) -> Refused:
+    """Return what a failure becomes before the handler has begun: to the pool it is a matter of permissions."""
+    page = pages.internal_error(exception_text(failure), version=one.request.version)
+    return Refused(page, ApiFailure("RBAC_PERMISSION_DENIED", f"http/{one.realm}", str(failure)))
 
 
 def transfer(
@@ -125,13 +155,13 @@ def transfer(
 ) -> bool:
     """Run one transfer that arrived at ``host``, from credentials to the end of its task; True keeps the connection."""
     try:
-        with authenticated(pool, request, realm) as session, _task(pool, request, label) as (task, is_own):
+        with authenticated(pool, request, realm) as session, _task(pool, request, label, session) as (task, is_own):
             context = Context(pool, session, task, host)
             fault = pool.faults.take("transfer-redirected", path=request.path)
             if fault is not None:
                 raise Refused(redirect(pool, request, named_host(pool, fault.text("host")) or host))
             faulty = faulty_connection(pool, request, connection, session=session)
-            return _run(Transfer(context, request, faulty, task, is_own), work)
+            return _run(Transfer(context, request, faulty, task, is_own, realm=realm), work)
     except Refused as refusal:
         connection.send(refusal.page)
         if not refusal.keeps_open:
@@ -140,15 +170,16 @@ def transfer(
 
 
 @contextmanager
-def _task(pool: PoolCore, request: Request, label: str) -> Iterator[tuple[str, bool]]:
+def _task(pool: PoolCore, request: Request, label: str, session: str) -> Iterator[tuple[str, bool]]:
     task = request.parameter("task_id")
     if task is not None:
         if not pool.tasks.exists(task):
             text = f"Db_exn.DBCache_NotFound({quoted('missing row')}, {quoted('task')}, {quoted(task)})"
-            raise Refused(pages.internal_error(text))
+            raise Refused(pages.internal_error(text, version=request.version))
         yield task, False
         return
-    task = pool.tasks.create(label, host=pool.master_ref)
+    parent = request.parameter("subtask_of") or NULL_REF
+    task = pool.tasks.create(label, host=pool.master_ref, session=session, subtask_of=parent)
     try:
         yield task, True
     finally:
@@ -170,7 +201,8 @@ def _run(one: Transfer, work: Work) -> bool:
         return False
     except ApiFailure as failure:
         tasks.fail(one.task, failure.description)
-        _append_error(one, _exception_text(failure))
+        if failure.params[-1:] != (_END_OF_FILE,):
+            _append_error(one, exception_text(failure))
         return False
     except HoldfastError as cause:
         log.warning("lab.transfer-failed", path=one.request.path, reason=str(cause))
@@ -188,18 +220,22 @@ def _run(one: Transfer, work: Work) -> bool:
         tasks.succeed(one.task, "" if one.result is None else write_value(one.result))
     if one.resets_at_end:
         one.connection.reset()
-    else:
+    elif not one.keeps_open:
         one.connection.linger(one.pool.delays.linger_s)
-    return False
+    return one.keeps_open
 
 
-def _exception_text(failure: ApiFailure) -> str:
-    """An exception that never was an API error is printed bare, and so is a missing uuid."""
-    if failure.code == "INTERNAL_ERROR" and failure.params[0].startswith("Failure("):
-        return failure.params[0]
-    if failure.code == "UUID_INVALID":
-        return missing_uuid(failure.params[0], failure.params[1])
-    return str(failure)
+def exception_text(failure: ApiFailure) -> str:
+    """Return how a pool prints a failure; an exception that never was an API error is printed bare."""
+    match failure.code, failure.params:
+        case "INTERNAL_ERROR", (text,):
+            return text
+        case "UUID_INVALID", (cls, uuid):
+            return missing_uuid(cls, uuid)
+        case "HANDLE_INVALID", (cls, ref):
+            return f"Db_exn.DBCache_NotFound({quoted('missing row')}, {quoted(cls)}, {quoted(ref)})"
+        case _:
+            return str(failure)
 
 
 def _append_error(one: Transfer, text: str) -> None:

@@ -76,10 +76,10 @@ def forbidden() -> bytes:
     return _page("HTTP/1.1 403 Forbidden", "HTTP 403 forbidden", "Access to the requested resource is forbidden.")
 
 
-def unauthorised(realm: str) -> bytes:
+def unauthorised(realm: str, *, version: str = "1.1") -> bytes:
     """Return the page for missing or wrong credentials; ``realm`` is the handler's name."""
     return _page(
-        "HTTP/1.1 401 Unauthorised",
+        f"HTTP/{version} 401 Unauthorised",
         "HTTP 401 unauthorised",
         "Please check your credentials and retry.",
         f'WWW-Authenticate: Basic realm="{realm}"',
