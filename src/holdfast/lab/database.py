@@ -13,7 +13,7 @@ import contextlib
 import threading
 import uuid as uuids
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -84,6 +84,8 @@ class Database:
         self._depth = 0
         self._dirty: set[tuple[str, str]] = set()
         self.generation = 0
+        self.before_commit: Callable[[Iterable[tuple[str, str]]], None] | None = None
+        """Hears of the objects that a transaction changed, may change more, and is not asked again about those."""
         self._load()
 
     def _load(self) -> None:
@@ -107,6 +109,8 @@ class Database:
             try:
                 yield
             finally:
+                if self._depth == 1 and self._dirty and self.before_commit is not None:
+                    self.before_commit(tuple(self._dirty))
                 self._depth -= 1
                 if self._depth == 0 and self._dirty:
                     self._flush()
