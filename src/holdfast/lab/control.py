@@ -179,7 +179,18 @@ class ControlServer:
         return found
 
     def _work_guest(self, asked: JsonObject) -> JsonValue:
-        return list(self._workload.work(str(asked["vm"])))
+        return list(self._workload.work(self._vm_uuid(str(asked["vm"]))))
+
+    def _vm_uuid(self, wanted: str) -> str:
+        """Return the uuid of the VM that is named by it, or by a name that no other VM has."""
+        db = self._pool.db
+        if db.has_uuid("VM", wanted):
+            return wanted
+        machines = [row.fields for row in db.rows("VM") if not row.fields["is_a_snapshot"]]
+        found = [str(fields["uuid"]) for fields in machines if fields["name_label"] == wanted]
+        if len(found) != 1:
+            raise ValueError(f"{len(found) or 'no'} VMs are called {wanted!r}; name one, or give its uuid")
+        return found[0]
 
     def _change_files(self, asked: JsonObject) -> JsonValue:
         count, total_bytes = _number(asked, "count"), _number(asked, "total_bytes")
