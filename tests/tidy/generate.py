@@ -1,7 +1,8 @@
 """Writes the pages that are made from the program: ``python -m tests.tidy.generate``, or ``./dev docs``.
 
-These are the list of errors, and the pages with dumps of frozen bytes, which a module ``pages`` beside those bytes
-names. With ``--check`` nothing is written, and the exit status says whether every page is up to date.
+These are the lists of errors and of the lab's faults, and the pages with dumps of frozen bytes, which a module
+``pages`` beside those bytes names. With ``--check`` nothing is written, and the exit status says whether every page is
+up to date.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import sys
 from collections.abc import Callable
 
 import tests.golden
+from holdfast.lab import FAULT_AREAS
 from tests.tidy.errors import ERRORS_PAGE, error_classes, errors_page
+from tests.tidy.faults import FAULTS_PAGE, faults_page
 from tests.tidy.source import PROJECT
 
 __all__ = ["main", "makers", "stale_pages"]
@@ -20,7 +23,10 @@ __all__ = ["main", "makers", "stale_pages"]
 
 def makers() -> dict[str, Callable[[], str]]:
     """Return each generated page, by its path in the project, with what makes its text."""
-    found: dict[str, Callable[[], str]] = {ERRORS_PAGE: lambda: errors_page(error_classes())}
+    found: dict[str, Callable[[], str]] = {
+        ERRORS_PAGE: lambda: errors_page(error_classes()),
+        FAULTS_PAGE: lambda: faults_page(FAULT_AREAS),
+    }
     for module in pkgutil.walk_packages(tests.golden.__path__, prefix="tests.golden."):
         if module.name.endswith(".pages"):
             found.update(importlib.import_module(module.name).PAGES)

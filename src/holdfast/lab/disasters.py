@@ -149,7 +149,7 @@ class Disasters:
 
 
 def _is_meant(fields: dict[str, object], ref: str, wanted: str) -> bool:
-    """Whether a repository is the one named; without a name all that hold disks of VMs are meant."""
+    """Whether an SR is the one named; without a name all that hold disks of VMs are meant."""
     if wanted:
         return wanted in (ref, fields["uuid"], fields["name_label"])
     return fields["content_type"] != "iso"

@@ -16,7 +16,7 @@ _GROWS_CHAIN = frozenset({"snapshot", "clone"})
 
 
 def meet_sr_fault(pool: PoolCore, sr: str, operation: str) -> None:
-    """Return when the repository's driver does the operation; raise its refusal when a fault says so."""
+    """Return when the SR's driver does the operation; raise its refusal when a fault says so."""
     fields = pool.db.row("SR", sr).fields
     names = (sr, str(fields["uuid"]), str(fields["name_label"]))
     faults = pool.faults

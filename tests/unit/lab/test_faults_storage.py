@@ -30,7 +30,7 @@ def test_a_driver_can_refuse_one_operation_with_any_code(lab: RunningLab, api: A
 
 
 @pytest.mark.parametrize("call", ["create", "snapshot", "clone", "resize"])
-def test_a_full_repository_refuses_whatever_needs_space(lab: RunningLab, api: Any, disk: str, call: str) -> None:
+def test_a_full_sr_refuses_whatever_needs_space(lab: RunningLab, api: Any, disk: str, call: str) -> None:
     lab.control.arm_fault("storage-full")
     doing = {
         "create": lambda: new_disk(api, MIB),
@@ -41,7 +41,7 @@ def test_a_full_repository_refuses_whatever_needs_space(lab: RunningLab, api: An
     assert refusal(doing[call]) == ["SR_BACKEND_FAILURE_44", "", "There is insufficient space", ""]
 
 
-def test_an_unreachable_repository_fails_everything_until_it_is_back(
+def test_an_unreachable_sr_fails_everything_until_it_is_back(
     lab: RunningLab, session: Any, api: Any, disk: str
 ) -> None:
     sr = api.SR.get_name_label(api.VDI.get_SR(disk))
@@ -54,7 +54,7 @@ def test_an_unreachable_repository_fails_everything_until_it_is_back(
     assert api.VDI.snapshot(disk)
 
 
-def test_a_detached_repository_has_no_pbds_and_comes_back_when_cleared(lab: RunningLab, api: Any, disk: str) -> None:
+def test_a_detached_sr_has_no_pbds_and_comes_back_when_cleared(lab: RunningLab, api: Any, disk: str) -> None:
     sr = api.VDI.get_SR(disk)
     lab.control.arm_fault("storage-detached", sr=api.SR.get_uuid(sr))
     assert [api.PBD.get_currently_attached(pbd) for pbd in api.SR.get_PBDs(sr)] == [False]

@@ -12,7 +12,11 @@ TRACKING_FAULTS = (
         "At the next snapshot of the disk its tracking is found inconsistent: cbt_enabled is false, a message tells.",
         {"disk": ""},
     ),
-    FaultKind("cbt-cannot-start", "Switching change tracking on fails in the storage driver: 457.", {"disk": ""}),
+    FaultKind(
+        "cbt-cannot-start",
+        "Switching change tracking on fails in the storage driver: SR_BACKEND_FAILURE_457.",
+        {"disk": ""},
+    ),
     FaultKind(
         "cbt-metadata-missing",
         "data_destroy or list_changed_blocks finds no change log: VDI_NO_CBT_METADATA.",
