@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 
 import numpy as np
@@ -30,6 +31,7 @@ from holdfast.lab.disks import DiskStore
 from holdfast.lab.errors import ApiFailure, internal_failure
 from holdfast.lab.handlers.disk_query import DiskFormat, assert_reachable, find_disk, wanted_format
 from holdfast.lab.handlers.faulty import with_faults
+from holdfast.lab.handlers.qcow2 import qcow2_pieces
 from holdfast.lab.handlers.tar import send_tar
 from holdfast.lab.handlers.transfer import IO_ERROR, Refused, Transfer, refused_early
 from holdfast.lab.http import pages
@@ -72,19 +74,23 @@ def export_raw_vdi(one: Transfer) -> None:
             send_tar(one, vdi)
             return
         base = find_disk(one, "base")
-        if base is None:
-            _send(one, *_whole(pool, vdi, kind))
-            return
-        with attached(pool, base, is_writable=False):
-            _send(one, *_difference(pool, vdi, base, kind))
+        with nullcontext() if base is None else attached(pool, base, is_writable=False):
+            if kind is DiskFormat.QCOW2:
+                _send(one, qcow2_pieces(pool, vdi, base), None)
+            elif base is None:
+                _send(one, *_whole(pool, vdi, kind))
+            else:
+                _send(one, *_difference(pool, vdi, base, kind))
 
 
-def _send(one: Transfer, pieces: Iterator[Piece], length_bytes: int) -> None:
+def _send(one: Transfer, pieces: Iterator[Piece], length_bytes: int | None) -> None:
+    """Send the pieces; without a length nobody is told how far it is."""
     sent_bytes = 0
     for piece in with_faults(one.pool, pieces):
         one.connection.send(piece)
-        sent_bytes += len(piece)
-        one.progress(sent_bytes / length_bytes)
+        if length_bytes is not None:
+            sent_bytes += len(piece)
+            one.progress(sent_bytes / length_bytes)
 
 
 def _whole(pool: PoolCore, vdi: str, kind: DiskFormat) -> tuple[Iterator[Piece], int]:

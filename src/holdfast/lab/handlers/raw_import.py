@@ -9,12 +9,14 @@ from __future__ import annotations
 import struct
 
 from holdfast.core import MIB, HoldfastError, get_log
+from holdfast.formats.qcow2 import Qcow2Error
 from holdfast.lab.attachments import attached
 from holdfast.lab.database import Fields
 from holdfast.lab.disks import DiskRangeInvalid
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.handlers.disk_query import DiskFormat, assert_reachable, find_disk, find_repository, wanted_format
 from holdfast.lab.handlers.disk_write import DiskWriter
+from holdfast.lab.handlers.qcow2 import receive_qcow2
 from holdfast.lab.handlers.tar import receive_tar
 from holdfast.lab.handlers.transfer import IO_ERROR, Refused, Transfer, refused_early
 from holdfast.lab.handlers.vhd_import import VhdRefused, receive_vhd
@@ -124,6 +126,8 @@ def _receive(one: Transfer, vdi: str, kind: DiskFormat, *, is_in_pieces: bool) -
         match kind:
             case DiskFormat.TAR:
                 receive_tar(one, vdi)
+            case DiskFormat.QCOW2:
+                receive_qcow2(one, writer)
             case DiskFormat.RAW if is_in_pieces:
                 _receive_pieces(one, writer)
             case _ if length_bytes == 0:
@@ -132,7 +136,7 @@ def _receive(one: Transfer, vdi: str, kind: DiskFormat, *, is_in_pieces: bool) -
                 receive_vhd(one.connection, writer, announced_bytes=length_bytes, progress=one.progress)
             case _:
                 _receive_raw(one, writer, length_bytes)
-    except (VhdRefused, DiskRangeInvalid) as cause:
+    except (VhdRefused, Qcow2Error, DiskRangeInvalid) as cause:
         raise IO_ERROR() from cause
 
 

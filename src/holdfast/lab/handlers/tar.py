@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from posixpath import splitext
 
 import numpy as np
-import xxhash
 
 from holdfast.core import MIB
 from holdfast.formats.vhd import VHD_BLOCK_BYTES
+from holdfast.formats.xva import XVA_BLOCK_BYTES, XVA_CHECKSUM_SUFFIX, block_checksum, xva_header
 from holdfast.lab.disks import DiskRangeInvalid
 from holdfast.lab.errors import ApiFailure, quoted
 from holdfast.lab.handlers.disk_write import DiskWriter
@@ -27,7 +27,6 @@ from holdfast.lab.volumes import disk_uuid
 __all__ = ["receive_tar", "send_tar"]
 
 _FOLDER = "vdi"
-_BLOCK_BYTES = MIB
 _RECORD_BYTES = 512
 _MEMBER_BYTES_MAX = 64 * MIB
 """A real host takes any length into memory; no exporter ever wrote more than 1 MiB."""
@@ -66,11 +65,11 @@ def send_tar(one: Transfer, vdi: str) -> None:
     size_bytes = pool.disks.size_bytes(name)
     progress = _Progress(one, size_bytes)
     pool.tasks.allow_cancel(one.task)
-    buffer = memoryview(bytearray(_BLOCK_BYTES))
+    buffer = memoryview(bytearray(XVA_BLOCK_BYTES))
     try:
         for number, is_needed in _candidates(one, vdi, size_bytes):
-            offset = number * _BLOCK_BYTES
-            piece = buffer[: min(_BLOCK_BYTES, size_bytes - offset)]
+            offset = number * XVA_BLOCK_BYTES
+            piece = buffer[: min(XVA_BLOCK_BYTES, size_bytes - offset)]
             pool.disks.read_into(name, offset, piece)
             if is_needed or np.frombuffer(piece, dtype=np.uint8).any():
                 _send_member(one, f"{_FOLDER}/{number:08d}", piece)
@@ -82,10 +81,10 @@ def send_tar(one: Transfer, vdi: str) -> None:
 
 def _candidates(one: Transfer, vdi: str, size_bytes: int) -> Iterator[tuple[int, bool]]:
     """Yield the numbers of blocks to look at, and whether they are sent even when they are all zeros."""
-    last = (size_bytes - 1) // _BLOCK_BYTES
+    last = (size_bytes - 1) // XVA_BLOCK_BYTES
     if has_vhd_disks(one.pool.db, one.pool.db.text("VDI", vdi, "SR")):
         blocks = one.pool.disks.allocated_blocks(disk_uuid(one.pool, vdi)).tolist()
-        width = VHD_BLOCK_BYTES // _BLOCK_BYTES
+        width = VHD_BLOCK_BYTES // XVA_BLOCK_BYTES
         inner = {block * width + step for block in blocks for step in range(width)}
         for number in sorted({0, last} | {number for number in inner if number < last}):
             yield number, True
@@ -95,21 +94,11 @@ def _candidates(one: Transfer, vdi: str, size_bytes: int) -> Iterator[tuple[int,
 
 
 def _send_member(one: Transfer, name: str, data: memoryview) -> None:
-    checksum = xxhash.xxh64_hexdigest(data).upper().encode()
-    one.connection.send(_header(name, len(data)))
+    checksum = block_checksum(data).encode()
+    one.connection.send(xva_header(name, len(data)))
     one.connection.send(data)
-    tail = bytes(-len(data) % _RECORD_BYTES) + _header(f"{name}.xxhash", len(checksum)) + checksum
+    tail = bytes(-len(data) % _RECORD_BYTES) + xva_header(name + XVA_CHECKSUM_SUFFIX, len(checksum)) + checksum
     one.connection.send(tail + bytes(-len(checksum) % _RECORD_BYTES))
-
-
-def _header(name: str, length_bytes: int) -> bytes:
-    """Return a member's header in the oldest of the tar formats, which has no magic."""
-    head = bytearray(_RECORD_BYTES)
-    head[0 : len(name)] = name.encode()
-    head[100:148] = b"0000400\0" + b"0000000\0" * 2 + b"%011o\0" % length_bytes + b"%011o\0" % 0
-    head[148:156] = b" " * 8
-    head[148:156] = b"%07o\0" % sum(head)
-    return bytes(head)
 
 
 def receive_tar(one: Transfer, vdi: str) -> None:
@@ -192,7 +181,7 @@ def _checksum(member: str, data: memoryview) -> str:
     """Return the checksum that the member's name asks for."""
     match splitext(member)[1]:
         case ".xxhash":
-            return xxhash.xxh64_hexdigest(data).upper()
+            return block_checksum(data)
         case ".checksum":
             return hashlib.sha1(data, usedforsecurity=False).hexdigest()
         case _:

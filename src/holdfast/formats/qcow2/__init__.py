@@ -1,0 +1,21 @@
+"""qcow2, the disk format of large disks: read at random, written as a stream."""
+
+from holdfast.formats.qcow2.errors import Qcow2Damaged, Qcow2Error, Qcow2TooLarge, Qcow2Truncated, Qcow2Unsupported
+from holdfast.formats.qcow2.read import ClusterKind, Qcow2Cluster, Qcow2Header, Qcow2Reader
+from holdfast.formats.qcow2.write import QCOW2_CLUSTER_BYTES, Qcow2Plan, plan_qcow2, stream_qcow2
+
+__all__ = [
+    "QCOW2_CLUSTER_BYTES",
+    "ClusterKind",
+    "Qcow2Cluster",
+    "Qcow2Damaged",
+    "Qcow2Error",
+    "Qcow2Header",
+    "Qcow2Plan",
+    "Qcow2Reader",
+    "Qcow2TooLarge",
+    "Qcow2Truncated",
+    "Qcow2Unsupported",
+    "plan_qcow2",
+    "stream_qcow2",
+]
