@@ -16,6 +16,7 @@ from holdfast.lab.housekeeping import Housekeeping
 from holdfast.lab.operations import Operations
 from holdfast.lab.options import LabDelays
 from holdfast.lab.sessions import Sessions
+from holdfast.lab.space import SpaceLedger
 from holdfast.lab.tasks import Tasks
 
 __all__ = ["CallSet", "Context", "PoolCore"]
@@ -45,6 +46,11 @@ class PoolCore:
     """HTTPS port by host reference; the hosts of one pool share it where the machine allows."""
     silent_until_s: dict[str, float] = field(default_factory=dict)
     """Until when a host answers nobody, by its reference, on the monotonic clock."""
+    space: SpaceLedger = field(init=False)
+    """What the repositories hold; it sees to it that none holds more than it has."""
+
+    def __post_init__(self) -> None:
+        self.space = SpaceLedger(self.db, self.disks)
 
     def is_silent(self, host: str) -> bool:
         """Whether the host's management daemon is down for a moment."""

@@ -7,17 +7,16 @@ Invariant: what a driver says it can do is what its repositories offer; the rule
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from holdfast.core import GIB, TIB
+from holdfast.core import GIB
+from holdfast.lab.database import Database
 
-__all__ = ["DRIVERS", "QCOW2_DISK_BYTES_MAX", "RAW_FILE_BYTES_MAX", "Driver", "ImageKind", "driver_of"]
+__all__ = ["DRIVERS", "QCOW2_DISK_BYTES_MAX", "Driver", "ImageKind", "add_drivers", "driver_of"]
 
 QCOW2_DISK_BYTES_MAX = 16_381 * GIB
 """XCP-ng 8.3 since May 2026; the rest up to 16 TiB is the file's own."""
-
-RAW_FILE_BYTES_MAX = 16 * TIB
-"""What a file may hold on ext4."""
 
 
 class ImageKind(enum.Enum):
@@ -128,3 +127,24 @@ def driver_of(sr_type: str) -> Driver:
     """Return the driver of a repository of that type; for a type that nobody knows, one that can do nothing."""
     found = DRIVERS.get(sr_type)
     return found or Driver(name=sr_type, label=sr_type, kind=ImageKind.TREE, features=())
+
+
+def add_drivers(db: Database, names: Iterable[str]) -> None:
+    """Let the pool know these drivers."""
+    for driver in map(DRIVERS.__getitem__, names):
+        db.create(
+            "SM",
+            {
+                "name_label": driver.label,
+                "name_description": f"Storage driver {driver.name} of the lab",
+                "type": driver.name,
+                "vendor": "lab",
+                "version": "3.0",
+                "required_api_version": "1.0",
+                "configuration": {key: "(required)" for key, _ in driver.required},
+                "features": {name: 2 if name == "VDI_RESET_ON_BOOT" else 1 for name in driver.features},
+                "capabilities": list(driver.features),
+                "driver_filename": f"/opt/xensource/sm/{driver.name}SR",
+                "supported_image_formats": list(driver.formats),
+            },
+        )

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast.lab.calls import cbt, network, pool, storage, vbd, vdi, vif, vm, vm_copy, vm_memory, vm_power
+from holdfast.lab.calls import (
+    cbt,
+    network,
+    pbd,
+    pool,
+    storage,
+    vbd,
+    vdi,
+    vdi_copy,
+    vif,
+    vm,
+    vm_copy,
+    vm_memory,
+    vm_power,
+)
 from holdfast.lab.calls.session import make_session_calls
 from holdfast.lab.events import Events
 
@@ -37,10 +51,12 @@ def all_handlers(events: Events) -> dict[str, Callable[..., object]]:
         make_session_calls(events),
         cbt.calls,
         network.calls,
+        pbd.calls,
         pool.calls,
         storage.calls,
         vbd.calls,
         vdi.calls,
+        vdi_copy.calls,
         vif.calls,
         vm.calls,
         vm_copy.calls,

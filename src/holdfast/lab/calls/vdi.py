@@ -1,154 +1,193 @@
-"""Calls of disks: their life, copies and sizes."""
+"""Calls of disks: their life, sizes and settings."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import xmlrpc.client
 
-from holdfast.lab.attachments import attached
+from holdfast.lab.calls.storage_lock import disk_operation, repository_operation
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
-from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.rules import CBT_METADATA, check_vdi_operation
-from holdfast.lab.volumes import (
-    clone_vdi,
-    create_vdi,
-    destroy_vdi,
-    disk_uuid,
-    mark_written,
-    resize_vdi,
-    snapshot_vdi,
-)
+from holdfast.lab.rules import bad_power_state, check_vdi_managed, type_text
+from holdfast.lab.shelf import find_volume, shelve, take_up
+from holdfast.lab.trees import show_base, show_parents
+from holdfast.lab.volumes import check_sr_attached, create_vdi, destroy_vdi, disk_uuid, refresh_vdi, resize_vdi
 
-__all__ = ["calls", "disk_operation"]
+__all__ = ["calls"]
 
 calls = CallSet()
-
-_CHECKSUM_PIECE_BYTES = 4 << 20
-
-
-@contextmanager
-def disk_operation(context: Context, vdi: str, operation: str) -> Iterator[None]:
-    """Have the operation running on the disk while the block runs; the pool's refusal when it may not begin."""
-    context.db.row("VDI", vdi)
-    with context.pool.operations.running(
-        "VDI", vdi, operation, task=context.task, check=lambda: check_vdi_operation(context.db, vdi, operation)
-    ):
-        yield
 
 
 @calls.on("VDI.create")
 def create(context: Context, record: Fields) -> str:
     """Make an empty disk."""
-    return create_vdi(context.pool, record)
+    with repository_operation(context, str(record["SR"]), "vdi_create"):
+        return create_vdi(context.pool, record)
 
 
 @calls.on("VDI.destroy")
 def destroy(context: Context, vdi: str) -> str:
     """Remove a disk that nobody uses."""
-    with disk_operation(context, vdi, "destroy"):
+    with disk_operation(context, vdi, "destroy", needs_managed=True):
         destroy_vdi(context.pool, vdi)
     return ""
 
 
-@calls.on("VDI.snapshot")
-def snapshot(context: Context, vdi: str, driver_params: Fields | None = None) -> str:
-    """Freeze the disk's content."""
-    with disk_operation(context, vdi, "snapshot"):
-        return snapshot_vdi(context.pool, vdi)
-
-
-@calls.on("VDI.clone")
-def clone(context: Context, vdi: str, driver_params: Fields | None = None) -> str:
-    """Make an independent disk of the same content."""
-    with disk_operation(context, vdi, "clone"):
-        return clone_vdi(context.pool, vdi)
-
-
-@calls.on("VDI.copy")
-def copy(context: Context, vdi: str, sr: str = NULL_REF, base: str = NULL_REF, into: str = NULL_REF) -> str:
-    """Copy the disk's bytes to a new disk or into one that exists; with a base only what differs from it."""
-    pool, db = context.pool, context.db
-    check_vdi_operation(db, vdi, "copy")
-    if into == vdi:
-        text = "Storage_error ([S(Illegal_transition);[[S(Activated);S(RO)];[S(Activated);S(RW)]]])"
-        raise ApiFailure("INTERNAL_ERROR", text)
-    size_bytes = db.number("VDI", vdi, "virtual_size")
-    if into != NULL_REF:
-        if db.number("VDI", into, "virtual_size") < size_bytes:
-            raise ApiFailure("VDI_TOO_SMALL", into, str(size_bytes))
-    else:
-        db.row("SR", sr)
-        fields = dict(db.row("VDI", vdi).fields)
-        into = create_vdi(pool, {**fields, "SR": sr, "read_only": False, "type": "user", "sm_config": {}})
-    with disk_operation(context, vdi, "copy"), attached(pool, vdi, is_writable=False):
-        blocks = None
-        if base != NULL_REF:
-            blocks = pool.disks.difference_blocks(disk_uuid(pool, base), disk_uuid(pool, vdi))
-        pool.disks.copy(disk_uuid(pool, vdi), disk_uuid(pool, into), blocks=blocks)
-    mark_written(pool, into)
-    return into
-
-
-@calls.on("VDI.resize", "VDI.resize_online")
+@calls.on("VDI.resize")
 def resize(context: Context, vdi: str, size_bytes: int) -> str:
-    """Grow the disk."""
-    with disk_operation(context, vdi, "resize"):
+    """Grow a disk that nobody uses."""
+    with disk_operation(context, vdi, "resize", needs_managed=True):
         resize_vdi(context.pool, vdi, size_bytes)
     return ""
 
 
+@calls.on("VDI.resize_online")
+def resize_online(context: Context, vdi: str, size_bytes: int) -> str:
+    """Grow a disk while its VM runs, where the driver can."""
+    with disk_operation(context, vdi, "resize_online", needs_managed=True):
+        resize_vdi(context.pool, vdi, size_bytes)
+    return ""
+
+
+@calls.on("VDI.introduce")
+def introduce(
+    context: Context,
+    uuid: str,
+    label: str,
+    description: str,
+    sr: str,
+    kind: str,
+    sharable: bool,
+    read_only: bool,
+    other_config: Fields,
+    location: str,
+    xenstore_data: Fields | None = None,
+    *ignored: object,
+) -> str:
+    """Make the record of a volume that the repository holds but nobody has a record of."""
+    db = context.db
+    with repository_operation(context, sr, "vdi_introduce"):
+        check_sr_attached(context.pool, sr)
+        for vdi in db.texts("SR", sr, "VDIs"):
+            if db.text("VDI", vdi, "location") == location and db.text("VDI", vdi, "uuid") != uuid:
+                raise ApiFailure("LOCATION_NOT_UNIQUE", sr, location)
+        volume = find_volume(context.pool, sr, location)
+        if volume is None:
+            text = f"The VDI is not available [opterr=Could not find: {location}]"
+            raise ApiFailure("SR_BACKEND_FAILURE_46", "", text, "")
+        vdi = take_up(context.pool, sr, volume)
+        named = {"name_label": label, "name_description": description}
+        given: Fields = {"other_config": other_config, "sharable": sharable, "type": kind}
+        given |= {name: text for name, text in named.items() if text}
+        db.update("VDI", vdi, {**given, "xenstore_data": xenstore_data or {}})
+        return vdi
+
+
 @calls.on("VDI.forget")
 def forget(context: Context, vdi: str) -> str:
-    """Remove the record; the lab has nobody who could introduce the bytes again, so they go with it."""
-    with disk_operation(context, vdi, "forget"):
-        destroy_vdi(context.pool, vdi)
+    """Remove the record alone: the repository keeps the bytes, and its next scan finds them."""
+    with disk_operation(context, vdi, "forget", needs_attached=False):
+        shelve(context.pool, vdi)
+        context.db.destroy("VDI", vdi)
     return ""
 
 
 @calls.on("VDI.update")
 def update(context: Context, vdi: str) -> str:
     """Look at the disk again."""
-    check_vdi_operation(context.db, vdi, "update")
+    with disk_operation(context, vdi, "update"):
+        refresh_vdi(context.pool, vdi)
     return ""
 
 
 @calls.on("VDI.set_read_only", "VDI.set_sharable")
 def refuse_internal(context: Context, vdi: str, value: bool) -> str:
     """Only storage drivers may set these."""
+    context.db.row("VDI", vdi)
     raise ApiFailure("PERMISSION_DENIED", "")
+
+
+@calls.on("VDI.set_name_label")
+def set_name_label(context: Context, vdi: str, value: str) -> str:
+    """Name the disk; its driver keeps the name as well, so it must be attached."""
+    return _set_text(context, vdi, "name_label", value)
+
+
+@calls.on("VDI.set_name_description")
+def set_name_description(context: Context, vdi: str, value: str) -> str:
+    """Describe the disk."""
+    return _set_text(context, vdi, "name_description", value)
+
+
+def _set_text(context: Context, vdi: str, name: str, value: str) -> str:
+    check_sr_attached(context.pool, context.db.text("VDI", vdi, "SR"))
+    context.db.set("VDI", vdi, name, value)
+    return ""
+
+
+def _check_vms_halted(context: Context, vdi: str) -> None:
+    db = context.db
+    for vbd in db.texts("VDI", vdi, "VBDs"):
+        vm = db.text("VBD", vbd, "VM")
+        state = db.text("VM", vm, "power_state")
+        if state != "Halted":
+            raise bad_power_state(vm, wanted=("Halted",), actual=state)
 
 
 @calls.on("VDI.set_on_boot")
 def set_on_boot(context: Context, vdi: str, value: str) -> str:
     """Make the disk forget at each start of its VM, or not; refused while changes are tracked."""
-    if context.db.text("VDI", vdi, "type") == CBT_METADATA:
-        raise ApiFailure("VDI_INCOMPATIBLE_TYPE", vdi, "CBT metadata")
-    if context.db.flag("VDI", vdi, "cbt_enabled"):
-        raise ApiFailure("VDI_CBT_ENABLED", vdi)
-    context.db.set("VDI", vdi, "on_boot", value)
+    _check_vms_halted(context, vdi)
+    with disk_operation(context, vdi, "set_on_boot"):
+        if value == "reset" and context.db.text("VDI", vdi, "on_boot") != "reset":
+            _keep_state(context, vdi)
+        context.db.set("VDI", vdi, "on_boot", value)
     return ""
 
 
-@calls.on("VDI.pool_migrate")
-def pool_migrate(context: Context, vdi: str, sr: str, options: Fields) -> str:
-    """Refuse: disks are only migrated with their running VM."""
-    raise ApiFailure("VDI_NEEDS_VM_FOR_MIGRATE", context.db.row("VDI", vdi).ref)
+def _keep_state(context: Context, vdi: str) -> None:
+    """Put the disk on a base copy of its present content, which each start of its VM goes back to."""
+    made = context.pool.disks.freeze(disk_uuid(context.pool, vdi))
+    show_base(context.pool, str(made.base_uuid), like=vdi)
+    show_parents(context.pool, [disk_uuid(context.pool, vdi)])
 
 
-@calls.on("VDI.checksum")
-def checksum(context: Context, vdi: str) -> str:
-    """Return the MD5 of the whole disk, holes as zeros; an independent oracle for content."""
-    pool = context.pool
-    uuid = disk_uuid(pool, vdi)
-    digest = hashlib.md5(usedforsecurity=False)
-    buffer = memoryview(bytearray(_CHECKSUM_PIECE_BYTES))
-    size_bytes = pool.disks.size_bytes(uuid)
-    with attached(pool, vdi, is_writable=False):
-        for offset in range(0, size_bytes, _CHECKSUM_PIECE_BYTES):
-            piece = buffer[: min(_CHECKSUM_PIECE_BYTES, size_bytes - offset)]
-            pool.disks.read_into(uuid, offset, piece)
-            digest.update(piece)
-    return digest.hexdigest()
+@calls.on("VDI.set_allow_caching")
+def set_allow_caching(context: Context, vdi: str, value: bool) -> str:
+    """Let hosts cache the disk; only its VM must be halted."""
+    _check_vms_halted(context, vdi)
+    context.db.set("VDI", vdi, "allow_caching", value)
+    return ""
+
+
+@calls.on("VDI.generate_config")
+def generate_config(context: Context, host: str, vdi: str) -> str:
+    """Return what a host needs to attach the disk while the pool is away."""
+    db = context.db
+    with disk_operation(context, vdi, "generate_config", needs_attached=False):
+        if not db.exists("host", host):
+            raise ApiFailure("HOST_OFFLINE", host)
+        sr = db.text("VDI", vdi, "SR")
+        check_sr_attached(context.pool, sr)
+        check_vdi_managed(db, vdi)
+        config = {
+            "command": "vdi_attach_from_config",
+            "sr_uuid": db.text("SR", sr, "uuid"),
+            "vdi_uuid": disk_uuid(context.pool, vdi),
+        }
+        return xmlrpc.client.dumps((config,), "vdi_attach_from_config")
+
+
+@calls.on("VDI.open_database")
+def open_database(context: Context, vdi: str) -> str:
+    """Refuse: no disk of the lab holds another pool's database."""
+    kind = context.db.text("VDI", vdi, "type")
+    if kind != "metadata":
+        raise ApiFailure("VDI_INCOMPATIBLE_TYPE", vdi, type_text(kind))
+    raise ApiFailure("COULD_NOT_IMPORT_DATABASE", "Database does not match local schema.")
+
+
+@calls.on("VDI.read_database_pool_uuid")
+def read_database_pool_uuid(context: Context, vdi: str) -> str:
+    """Return nothing: no disk of the lab holds another pool's database, nor is asked whether it exists."""
+    return ""

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +50,8 @@ class CbtLog:
     changed: GranuleMap
     parent: DiskUuid | None = None
     child: DiskUuid | None = None
+    is_consistent: bool = True
+    """False when its host died while the disk was written: some writes may be missing from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class _StoredLog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     number: int
     parent: str | None
     child: str | None
+    is_consistent: bool = True
 
 
 class _StoredLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -188,7 +191,6 @@ class Catalog:
         self._is_batch_unsaved = self._batches > 0
         if self._is_batch_unsaved:
             return
-        self._drop_childless_bases()
         layers = self._reachable_layers()
         logs = {disk.log.number: disk.log for disk in self.disks.values() if disk.log is not None}
         temporary = self._path.with_suffix(".new")
@@ -219,15 +221,22 @@ class Catalog:
         path = self.folder / f"log-{number:08d}.map"
         return CbtLog(number, GranuleMap(path, granules=granules_of(size_bytes), files=self.files))
 
-    def _drop_childless_bases(self) -> None:
-        """A base copy exists for what stands on it; free those on which nothing visible stands any more."""
+    def drop_childless_bases(self, candidates: Collection[str]) -> list[DiskUuid]:
+        """Forget those of the candidates that are base copies on which nothing visible stands; return which."""
+        dropped: list[DiskUuid] = []
         while True:
             stood_on = {disk.layer.parent for disk in self.disks.values() if disk.layer is not None}
-            idle = [uuid for uuid, disk in self.disks.items() if disk.role is Role.BASE and disk.layer not in stood_on]
+            found = (self.disks.get(DiskUuid(uuid)) for uuid in candidates)
+            idle = [
+                disk.uuid
+                for disk in found
+                if disk is not None and disk.role is Role.BASE and disk.layer not in stood_on
+            ]
             if not idle:
-                return
+                return dropped
             for uuid in idle:
                 del self.disks[uuid]
+            dropped += idle
 
     def _reachable_layers(self) -> dict[int, Layer]:
         tops = [disk.layer for disk in self.disks.values()] + [witness.layer for witness in self.witnesses.values()]
@@ -254,7 +263,7 @@ class Catalog:
                     disk.size_bytes,
                     disk.role,
                     disk.layer.number if disk.layer else None,
-                    _StoredLog(disk.log.number, disk.log.parent, disk.log.child) if disk.log else None,
+                    _stored_log(disk.log) if disk.log else None,
                 )
                 for disk in self.disks.values()
             ],
@@ -295,6 +304,7 @@ class Catalog:
                 disk.log = self._log(one.log.number, size_bytes=one.size_bytes)
                 disk.log.parent = None if one.log.parent is None else DiskUuid(one.log.parent)
                 disk.log.child = None if one.log.child is None else DiskUuid(one.log.child)
+                disk.log.is_consistent = one.log.is_consistent
                 self._stored_logs[disk.log.number] = disk.log
             self.disks[disk.uuid] = disk
         for seen in stored.witnesses:
@@ -311,6 +321,10 @@ class Catalog:
                 path.unlink(missing_ok=True)
             elif path.name.startswith(SCRATCH_PREFIX):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _stored_log(log: CbtLog) -> _StoredLog:
+    return _StoredLog(log.number, log.parent, log.child, log.is_consistent)
 
 
 def _guard(folder: Path) -> int:

@@ -12,6 +12,7 @@ __all__ = [
     "DiskBusy",
     "DiskChainTooLong",
     "DiskExists",
+    "DiskFull",
     "DiskHasNoData",
     "DiskRangeInvalid",
     "DiskReadOnly",
@@ -50,6 +51,18 @@ class DiskExists(_DiskError):
 
     def __init__(self, *, disk: str) -> None:
         super().__init__("the uuid is taken", disk=disk)
+
+
+class DiskFull(_DiskError):
+    """The repository that the disk lies in has no room for what was to be written."""
+
+    code = "lab.disk-full"
+    retry = Retry.LATER
+    advice = "Remove disks or snapshots of the repository; the pool frees their space some minutes later."
+
+    def __init__(self, *, disk: str, needed_bytes: int, free_bytes: int) -> None:
+        super().__init__(f"the write needs {needed_bytes} bytes, its repository has {free_bytes}", disk=disk)
+        self.needed_bytes, self.free_bytes = needed_bytes, free_bytes
 
 
 class DiskHasNoData(_DiskError):

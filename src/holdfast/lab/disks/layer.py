@@ -87,6 +87,20 @@ class Layer:
         held: NDArray[np.bool_] = np.any(padded.reshape(blocks, GRANULES_PER_VHD_BLOCK), axis=1)
         return held
 
+    def held_bytes(self) -> int:
+        """Return what its granules of data take."""
+        values = self.states.values()
+        return 0 if values is None else int(np.count_nonzero(values == DATA)) * BLOCK_BYTES
+
+    def missing_blocks(self, offset_bytes: int, length_bytes: int) -> int:
+        """Return how many 2 MiB blocks a VHD of this layer would gain by a write there."""
+        blocks = range(offset_bytes // VHD_BLOCK_BYTES, -(-(offset_bytes + length_bytes) // VHD_BLOCK_BYTES))
+        values = self.states.values()
+        if values is None:
+            return len(blocks)
+        held = GRANULES_PER_VHD_BLOCK
+        return sum(not values[block * held : (block + 1) * held].any() for block in blocks)
+
     def grow(self, size_bytes: int) -> None:
         """Cover a larger disk."""
         self.states.grow(granules_of(size_bytes))

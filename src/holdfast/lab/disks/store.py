@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +50,7 @@ class DiskStore:
     def __init__(self, folder: Path, *, entropy: Entropy | None = None) -> None:
         self._entropy = entropy or SystemEntropy()
         self._catalog = Catalog(folder)
+        self._guard: Callable[[str, int], None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +63,11 @@ class DiskStore:
     def close(self) -> None:
         """Let go of the folder. Safe to call twice."""
         self._catalog.close()
+
+    @property
+    def folder(self) -> Path:
+        """Where the disks are; who keeps notes about them puts them beside."""
+        return self._catalog.folder
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -103,6 +109,18 @@ class DiskStore:
         layer = self._catalog.disk(uuid).layer
         return 0 if layer is None else int(np.count_nonzero(layer.vhd_blocks())) * VHD_BLOCK_BYTES
 
+    def held_bytes(self, uuid: str) -> int:
+        """Return what this node alone holds of data, in granules of 64 KiB; nothing when its data was destroyed."""
+        layer = self._catalog.disk(uuid).layer
+        return 0 if layer is None else layer.held_bytes()
+
+    def on_growth(self, guard: Callable[[str, int], None]) -> None:
+        """Ask ``guard(disk, bytes)`` before a write takes new space; what it raises is what the writer gets.
+
+        It is called with the disk locked, so it must not wait for anything that writes.
+        """
+        self._guard = guard
+
     def create(self, uuid: str, size_bytes: int) -> None:
         """Make an empty disk. ``DiskExists``, or ``DiskSizeInvalid``."""
         _check_size(uuid, size_bytes)
@@ -115,7 +133,7 @@ class DiskStore:
     def destroy(self, uuid: str) -> None:
         """Remove a disk, its data and its log; a log in the middle of a chain is added to the next one.
 
-        Base copies on which nothing stands any more go with it. ``DiskReadOnly`` for a base copy itself.
+        Base copies on which nothing stands any more stay until they are pruned. ``DiskReadOnly`` for a base copy.
         """
         with self._catalog.lock:
             disk = self._catalog.disk(uuid)
@@ -139,6 +157,14 @@ class DiskStore:
                 disk.layer = None
             self._catalog.save()
         witness.settle_surplus(self._catalog)
+
+    def prune(self, uuids: Collection[str]) -> list[DiskUuid]:
+        """Remove those of the disks that are base copies on which nothing stands any more; return which they were."""
+        with self._catalog.lock:
+            dropped = self._catalog.drop_childless_bases(uuids)
+            if dropped:
+                self._catalog.save()
+            return dropped
 
     def resize(self, uuid: str, size_bytes: int) -> None:
         """Grow a disk; the new range is zeros and unchanged to the change log. ``DiskSizeInvalid`` when smaller."""
@@ -166,6 +192,14 @@ class DiskStore:
     def clone(self, uuid: str, clone_uuid: str) -> SnapshotMade:
         """Make a second, independent disk of the same content; no data is copied. It has no change log."""
         return tree.branch(self._catalog, uuid, copy_uuid=clone_uuid, role=Role.LIVE, entropy=self._entropy)
+
+    def freeze(self, uuid: str) -> SnapshotMade:
+        """Put the disk alone on a base copy of its present content. ``DiskChainTooLong`` at 30 layers."""
+        return tree.freeze(self._catalog, uuid, entropy=self._entropy)
+
+    def reset(self, uuid: str) -> None:
+        """Take the disk back to the base copy that it stands on. Doing it twice, or without one, is harmless."""
+        tree.reset(self._catalog, uuid)
 
     def parent(self, uuid: str) -> DiskUuid | None:
         """Return the base copy that the disk stands on directly."""
@@ -197,6 +231,12 @@ class DiskStore:
         layers = tree.top_of(self._catalog.disk(uuid)).lineage()
         return any(layer in layers for layer in tree.top_of(self._catalog.disk(other_uuid)).lineage())
 
+    def merged_bytes(self, uuid: str) -> int:
+        """Return what the base copy below the disk would take, in whole 2 MiB blocks, were the disk merged into it."""
+        layer = tree.top_of(self._catalog.disk(uuid))
+        both = [layer] if layer.parent is None else [layer, layer.parent]
+        return len(blocks_of(both, size_bytes=max(each.size_bytes for each in both))) * VHD_BLOCK_BYTES
+
     def coalescable(self) -> list[DiskUuid]:
         """Return what ``coalesce`` would accept, base copies first."""
         return merge.iter_coalescable(self._catalog)
@@ -226,7 +266,9 @@ class DiskStore:
         """Write bytes at any alignment; the change log sees them. ``DiskReadOnly``, ``DiskRangeInvalid``."""
         view = memoryview(data).cast("B")
         if len(view):
-            with self._writing(uuid, offset_bytes, len(view)) as disk:
+            with self._holding(uuid, offset_bytes, len(view)) as disk:
+                self._check_room(disk, offset_bytes, len(view))
+                _log_change(disk, offset_bytes, len(view))
                 _reading(disk, lambda layer: chain.write(layer, view, offset_bytes))
 
     def write_together(self, uuid: str, pieces: Sequence[tuple[int, Bytes]]) -> None:
@@ -236,6 +278,8 @@ class DiskStore:
         low = min(offset_bytes for offset_bytes, _ in pieces)
         high = max(offset_bytes + len(data) for offset_bytes, data in pieces)
         with self._holding(uuid, low, high - low) as disk:
+            for offset_bytes, data in pieces:
+                self._check_room(disk, offset_bytes, len(data))
             for offset_bytes, data in pieces:
                 _log_change(disk, offset_bytes, len(data))
                 view = memoryview(data).cast("B")
@@ -330,6 +374,19 @@ class DiskStore:
                 cbt.stop(self._catalog, disk)
             self._catalog.save()
 
+    def break_log(self, uuid: str) -> None:
+        """Doubt the disk's change log from now on, as after a crash of the host that wrote it."""
+        with self._catalog.lock:
+            log = self._catalog.disk(uuid).log
+            if log is not None:
+                log.is_consistent = False
+                self._catalog.save()
+
+    def log_is_consistent(self, uuid: str) -> bool:
+        """Whether the disk's change log can be trusted. A disk without one has nothing to doubt."""
+        log = self._catalog.disk(uuid).log
+        return log is None or log.is_consistent
+
     def cbt_enabled(self, uuid: str) -> bool:
         """Whether the disk has a change log."""
         return self._catalog.disk(uuid).log is not None
@@ -365,6 +422,12 @@ class DiskStore:
                 return witness.witness_sha256(self._catalog, seen)
         disk = self._catalog.disk(uuid)
         return _reading(disk, lambda layer: witness.disk_sha256(disk, layer))
+
+    def _check_room(self, disk: Disk, offset_bytes: int, length_bytes: int) -> None:
+        if self._guard is not None:
+            blocks = tree.top_of(disk).missing_blocks(offset_bytes, length_bytes)
+            if blocks:
+                self._guard(disk.uuid, blocks * VHD_BLOCK_BYTES)
 
     @contextlib.contextmanager
     def _writing(self, uuid: str, offset_bytes: int, length_bytes: int) -> Iterator[Disk]:

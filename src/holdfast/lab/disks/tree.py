@@ -16,7 +16,7 @@ from holdfast.lab.disks.errors import DiskChainTooLong, DiskHasNoData, DiskReadO
 from holdfast.lab.disks.layer import Layer
 from holdfast.model import DiskUuid
 
-__all__ = ["CHAIN_DEPTH_MAX", "SnapshotMade", "base_under", "branch", "check_not_base", "top_of"]
+__all__ = ["CHAIN_DEPTH_MAX", "SnapshotMade", "base_under", "branch", "check_not_base", "freeze", "reset", "top_of"]
 
 CHAIN_DEPTH_MAX = 30
 """What a VHD storage repository allows before it refuses a snapshot."""
@@ -52,6 +52,33 @@ def branch(catalog: Catalog, uuid: str, *, copy_uuid: str, role: Role, entropy: 
                 cbt.hand_over(catalog, disk, snapshot=copy)
             catalog.save()
     return SnapshotMade(base_uuid=base.uuid, base_is_new=is_new)
+
+
+def freeze(catalog: Catalog, uuid: str, *, entropy: Entropy) -> SnapshotMade:
+    """Put the disk on a base copy of what it is now, with no second disk beside it; its change log goes on."""
+    with catalog.lock:
+        disk = catalog.disk(uuid)
+        check_not_base(disk)
+        with disk.lock:
+            top = top_of(disk)
+            base = base_under(catalog, top) if top.is_empty else None
+            is_new = base is None
+            if base is None:
+                base = _freeze(catalog, disk, entropy=entropy)
+            catalog.save()
+    return SnapshotMade(base_uuid=base.uuid, base_is_new=is_new)
+
+
+def reset(catalog: Catalog, uuid: str) -> None:
+    """Let the disk forget what was written to it since it was put on its base copy; nothing happens without one."""
+    with catalog.lock:
+        disk = catalog.disk(uuid)
+        check_not_base(disk)
+        with disk.lock:
+            top = top_of(disk)
+            if top.parent is not None and not top.is_empty:
+                disk.layer = catalog.new_layer(parent=top.parent, size_bytes=disk.size_bytes)
+                catalog.save()
 
 
 def base_under(catalog: Catalog, layer: Layer) -> Disk | None:

@@ -11,27 +11,15 @@ from holdfast.core import GIB, TIB
 from holdfast.lab.context import PoolCore
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import EPOCH, NULL_REF
+from holdfast.lab.drivers import DRIVERS, add_drivers
 from holdfast.lab.hosts import host_address
 
 __all__ = ["Inventory", "build_inventory"]
 
 _HOST_MEMORY_BYTES = 64 * GIB
-_SM_FEATURES = {
-    "SR_PROBE": 1,
-    "SR_UPDATE": 1,
-    "VDI_CREATE": 1,
-    "VDI_DELETE": 1,
-    "VDI_ATTACH": 1,
-    "VDI_DETACH": 1,
-    "VDI_CLONE": 1,
-    "VDI_SNAPSHOT": 1,
-    "VDI_RESIZE": 1,
-    "VDI_MIRROR": 1,
-    "VDI_CONFIG_CBT": 1,
-    "VDI_ACTIVATE": 1,
-    "VDI_DEACTIVATE": 1,
-    "THIN_PROVISIONING": 1,
-}
+_TEST_DRIVERS = frozenset({"dummy", "file"})
+"""Drivers of plain images: of the recorded pool, which had nothing else, and no pool that people use."""
+
 _CPU_INFO = {
     "cpu_count": "8",
     "socket_count": "1",
@@ -217,20 +205,7 @@ def _add_control_domain(pool: PoolCore, host: str, number: int) -> str:
 
 def _add_sr(pool: PoolCore, hosts: list[str], kind: str) -> str:
     db = pool.db
-    for driver in sorted({kind, "ext", "nfs", "iso"}):
-        db.create(
-            "SM",
-            {
-                "name_label": driver,
-                "type": driver,
-                "vendor": "lab",
-                "version": "3.0",
-                "required_api_version": "1.0",
-                "features": {} if driver == "iso" else _SM_FEATURES,
-                "capabilities": [] if driver == "iso" else sorted(_SM_FEATURES),
-                "supported_image_formats": [] if driver == "iso" else ["vhd"],
-            },
-        )
+    add_drivers(db, [kind] if kind in _TEST_DRIVERS else sorted(set(DRIVERS) - _TEST_DRIVERS))
     sr = db.create(
         "SR",
         {

@@ -229,15 +229,21 @@ def test_the_hash_counts_holes_as_zeros(store: DiskStore) -> None:
     assert store.sha256("live") == hashlib.sha256(b"y" + content[1:]).hexdigest()
 
 
-def test_destroying_the_last_branch_frees_the_base_copies_and_their_files(store: DiskStore, tmp_path: Path) -> None:
+def test_pruning_frees_base_copies_and_their_files_when_nothing_stands_on_them(
+    store: DiskStore, tmp_path: Path
+) -> None:
+    bases = []
     for name in ("snap-1", "snap-2"):
         store.write("live", 0, os.urandom(512))
-        store.snapshot("live", name)
+        bases.append(store.snapshot("live", name).base_uuid)
     store.destroy("snap-2")
     store.destroy("live")
-    assert len(store.uuids()) == 2
+    assert len(store.uuids()) == 3
+    assert store.prune(store.uuids()) == bases[1:]
     assert store.read("snap-1", 0, 512) != bytes(512)
     store.destroy("snap-1")
+    assert store.prune([]) == []
+    assert store.prune(bases) == bases[:1]
     assert store.uuids() == []
     assert sorted(path.name for path in (tmp_path / "disks").iterdir()) == ["disks.json", "in-use"]
 
