@@ -17,7 +17,7 @@ import XenAPI
 from holdfast.core import Secret
 from holdfast.lab import LabDelays, LabOptions, RunningLab, start_lab
 
-__all__ = ["PASSWORD", "logged_in", "tiny_lab"]
+__all__ = ["PASSWORD", "QUICK", "logged_in", "tiny_lab"]
 
 PASSWORD = "labpass"
 

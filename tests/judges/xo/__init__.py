@@ -1,6 +1,22 @@
 """Xen Orchestra's own programs as judges: installed at test time, spoken with line by line."""
 
 from tests.judges.xo.install import JudgesAbsent, install_judges, judges_folder
+from tests.judges.xo.labs import PATIENT, SLOW, patient_lab
+from tests.judges.xo.orchestra import Machine, Orchestra, Step, orchestra_at
 from tests.judges.xo.peer import Peer, PeerFailed, peer_or_skip
 
-__all__ = ["JudgesAbsent", "Peer", "PeerFailed", "install_judges", "judges_folder", "peer_or_skip"]
+__all__ = [
+    "PATIENT",
+    "SLOW",
+    "JudgesAbsent",
+    "Machine",
+    "Orchestra",
+    "Peer",
+    "PeerFailed",
+    "Step",
+    "install_judges",
+    "judges_folder",
+    "orchestra_at",
+    "patient_lab",
+    "peer_or_skip",
+]

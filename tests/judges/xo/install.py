@@ -7,6 +7,7 @@ made beside it and renamed. By hand: ``python tests/judges/xo/install.py``.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -18,7 +19,7 @@ from pathlib import Path
 __all__ = ["JudgesAbsent", "install_judges", "judges_folder"]
 
 _ENGINE = Path(__file__).with_name("engine")
-_INSTALL_S_MAX = 600
+_INSTALL_S_MAX = 240
 _ATTEMPTS_MAX = 3
 _NPM = ("npm", "ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund", "--loglevel=error")
 """Versions and hashes come from the lock file. Nothing that a package brings is run while installing it."""
@@ -37,10 +38,29 @@ def judges_folder() -> Path:
 
 
 def install_judges() -> Path:
-    """Return the folder with the judges, installed now if they were not. ``JudgesAbsent`` when that is impossible."""
+    """Return the folder with the judges, installed now if they were not. ``JudgesAbsent`` when that is impossible.
+
+    A process tries once; afterwards the answer is known.
+    """
     folder = judges_folder()
     if folder.is_dir():
         return folder
+    found = _try_install(folder)
+    if isinstance(found, JudgesAbsent):
+        raise found
+    return found
+
+
+@functools.cache
+def _try_install(folder: Path) -> Path | JudgesAbsent:
+    try:
+        _install(folder)
+    except JudgesAbsent as absent:
+        return absent
+    return folder
+
+
+def _install(folder: Path) -> None:
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             raise JudgesAbsent(f"{program} is not installed (Debian: nodejs npm)")
@@ -54,7 +74,6 @@ def install_judges() -> Path:
         except OSError:
             if not folder.is_dir():  # somebody else was faster, which is as good
                 raise
-    return folder
 
 
 def _run_npm(folder: Path) -> None:

@@ -21,7 +21,7 @@ from tests.judges.xo.install import JudgesAbsent, install_judges
 
 __all__ = ["Peer", "PeerFailed", "peer_or_skip"]
 
-_ANSWER_S_MAX = 120
+_ANSWER_S_MAX = 60
 _END_S_MAX = 10
 _PRINTED_BYTES_MAX = 4000
 
@@ -40,7 +40,8 @@ class Peer:
     """One running client. A context manager: leaving the block ends it."""
 
     def __init__(self, script: str) -> None:
-        self._printed: IO[bytes] = tempfile.TemporaryFile("a+b")  # appending, so that reading here moves nothing there
+        # Appending, so that reading here moves nothing there. Closed with the peer.
+        self._printed: IO[bytes] = tempfile.TemporaryFile("a+b")  # noqa: SIM115
         self._process = subprocess.Popen(
             ["node", script],
             cwd=install_judges(),
