@@ -15,7 +15,7 @@ __all__ = ["FIXTURES", "PAGES", "main", "page_text"]
 
 FIXTURES = Path(__file__).parent
 _PROJECT = FIXTURES.parents[2]
-_DUMP = re.compile(r"(<!-- dump: (?P<name>[a-z-]+) -->\n```text\n).*?(```)", re.DOTALL)
+_DUMP = re.compile(r"(<!-- dump: (?P<name>[a-z0-9-]+) -->\n```text\n).*?(```)", re.DOTALL)
 
 _FOOTER: list[Field] = [
     (8, "cookie conectix"),
@@ -98,10 +98,48 @@ _NBD: list[Field] = [
     (4, "length"),
 ]
 
+_QCOW2: list[Field] = [
+    (4, "magic"),
+    (4, "version 3"),
+    (8, "no backing file"),
+    (4, "length of its name"),
+    (4, "cluster bits: 64 KiB"),
+    (8, "size: 1 MiB"),
+    (4, "no encryption"),
+    (4, "entries of the first-level table"),
+    (8, "its offset"),
+    (8, "offset of the table of reference counts"),
+    (4, "its clusters"),
+    (4, "number of snapshots"),
+    (8, "their offset"),
+    (8, "incompatible features"),
+    (8, "compatible features"),
+    (8, "autoclear features"),
+    (4, "reference counts of 2^4 bits"),
+    (4, "length of the header"),
+    (1, "compression: zlib, and nothing is compressed"),
+    (7, "padding"),
+    (4, "extension: names of features"),
+    (4, "its length"),
+    (384, "eight names of 48 bytes"),
+    (65032, "rest of the first cluster"),
+    (8, "table of reference counts: one block of them"),
+    (65528, "rest of its cluster"),
+    (12, "reference counts: six clusters, each used once"),
+    (65524, "rest of their cluster"),
+    (8, "first-level table: one second-level table, not shared"),
+    (65528, "rest of its cluster"),
+    (24, "second-level table: clusters 0 to 2 are not held"),
+    (8, "cluster 3 is, and not shared"),
+    (65504, "rest of the table"),
+    (65536, "data of cluster 3"),
+]
+
 _DUMPS: Mapping[str, tuple[str, list[Field]]] = {
     "vhd-difference": ("vhd-difference.vhd", _VHD),
     "cbt-bitmap": ("cbt-bitmap.bin", _CBT),
     "nbd-conversation": ("nbd-conversation.bin", _NBD),
+    "qcow2-cluster": ("qcow2-cluster.qcow2", _QCOW2),
 }
 
 
@@ -120,7 +158,7 @@ def _maker(name: str) -> Callable[[], str]:
 
 
 PAGES: Mapping[str, Callable[[], str]] = {
-    name: _maker(name) for name in ("docs/formats/vhd.md", "docs/formats/cbt.md", "docs/formats/nbd.md")
+    f"docs/formats/{name}.md": _maker(f"docs/formats/{name}.md") for name in ("vhd", "cbt", "nbd", "qcow2")
 }
 """Each page with dumps, by its path in the project, and what it should say."""
 

@@ -15,6 +15,7 @@ from holdfast.core import BLOCK_BYTES
 from holdfast.formats import nbd
 from holdfast.formats.cbt import decode_blocks, encode_bitmap
 from holdfast.formats.nbd import ClientFlag, Command, Errno, HandshakeFlag, Option, TransmissionFlag
+from holdfast.formats.qcow2 import Qcow2Reader, plan_qcow2, stream_qcow2
 from holdfast.formats.vhd import VhdParent, VhdStreamReader, plan_vhd
 from tests.golden.formats.pages import FIXTURES, PAGES
 from tests.support.hexdump import annotated_dump
@@ -53,9 +54,18 @@ def written_conversation() -> bytes:
     )
 
 
+def written_qcow2() -> bytes:
+    def fill(offset_bytes: int, view: memoryview) -> None:
+        view[:] = b"\xda" * len(view)
+
+    plan = plan_qcow2(1 << 20, np.array([3], dtype=np.int64))
+    return b"".join(bytes(piece) for piece in stream_qcow2(plan, fill))
+
+
 @pytest.mark.parametrize(
     ("name", "written"),
     [
+        ("qcow2-cluster.qcow2", written_qcow2()),
         ("vhd-difference.vhd", written_vhd()),
         ("cbt-bitmap.bin", written_bitmap()),
         ("nbd-conversation.bin", written_conversation()),
@@ -71,6 +81,13 @@ def test_the_frozen_vhd_is_still_read() -> None:
     assert reader.head.header.parent_name == "base.vhd"
     assert reader.parent_uuid == uuid.UUID(int=0xBA5E)
     assert reader.head.footer.created_at == NOW
+
+
+def test_the_frozen_qcow2_is_still_read() -> None:
+    reader = Qcow2Reader(io.BytesIO((FIXTURES / "qcow2-cluster.qcow2").read_bytes()))
+    assert [(cluster.offset_bytes, reader.read(cluster)) for cluster in reader.clusters()] == [
+        (3 << 16, b"\xda" * (1 << 16))
+    ]
 
 
 def test_the_frozen_bitmap_is_still_read() -> None:
