@@ -15,6 +15,8 @@ __all__ = ["SpellingInvalid", "column_of", "parse", "spell"]
 _PREFIXES = ("name_", "qos_", "HVM_", "VCPUs_", "actions_", "memory_", "API_version_", "io_", "PV_")
 _PLAIN = frozenset({"PV_drivers_version", "PV_drivers_up_to_date", "PV_drivers_detected"})
 
+_PLAINLY_NAMED = frozenset({"pool", "data_source"})
+
 Parsed = str | list["Parsed"]
 
 
@@ -22,9 +24,9 @@ class SpellingInvalid(Exception):
     """The text is not what the database writes for such a value."""
 
 
-def column_of(name: str) -> str:
-    """Return the column of a field."""
-    if name in _PLAIN:
+def column_of(name: str, *, cls: str = "") -> str:
+    """Return the column of a field; a few classes keep their names outside of the usual namespace."""
+    if name in _PLAIN or (cls in _PLAINLY_NAMED and name.startswith("name_")):
         return name
     for prefix in _PREFIXES:
         if name.startswith(prefix):

@@ -22,17 +22,18 @@ _NESTING_MAX = 100
 """A deeper expression is an attack on the stack."""
 
 
-def parse_where(text: str) -> Matcher:
-    """Return what tells whether a record matches. ``INVALID_VALUE`` when the expression cannot be read."""
-    parser = _Parser(text)
+def parse_where(text: str, *, cls: str = "") -> Matcher:
+    """Return what tells whether a record of the class matches. ``INVALID_VALUE`` when the expression is none."""
+    parser = _Parser(text, cls)
     matcher = parser.expression(0)
     parser.expect("end")
     return matcher
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, cls: str) -> None:
         self._text = text
+        self._cls = cls
         self._tokens = self._split()
         self._at = 0
 
@@ -103,13 +104,13 @@ class _Parser:
         if self.peek() == "field":
             self.expect("field")
             column = self.expect("text")
-            return lambda record: _read_column(record, column)
+            return lambda record: _read_column(record, column, self._cls)
         literal = self.expect("text")
         return lambda record: literal
 
 
-def _read_column(record: Mapping[str, object], column: str) -> str:
+def _read_column(record: Mapping[str, object], column: str, cls: str) -> str:
     name = column.replace("__", "_")
-    if name not in record or column_of(name) != column:
+    if name not in record or column_of(name, cls=cls) != column:
         raise ApiFailure("INTERNAL_ERROR", "missing field", column, "")
     return spell(record[name])

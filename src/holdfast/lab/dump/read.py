@@ -94,7 +94,7 @@ class DumpReader:
         self._name = name
         self._table = {}
         known = self._datamodel.classes.get(name)
-        self._columns = {} if known is None else {column_of(each): each for each in known.fields}
+        self._columns = {} if known is None else {column_of(each, cls=name): each for each in known.fields}
         if known is not None and name not in EMPTY_TABLES:
             self._dump.tables[name] = self._table
 

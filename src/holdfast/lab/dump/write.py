@@ -46,7 +46,7 @@ def write_dump(db: Database, record_of: RecordOf) -> Iterator[bytes]:
 
 
 def _row(cls: str, row: Row, record: dict[str, object]) -> str:
-    columns = {column_of(name): spell(value) for name, value in record.items()}
+    columns = {column_of(name, cls=cls): spell(value) for name, value in record.items()}
     columns |= {"_ref": row.ref, **HIDDEN_COLUMNS.get(cls, {})}
     if cls == "PIF":
         columns["device_name"] = columns["device"]
