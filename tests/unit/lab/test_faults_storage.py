@@ -82,6 +82,19 @@ def test_a_chain_can_be_too_long_for_a_snapshot(lab: RunningLab, api: Any, disk:
     ]
 
 
+def test_a_busy_garbage_collector_leaves_the_chain_as_it_is(lab: RunningLab, api: Any, disk: str) -> None:
+    snapshot = api.VDI.snapshot(disk)
+    base = api.VDI.get_sm_config(disk)["vhd-parent"]
+    lab.control.arm_fault("coalesce-busy", sr=api.SR.get_uuid(api.VDI.get_SR(disk)))
+    api.VDI.destroy(snapshot)
+    lab.control.advance(3600)
+    assert api.VDI.get_sm_config(disk)["vhd-parent"] == base
+    lab.control.clear_faults()
+    api.SR.scan(api.VDI.get_SR(disk))
+    lab.control.advance(3600)
+    assert "vhd-parent" not in api.VDI.get_sm_config(disk)
+
+
 def test_the_second_disk_of_a_vm_can_fail_to_be_snapshotted(lab: RunningLab, api: Any) -> None:
     before = set(api.VM.get_all())
     lab.control.arm_fault("snapshot-fails", disk=1, code="SR_BACKEND_FAILURE_82", text="VDI snapshot failed")
