@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -46,6 +47,8 @@ class PoolCore:
     """HTTPS port by host reference; the hosts of one pool share it where the machine allows."""
     silent_until_s: dict[str, float] = field(default_factory=dict)
     """Until when a host answers nobody, by its reference, on the monotonic clock."""
+    export_names: Iterator[int] = field(default_factory=itertools.count)
+    """Numbers for the objects in exports; no two exports of one run use the same."""
     space: SpaceLedger = field(init=False)
     """What the repositories hold; it sees to it that none holds more than it has."""
 

@@ -160,6 +160,10 @@ class Database:
         """Return how many objects a class has."""
         return len(self._tables[cls])
 
+    def has_forgotten(self, generation: int) -> bool:
+        """Whether deletions after this generation may be known no more."""
+        return len(self.deletions) == DELETIONS_KEPT_MAX and self.deletions[0].deleted > generation
+
     def latest(self, cls: str) -> int:
         """Return the generation of the class's last change, deletions included."""
         return self._latest[cls]
@@ -238,6 +242,15 @@ class Database:
     def set(self, cls: str, ref: str, name: str, value: object) -> None:
         """Change one field."""
         self.update(cls, ref, {name: value})
+
+    def rename(self, cls: str, ref: str, uuid: str) -> None:
+        """Give the object another uuid."""
+        with self.transaction():
+            before = str(self.row(cls, ref).fields["uuid"])
+            self.set(cls, ref, "uuid", uuid)
+            if self._uuids[cls].get(before) == ref:
+                del self._uuids[cls][before]
+            self._uuids[cls][uuid] = ref
 
     def put_key(self, cls: str, ref: str, name: str, *, key: str, value: object) -> None:
         """Set one key of a map, whether it is there or not."""

@@ -17,9 +17,11 @@ from holdfast.lab.handlers import (
     export_database,
     export_metadata,
     export_raw_vdi,
+    export_vm,
     import_database,
     import_metadata,
     import_raw_vdi,
+    import_vm,
     transfer,
 )
 from holdfast.lab.http import Connection, Disconnected, Request, pages
@@ -47,8 +49,10 @@ class _Route:
 _ROUTES = (
     _Route("GET", "/export_raw_vdi", "get_export_raw_vdi", "Exporting raw VDI", export_raw_vdi),
     _Route("PUT", "/import_raw_vdi", "put_import_raw_vdi", "Importing raw VDI", import_raw_vdi),
-    _Route("GET", "/export_metadata", "get_export_metadata", "VM metadata export", export_metadata),
-    _Route("PUT", "/import_metadata", "put_import_metadata", "VM metadata import", import_metadata),
+    _Route("GET", "/export_metadata", "get_export_metadata", "VM.export_metadata", export_metadata),
+    _Route("PUT", "/import_metadata", "put_import_metadata", "VM.metadata_import", import_metadata),
+    _Route("GET", "/export", "get_export", "VM.export", export_vm),
+    _Route("PUT", "/import", "put_import", "VM.import", import_vm),
     _Route("GET", "/pool/xmldbdump", "get_pool_xml_db_sync", "Dumping database as XML", export_database),
     _Route("PUT", "/pool/xmldbdump", "put_pool_xml_db_sync", "Reading database as XML", import_database),
 )

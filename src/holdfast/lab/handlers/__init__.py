@@ -6,6 +6,8 @@ from holdfast.lab.handlers.metadata_export import export_metadata
 from holdfast.lab.handlers.metadata_import import import_metadata
 from holdfast.lab.handlers.raw_import import import_raw_vdi
 from holdfast.lab.handlers.transfer import Refused, Transfer, authenticated, transfer
+from holdfast.lab.handlers.vm_export import export_vm
+from holdfast.lab.handlers.vm_import import import_vm
 
 __all__ = [
     "Refused",
@@ -14,8 +16,10 @@ __all__ = [
     "export_database",
     "export_metadata",
     "export_raw_vdi",
+    "export_vm",
     "import_database",
     "import_metadata",
     "import_raw_vdi",
+    "import_vm",
     "transfer",
 ]

@@ -18,6 +18,7 @@ from holdfast.lab.errors import ApiFailure, quoted
 from holdfast.lab.handlers.faulty import Truncated, faulty_connection
 from holdfast.lab.hosts import named_host, redirect, sees_storage, storage_host
 from holdfast.lab.http import Connection, Disconnected, Request, pages
+from holdfast.lab.operations import Cancelled
 from holdfast.lab.rpc import write_value
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 _END_OF_FILE = "End_of_file"
+
+_INVALID_ARGUMENT = "Invalid argument: "
 
 log = get_log(__name__)
 
@@ -144,9 +147,12 @@ def authenticated(pool: PoolCore, request: Request, realm: str) -> Iterator[str]
         pool.sessions.close(own)
 
 
-def refused_early(one: Transfer, failure: ApiFailure) -> Refused:
-    """Return what a failure becomes before the handler has begun: to the pool it is a matter of permissions."""
-    page = pages.internal_error(exception_text(failure), version=one.request.version)
+def refused_early(one: Transfer, failure: ApiFailure, *, is_answer: bool = False) -> Refused:
+    """Return what a failure becomes before the handler has begun: to the pool it is a matter of permissions.
+
+    ``is_answer`` is whether a call that the handler made was refused, so that even a bad uuid is an API error.
+    """
+    page = error_page(failure, version=one.request.version, is_answer=is_answer)
     return Refused(page, ApiFailure("RBAC_PERMISSION_DENIED", f"http/{one.realm}", str(failure)))
 
 
@@ -202,17 +208,21 @@ def _run(one: Transfer, work: Work) -> bool:
     except ApiFailure as failure:
         tasks.fail(one.task, failure.description)
         if failure.params[-1:] != (_END_OF_FILE,):
-            _append_error(one, exception_text(failure))
+            _append_error(one, failure)
+        return False
+    except Cancelled:
+        tasks.end_cancelled(one.task)
+        _append_error(one, ApiFailure("TASK_CANCELLED", one.task))
         return False
     except HoldfastError as cause:
         log.warning("lab.transfer-failed", path=one.request.path, reason=str(cause))
         tasks.fail(one.task, IO_ERROR().description)
-        _append_error(one, str(IO_ERROR()))
+        _append_error(one, IO_ERROR())
         return False
     except Exception as cause:
         log.exception("lab.transfer-broken", path=one.request.path)
         tasks.fail(one.task, ["INTERNAL_ERROR", repr(cause)])
-        _append_error(one, repr(cause))
+        _append_error(one, ApiFailure("INTERNAL_ERROR", repr(cause)))
         return False
     if one.pool.faults.take("task-vanishes", method=one.request.path):
         tasks.destroy(one.task)
@@ -228,6 +238,8 @@ def _run(one: Transfer, work: Work) -> bool:
 def exception_text(failure: ApiFailure) -> str:
     """Return how a pool prints a failure; an exception that never was an API error is printed bare."""
     match failure.code, failure.params:
+        case "INTERNAL_ERROR", (text,) if text.startswith(_INVALID_ARGUMENT):
+            return f"Invalid_argument({quoted(text.removeprefix(_INVALID_ARGUMENT))})"
         case "INTERNAL_ERROR", (text,):
             return text
         case "UUID_INVALID", (cls, uuid):
@@ -238,9 +250,16 @@ def exception_text(failure: ApiFailure) -> str:
             return str(failure)
 
 
-def _append_error(one: Transfer, text: str) -> None:
+def error_page(failure: ApiFailure, *, version: str, is_answer: bool = False) -> bytes:
+    """Return the page for a failure. API errors stand on it as they are, only other exceptions are escaped."""
+    is_told = is_answer and failure.code != "INTERNAL_ERROR"
+    text = str(failure) if is_told else exception_text(failure)
+    return pages.internal_error(text, version=version, is_escaped=text == str(failure))
+
+
+def _append_error(one: Transfer, failure: ApiFailure) -> None:
     try:
-        one.connection.send(pages.internal_error(text, version=one.request.version))
+        one.connection.send(error_page(failure, version=one.request.version))
     except Disconnected:
         return
     one.connection.linger(one.pool.delays.linger_s)

@@ -6,7 +6,9 @@ from html import escape
 
 __all__ = [
     "bad_request",
+    "bare_forbidden",
     "forbidden",
+    "handler_failure",
     "internal_error",
     "not_found",
     "not_implemented",
@@ -71,6 +73,16 @@ def bad_request(*, version: str = "1.1") -> bytes:
     return plain_head(f"HTTP/{version} 400 Bad Request")
 
 
+def bare_forbidden() -> bytes:
+    """Return what the import of VMs says to a body whose encoding it does not know."""
+    return plain_head("HTTP/1.1 403 Forbidden")
+
+
+def handler_failure() -> bytes:
+    """Return what the export of descriptions says before the page for its exception follows."""
+    return _head("HTTP/1.1 500 internal error", ["content-length: 0"])
+
+
 def forbidden() -> bytes:
     """Return the page for a path that nobody serves."""
     return _page("HTTP/1.1 403 Forbidden", "HTTP 403 forbidden", "Access to the requested resource is forbidden.")
@@ -92,11 +104,12 @@ def not_implemented(method: str) -> bytes:
     return _page("HTTP/1.1 501 Method not implemented", "HTTP 501 Method Not Implemented", text)
 
 
-def internal_error(text: str, *, version: str = "1.1") -> bytes:
-    """Return the page for an exception; ``text`` is how the pool prints it."""
+def internal_error(text: str, *, version: str = "1.1", is_escaped: bool = False) -> bytes:
+    """Return the page for an exception; ``text`` is how the pool prints it, escaped here unless it goes as it is."""
+    printed = text if is_escaped else escape(text).replace("&#x27;", "&apos;")
     message = (
         "An unexpected error occurred; please wait a while and try again. "
         "If the problem persists, please contact your support representative."
-        f"<h1> Additional information </h1>{escape(text).replace('&#x27;', '&apos;')}"
+        f"<h1> Additional information </h1>{printed}"
     )
     return _page(f"HTTP/{version} 500 Internal Error", "HTTP 500 internal server error", message)
