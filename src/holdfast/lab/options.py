@@ -42,6 +42,8 @@ class LabDelays:
     linger_s: float = 0.5
     """How long a finished transfer's connection stays open. Some clients abort when the close arrives together with the
     last byte."""
+    tools_s: float = 0.2
+    """From the start of a VM to the first report of the tools in its guest: about 20 s on a real host."""
     data_destroy_wait_s: float = 4.0
     """How long data_destroy waits for the disk to be free; not configurable on a real host."""
 
@@ -68,6 +70,8 @@ class LabOptions:
     """When not given, that of the folder's last run, or root."""
     password: Secret | None = None
     """When not given, that of the folder's last run, or chosen at random."""
+    role_users: bool = False
+    """Whether the pool has joined a directory with one user per role, named like it, with the lab's password."""
     seed: int | None = None
     """Makes the contents of the disks repeatable."""
     delays: LabDelays = field(default_factory=LabDelays)

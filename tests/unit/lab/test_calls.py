@@ -72,7 +72,7 @@ def test_a_set_of_references_follows_the_reference_on_the_other_side(api: Any) -
         ("VM.snapshot_with_quiesce", ("OpaqueRef:x", "q"), ["MESSAGE_REMOVED"]),
         ("VDI.set_virtual_size", ("OpaqueRef:x", "5"), ["PERMISSION_DENIED", ""]),
         ("Async.VDI.get_record", ("x",), ["Fault", "No async mode for this operation (rpc: VDI.get_record)"]),
-        ("VM.sysprep", ("OpaqueRef:x", "", 1.0), ["NOT_IMPLEMENTED", "VM.sysprep"]),
+        ("PVS_site.introduce", ("a", "b", "c"), ["NOT_IMPLEMENTED", "PVS_site.introduce"]),
         ("network.create", ({},), ["INTERNAL_ERROR", 'Server_helpers.Dispatcher_FieldNotFound("other_config")']),
     ],
 )

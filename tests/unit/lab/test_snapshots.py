@@ -102,8 +102,9 @@ def test_reverting_gives_the_vm_new_disks_with_the_old_content(lab: RunningLab, 
     discard(api, snapshot)
 
 
-def test_a_checkpoint_keeps_the_memory_and_the_vm_runs_on(api: Any) -> None:
+def test_a_checkpoint_keeps_the_memory_and_the_vm_runs_on(lab: RunningLab, api: Any) -> None:
     vm = vm_named(api, "alpha")
+    lab.control.advance(1)  # the guest must have said that it can be suspended
     made = api.VM.checkpoint(vm, "with memory")
     assert (api.VM.get_power_state(made), api.VM.get_power_state(vm)) == ("Suspended", "Running")
     image = api.VM.get_suspend_VDI(made)

@@ -23,7 +23,7 @@ from holdfast.lab.volumes import (
     snapshot_vdi,
 )
 
-__all__ = ["calls", "clone", "copy", "snapshot"]
+__all__ = ["calls", "checksum", "clone", "copy", "snapshot"]
 
 calls = CallSet()
 

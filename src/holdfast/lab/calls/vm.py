@@ -1,63 +1,25 @@
-"""Calls of VMs: creation, destruction, and the fields that have rules."""
+"""Calls of VMs: creation, destruction, templates, and what VMs belong to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
-from holdfast.lab.calls.common import vm_operation
+from holdfast.lab.calls.common import check_licence, vm_operation
+from holdfast.lab.calls.vm_memory import update_overhead
+from holdfast.lab.calls.vm_state import new_metrics
+from holdfast.lab.calls.vtpm import drop_vtpm
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import EPOCH, NULL_REF
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.rules import bad_power_state, check_vm_operation
+from holdfast.lab.rules import allowed_vm_operations, check_vm_operation
 
-__all__ = ["calls", "destroy_vm", "new_metrics", "vm_operation"]
+__all__ = ["calls", "create", "destroy_vm", "leave_templates", "update_allowed"]
 
 calls = CallSet()
 
-MEMORY_OVERHEAD_BYTES = 13_631_488
-"""What a pool reserves beside a small HVM guest's memory, as recorded from a real one."""
-
-BIOS_KEYS = (
-    "bios-vendor",
-    "bios-version",
-    "system-manufacturer",
-    "system-product-name",
-    "system-version",
-    "system-serial-number",
-    "baseboard-manufacturer",
-    "baseboard-product-name",
-    "baseboard-version",
-    "baseboard-serial-number",
-    "baseboard-asset-tag",
-    "baseboard-location-in-chassis",
-    "enclosure-asset-tag",
-)
-_BIOS_VALUE_CHARACTERS_MAX = 512
-_BIOS_DEFAULTS = {
-    "bios-vendor": "Xen",
-    "bios-version": "",
-    "system-manufacturer": "Xen",
-    "system-product-name": "HVM domU",
-    "system-version": "",
-    "system-serial-number": "",
-    "baseboard-manufacturer": "",
-    "baseboard-product-name": "",
-    "baseboard-version": "",
-    "baseboard-serial-number": "",
-    "baseboard-asset-tag": "",
-    "baseboard-location-in-chassis": "",
-    "enclosure-asset-tag": "",
-    "hp-rombios": "",
-    "oem-1": "Xen",
-    "oem-2": "MS_VM_CERT/SHA1/bdbeb6e0a816d43fa6d3fe8aaef04c2bad9d3e3d",
-}
-
-
-def new_metrics(context: Context) -> str:
-    """Add the metrics of a VM that does not run."""
-    return context.db.create("VM_metrics", {"last_updated": context.pool.now(), "start_time": EPOCH})
+_VENDOR_DEVICE_PLATFORM = 2
+"""The virtual hardware that a vendor device needs at least."""
 
 
 @calls.on("VM.create")
@@ -65,30 +27,47 @@ def create(context: Context, record: Fields) -> str:
     """Make a VM without disks and cards. Hardly anything of the record is checked, as recorded from a real pool."""
     db = context.db
     ref = f"OpaqueRef:{context.pool.new_uuid()}"
-    fields: Fields = {**record, "blocked_operations": {}, "bios_strings": {}}
-    _accept_power_state(context, ref, fields)
     other_config = {"mac_seed": context.pool.new_uuid(), **cast("dict[str, str]", record["other_config"])}
-    if fields["domain_type"] == "unspecified":
-        fields["domain_type"] = "hvm" if fields["HVM_boot_policy"] else "pv"
+    domain_type = record["domain_type"]
+    if domain_type == "unspecified":
+        domain_type = "hvm" if record["HVM_boot_policy"] else "pv"
+    fields: Fields = {
+        **record,
+        **_suspended_part(record, ref),
+        "blocked_operations": {},
+        "bios_strings": {},
+        "is_vmss_snapshot": False,
+        "protection_policy": NULL_REF,
+        "snapshot_schedule": NULL_REF,
+        "other_config": other_config,
+        "domain_type": domain_type,
+        "domid": -1,
+    }
+    if record["has_vendor_device"]:
+        version = cast(int, record["hardware_platform_version"])
+        fields["hardware_platform_version"] = max(version, _VENDOR_DEVICE_PLATFORM)
+    is_suspended = fields["power_state"] == "Suspended"
     with db.transaction():
-        fields |= {
-            "other_config": other_config,
-            "metrics": new_metrics(context),
-            "memory_overhead": MEMORY_OVERHEAD_BYTES,
-            "domid": -1,
-        }
-        if not fields["hardware_platform_version"]:
-            fields["hardware_platform_version"] = 2
-        return db.create("VM", fields, ref=ref)
+        current: Fields = {"current_domain_type": record["domain_type"] if is_suspended else "unspecified"}
+        made = db.create("VM", {**fields, "metrics": new_metrics(context, current)}, ref=ref)
+        update_overhead(context, made)
+        return made
 
 
-def _accept_power_state(context: Context, ref: str, fields: Fields) -> None:
-    """A suspended VM needs what a resume needs; other states are taken as they are, or are Halted."""
-    if fields.get("power_state") != "Suspended":
-        return
-    complete = fields.get("last_booted_record") and fields.get("last_boot_CPU_flags")
-    if not complete or fields.get("suspend_VDI", NULL_REF) == NULL_REF:
+def _suspended_part(record: Fields, ref: str) -> Fields:
+    """Return what only a suspended VM takes from its record; any other is halted, whatever was asked for."""
+    halted: Fields = {
+        "power_state": "Halted",
+        "suspend_VDI": NULL_REF,
+        "last_booted_record": "",
+        "last_boot_CPU_flags": {},
+    }
+    if record.get("power_state") != "Suspended":
+        return halted
+    kept: Fields = {name: record.get(name, halted[name]) for name in halted}
+    if not kept["last_booted_record"] or not kept["last_boot_CPU_flags"] or kept["suspend_VDI"] == NULL_REF:
         raise ApiFailure("VM_BAD_POWER_STATE", ref, "halted", "suspended")
+    return kept
 
 
 @calls.on("VM.destroy")
@@ -103,112 +82,31 @@ def destroy_vm(context: Context, vm: str) -> None:
     """Remove the VM's rows; its children get its own parent."""
     db = context.db
     with db.transaction():
-        row = db.row("VM", vm)
+        fields = db.row("VM", vm).fields
         for child in db.texts("VM", vm, "children"):
-            db.set("VM", child, "parent", row.fields["parent"])
+            db.set("VM", child, "parent", fields["parent"])
+        for vtpm in db.texts("VM", vm, "VTPMs"):
+            drop_vtpm(context, vtpm)
         for cls, name in (
             ("VBD", "VBDs"),
             ("VIF", "VIFs"),
-            ("VTPM", "VTPMs"),
             ("VGPU", "VGPUs"),
+            ("VUSB", "VUSBs"),
             ("console", "consoles"),
         ):
             for ref in db.texts("VM", vm, name):
                 db.destroy(cls, ref)
+        for blob in cast("dict[str, str]", fields["blobs"]).values():
+            if db.exists("blob", blob):
+                db.destroy("blob", blob)
         for cls, name in (("VM_metrics", "metrics"), ("VM_guest_metrics", "guest_metrics")):
-            ref = str(row.fields[name])
+            ref = str(fields[name])
             if db.exists(cls, ref):
                 db.destroy(cls, ref)
         db.destroy("VM", vm)
 
 
-# -- fields with rules
-
-
-@calls.on("VM.set_VCPUs_max")
-def set_vcpus_max(context: Context, vm: str, value: int) -> str:
-    """Set how many processors the VM may have."""
-    _check_vcpus(context.db.number("VM", vm, "VCPUs_at_startup"), value, named=value)
-    context.db.set("VM", vm, "VCPUs_max", value)
-    return ""
-
-
-@calls.on("VM.set_VCPUs_at_startup")
-def set_vcpus_at_startup(context: Context, vm: str, value: int) -> str:
-    """Set how many processors the VM starts with."""
-    _check_vcpus(value, context.db.number("VM", vm, "VCPUs_max"), named=value)
-    context.db.set("VM", vm, "VCPUs_at_startup", value)
-    return ""
-
-
-def _check_vcpus(at_startup: int, maximum: int, *, named: int) -> None:
-    if not 0 < at_startup <= maximum:
-        text = "VCPU values must satisfy: 0 < VCPUs_at_startup ≤ VCPUs_max"
-        raise ApiFailure("INVALID_VALUE", text, str(named))
-
-
-def _make_non_negative_setter(name: str) -> Callable[[Context, str, int], str]:
-    def set_value(context: Context, vm: str, value: int) -> str:
-        if value < 0:
-            raise ApiFailure("INVALID_VALUE", f"{name} must be non-negative", str(value))
-        context.db.set("VM", vm, name, value)
-        return ""
-
-    return set_value
-
-
-for _name in ("order", "start_delay", "shutdown_delay"):
-    calls.on(f"VM.set_{_name}")(_make_non_negative_setter(_name))
-
-
-@calls.on("VM.set_ha_restart_priority")
-def set_ha_restart_priority(context: Context, vm: str, value: str) -> str:
-    """Set what high availability does with the VM."""
-    if value not in ("", "best-effort", "restart"):
-        raise ApiFailure("INVALID_VALUE", "ha_restart_priority", value)
-    context.db.set("VM", vm, "ha_restart_priority", value)
-    return ""
-
-
-@calls.on("VM.set_bios_strings")
-def set_bios_strings(context: Context, vm: str, value: dict[str, str]) -> str:
-    """Give the VM its BIOS strings, once."""
-    db = context.db
-    if db.mapping("VM", vm, "bios_strings"):
-        raise ApiFailure("VM_BIOS_STRINGS_ALREADY_SET")
-    for key, text in value.items():
-        if key not in BIOS_KEYS:
-            raise ApiFailure("INVALID_VALUE", key, "Unknown key")
-        if not text:
-            raise ApiFailure("INVALID_VALUE", key, "Value provided is empty")
-        if len(text) > _BIOS_VALUE_CHARACTERS_MAX:
-            reason = f"{text} has length more than {_BIOS_VALUE_CHARACTERS_MAX} characters"
-            raise ApiFailure("INVALID_VALUE", key, reason)
-    db.set("VM", vm, "bios_strings", {**_BIOS_DEFAULTS, **value})
-    return ""
-
-
-@calls.on("VM.set_suspend_VDI")
-def set_suspend_vdi(context: Context, vm: str, vdi: str) -> str:
-    """Replace the image of a suspended VM's memory."""
-    db = context.db
-    power = db.text("VM", vm, "power_state")
-    if power != "Suspended":
-        raise bad_power_state(vm, wanted=("Suspended",), actual=power)
-    db.row("VDI", vdi)
-    db.set("VM", vm, "suspend_VDI", vdi)
-    return ""
-
-
-@calls.on("VM.set_is_default_template")
-def set_is_default_template(context: Context, vm: str, value: bool) -> str:
-    """Make a template one that comes with the pool, or an ordinary one."""
-    db = context.db
-    config = {k: v for k, v in db.mapping("VM", vm, "other_config").items() if k != "default_template"}
-    if value:
-        config["default_template"] = "true"
-    db.update("VM", vm, {"is_default_template": value, "other_config": config})
-    return ""
+# -- what may be done
 
 
 @calls.on("VM.assert_operation_valid")
@@ -218,45 +116,117 @@ def assert_operation_valid(context: Context, vm: str, operation: str) -> str:
     return ""
 
 
-@calls.on("VM.assert_agile", "VM.update_allowed_operations")
-def accept(context: Context, vm: str) -> str:
-    """Nothing to do, but the VM must exist."""
-    context.db.row("VM", vm)
+@calls.on("VM.update_allowed_operations")
+def update_allowed_operations(context: Context, vm: str) -> str:
+    """Compute anew what may be done with the VM."""
+    update_allowed(context, vm)
     return ""
 
 
-@calls.on("VM.assert_can_boot_here")
-def assert_can_boot_here(context: Context, vm: str, host: str) -> str:
-    """Every host of the lab can run every VM."""
-    context.db.row("VM", vm)
-    context.db.row("host", host)
+def update_allowed(context: Context, vm: str) -> None:
+    """Forget a list that was computed before something changed."""
+    context.db.set("VM", vm, "allowed_operations", [])
+
+
+# -- templates
+
+
+@calls.on("VM.set_is_a_template")
+def set_is_a_template(context: Context, vm: str, value: bool) -> str:
+    """Make a halted VM a template, or a template a VM."""
+    if value:
+        with vm_operation(context, vm, "make_into_template"):
+            _become_template(context, vm)
+    else:
+        leave_templates(context, vm)
     return ""
 
 
-@calls.on("VM.get_possible_hosts")
-def get_possible_hosts(context: Context, vm: str) -> list[str]:
-    """Return the hosts that have memory enough for the VM."""
+def _become_template(context: Context, vm: str) -> None:
     db = context.db
-    needed = db.number("VM", vm, "memory_static_max")
-    metrics = {row.ref: str(row.fields["metrics"]) for row in db.rows("host")}
-    return [host for host, ref in metrics.items() if db.number("host_metrics", ref, "memory_free") >= needed]
+    with db.transaction():
+        metrics = db.text("VM", vm, "metrics")
+        for vusb in db.texts("VM", vm, "VUSBs"):
+            db.destroy("VUSB", vusb)
+        if db.exists("VM_metrics", metrics):
+            db.destroy("VM_metrics", metrics)
+        db.update("VM", vm, {"is_a_template": True, "ha_always_run": False, "groups": [], "metrics": NULL_REF})
 
 
-@calls.on("VTPM.create")
-def create_vtpm(context: Context, vm: str, is_unique: bool = False) -> str:
-    """Give a halted VM its trusted platform module."""
-    if context.pool.is_restricted("vtpm"):
-        raise ApiFailure("FEATURE_RESTRICTED", "restrict_vtpm")
-    with vm_operation(context, vm, "create_vtpm"):
-        fields: Fields = {"VM": vm, "is_unique": is_unique, "is_protected": False, "persistence_backend": "xapi"}
-        return context.db.create("VTPM", fields)
+def leave_templates(context: Context, vm: str) -> None:
+    """Make a template a VM: it is installed now. The pool goes on listing what the template allowed."""
+    db = context.db
+    with db.transaction():
+        row = db.row("VM", vm)
+        metrics = str(row.fields["metrics"])
+        if db.exists("VM_metrics", metrics):
+            db.set("VM_metrics", metrics, "install_time", context.pool.now())
+        if row.fields["is_a_template"]:
+            allowed = allowed_vm_operations(db, row)
+            db.update("VM", vm, {"is_a_template": False, "allowed_operations": allowed})
 
 
-@calls.on("VM.recover")
-def recover(context: Context, vm: str, session: str, force: bool) -> str:
-    """Recovery into another pool needs a session there, which the lab never has."""
-    context.db.row("VM", vm)
-    raise ApiFailure("HANDLE_INVALID", "session", session)
+@calls.on("VM.set_is_default_template")
+def set_is_default_template(context: Context, vm: str, value: bool) -> str:
+    """Make a template one that comes with the pool, or an ordinary one."""
+    db = context.db
+    if value and not db.flag("VM", vm, "is_a_template"):
+        with vm_operation(context, vm, "make_into_template"):
+            _become_template(context, vm)
+    with db.transaction():
+        config = {**db.mapping("VM", vm, "other_config"), "default_template": str(value).lower()}
+        db.update("VM", vm, {"is_default_template": value, "other_config": config, "allowed_operations": []})
+    return ""
+
+
+# -- what it belongs to
+
+
+def _check_ordinary(context: Context, vm: str, text: str) -> None:
+    fields = context.db.row("VM", vm).fields
+    if fields["is_control_domain"] or fields["is_a_template"] or fields["is_a_snapshot"]:
+        raise ApiFailure("OPERATION_NOT_ALLOWED", text)
+
+
+@calls.on("VM.set_appliance")
+def set_appliance(context: Context, vm: str, appliance: str) -> str:
+    """Make the VM part of a group that starts and stops together. Groups that do not exist are accepted."""
+    _check_ordinary(context, vm, "Control domains, templates and snapshots cannot be assigned to appliances.")
+    context.db.update("VM", vm, {"appliance": appliance, "allowed_operations": []})
+    return ""
+
+
+@calls.on("VM.set_groups")
+def set_groups(context: Context, vm: str, groups: list[str]) -> str:
+    """Make the VM part of a group that is placed together."""
+    check_licence(context, "vm_groups", "VM_groups")
+    _check_ordinary(context, vm, "Control domains, templates, and snapshots cannot be added to VM groups.")
+    if len(groups) > 1:
+        raise ApiFailure("TOO_MANY_GROUPS")
+    context.db.set("VM", vm, "groups", groups)
+    return ""
+
+
+@calls.on("VM.set_protection_policy")
+def set_protection_policy(context: Context, vm: str, policy: str) -> str:
+    """Policies of this kind are gone."""
+    raise ApiFailure("MESSAGE_REMOVED")
+
+
+@calls.on("VM.set_snapshot_schedule")
+def set_snapshot_schedule(context: Context, vm: str, schedule: str) -> str:
+    """Let the pool snapshot the VM by itself."""
+    db = context.db
+    check_licence(context, "vmss", "VMSS")
+    is_there = db.exists("VMSS", schedule)
+    if not is_there and schedule not in (NULL_REF, ""):
+        raise ApiFailure("INVALID_VALUE", schedule)
+    if is_there and db.flag("VM", vm, "is_control_domain"):
+        raise ApiFailure("INVALID_VALUE", schedule)
+    if is_there and db.flag("VM", vm, "is_a_template"):
+        raise ApiFailure("VM_IS_TEMPLATE", vm)
+    db.update("VM", vm, {"snapshot_schedule": schedule, "allowed_operations": []})
+    return ""
 
 
 @calls.on("VM.create_new_blob")
@@ -264,7 +234,10 @@ def create_new_blob(context: Context, vm: str, name: str, mime_type: str, public
     """Give the VM a place for a small file."""
     db = context.db
     with db.transaction():
-        fields: Fields = {"name_label": name, "mime_type": mime_type, "public": public, "last_updated": EPOCH}
+        db.row("VM", vm)
+        fields: Fields = {"mime_type": mime_type or "application/octet-stream", "public": public, "last_updated": EPOCH}
         blob = db.create("blob", fields)
+        if name in db.mapping("VM", vm, "blobs"):
+            raise ApiFailure("MAP_DUPLICATE_KEY", "VM", "blobs", vm, name)
         db.put_key("VM", vm, "blobs", key=name, value=blob)
         return blob

@@ -1,199 +1,341 @@
-"""Calls that make one VM from another: snapshot, checkpoint, clone, copy, revert, provision.
+"""Calls that make one VM from another: snapshot, checkpoint, clone, copy.
 
 Disks are copied one after the other; when one fails, what was made for the earlier ones is removed again.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
-from holdfast.lab.calls.common import vm_operation
-from holdfast.lab.calls.vif import derived_mac
-from holdfast.lab.calls.vm import new_metrics
-from holdfast.lab.calls.vm_power import new_suspend_image, take_down
+from holdfast.lab.calls import vdi_copy
+from holdfast.lab.calls.common import check_licence, tell, vm_operation
+from holdfast.lab.calls.vif import copy_card
+from holdfast.lab.calls.vm_placement import choose_storage_host
+from holdfast.lab.calls.vm_power import go_on, stop, suspend_now
+from holdfast.lab.calls.vm_state import new_metrics
+from holdfast.lab.calls.vtpm import copy_vtpm
+from holdfast.lab.columns import column_of, spell
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import EPOCH, NULL_REF
-from holdfast.lab.errors import ApiFailure, quoted
-from holdfast.lab.rules import check_vdi_operation
-from holdfast.lab.volumes import clone_vdi, create_vdi, destroy_vdi, disk_uuid, snapshot_vdi
+from holdfast.lab.errors import ApiFailure
+from holdfast.lab.rules import driver_features
+from holdfast.lab.volumes import destroy_vdi
 
-__all__ = ["calls"]
+__all__ = [
+    "calls",
+    "copy_disks",
+    "copy_guest_metrics",
+    "copy_metrics",
+    "copy_vbd",
+    "drop_disks",
+    "fresh_generation",
+    "vm_vdis",
+]
 
 calls = CallSet()
 
 CopyDisk = Callable[[str], str]
 
 _RESET: Fields = {
-    "power_state": "Halted",
+    "allowed_operations": [],
     "current_operations": {},
     "resident_on": NULL_REF,
     "scheduled_to_be_resident_on": NULL_REF,
     "domid": -1,
-    "guest_metrics": NULL_REF,
+    "domarch": "",
     "suspend_VDI": NULL_REF,
+    "suspend_SR": NULL_REF,
     "blocked_operations": {},
     "appliance": NULL_REF,
+    "groups": [],
     "snapshot_schedule": NULL_REF,
+    "is_vmss_snapshot": False,
     "protection_policy": NULL_REF,
     "order": 0,
     "start_delay": 0,
     "shutdown_delay": 0,
     "ha_always_run": False,
     "is_default_template": False,
-    "last_booted_record": "",
-    "last_boot_CPU_flags": {},
+    "transportable_snapshot_id": "",
     "version": 0,
     "blobs": {},
     "requires_reboot": False,
-    "memory_target": 0,
+    "pending_guidances": [],
+    "pending_guidances_recommended": [],
+    "pending_guidances_full": [],
 }
 """What no copy takes over."""
 
-_REVERTED = (
-    "memory_static_max",
-    "memory_dynamic_max",
-    "memory_dynamic_min",
-    "memory_static_min",
-    "VCPUs_params",
-    "VCPUs_max",
-    "VCPUs_at_startup",
-    "actions_after_shutdown",
-    "actions_after_reboot",
-    "actions_after_crash",
-    "PV_bootloader",
-    "PV_kernel",
-    "PV_ramdisk",
-    "PV_args",
-    "PV_bootloader_args",
-    "PV_legacy_args",
-    "HVM_boot_policy",
-    "HVM_boot_params",
-    "HVM_shadow_multiplier",
-    "platform",
-    "PCI_bus",
-    "other_config",
-    "recommendations",
-    "xenstore_data",
-    "tags",
-    "NVRAM",
-    "domain_type",
-    "has_vendor_device",
-)
-"""What going back to a snapshot restores beside the disks; names and start-up order stay."""
+_INTERNAL_KEYS = ("default_template", "xensource_internal")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Manner:
+    """How a VM is copied."""
+
+    operation: str
+    copy_disk: CopyDisk
+    label: str
+    power_state: str
+    snapshot_info: dict[str, str] | None = None
+    """None for a copy that is a VM of its own."""
+    keeps_memory: bool = False
+
+    @property
+    def is_snapshot(self) -> bool:
+        return self.snapshot_info is not None
+
+
+# -- snapshots
 
 
 @calls.on("VM.snapshot")
 def snapshot(context: Context, vm: str, label: str, ignore_vdis: list[str] | None = None) -> str:
     """Freeze the VM as it is, crash-consistent."""
     with vm_operation(context, vm, "snapshot"):
-        return _snapshot(context, vm, label, ignored=frozenset(ignore_vdis or ()))
+        choose_storage_host(context, vm)
+        manner = _Manner(
+            operation="snapshot",
+            copy_disk=_snapshot_disk(context),
+            label=label,
+            power_state="Halted",
+            snapshot_info=_snapshot_info(context, vm),
+        )
+        made = _make(context, vm, manner, ignored=frozenset(ignore_vdis or ()))
+    tell(context, vm, "VM_SNAPSHOTTED", f"{{vm}} snapshotted, snapshot name: {label}")
+    return made
 
 
 @calls.on("VM.checkpoint")
 def checkpoint(context: Context, vm: str, label: str) -> str:
     """Freeze the VM with its memory; a running one goes on afterwards."""
+    db = context.db
     with vm_operation(context, vm, "checkpoint"):
-        image = new_suspend_image(context, vm)
-        made = _snapshot(context, vm, label, ignored=frozenset())
-        row = context.db.row("VM", vm).fields
-        kept: Fields = {name: row[name] for name in ("last_booted_record", "last_boot_CPU_flags")}
-        context.db.update("VM", made, {**kept, "power_state": "Suspended", "suspend_VDI": image})
-        return made
+        check_licence(context, "checkpoint", "Checkpoint")
+        was_running = db.text("VM", vm, "power_state") == "Running"
+        info = _snapshot_info(context, vm) if was_running else {}
+        host = db.text("VM", vm, "resident_on")
+        if was_running:
+            _check_can_snapshot(context, vm)
+            suspend_now(context, vm)
+        try:
+            manner = _Manner(
+                operation="checkpoint",
+                copy_disk=_snapshot_disk(context),
+                label=label,
+                power_state="Suspended" if db.text("VM", vm, "power_state") == "Suspended" else "Halted",
+                snapshot_info=info,
+                keeps_memory=True,
+            )
+            made = _make(context, vm, manner)
+        finally:
+            if was_running:
+                go_on(context, vm, host=host, is_paused=False)
+    tell(context, vm, "VM_CHECKPOINTED", f"{{vm}} checkpointed, snapshot name: {label}")
+    return made
 
 
-def _snapshot(context: Context, vm: str, label: str, *, ignored: frozenset[str]) -> str:
-    db, pool = context.db, context.pool
-    row = db.row("VM", vm)
-    taken_at = pool.now()
-    overrides: Fields = {
-        "name_label": label,
-        "is_a_snapshot": True,
-        "is_a_template": True,
-        "snapshot_of": vm,
-        "snapshot_time": taken_at,
-        "snapshot_info": {
-            "disk-snapshot-type": "crash_consistent",
-            "power-state-at-snapshot": row.fields["power_state"],
-        },
-        "snapshot_metadata": _spell_record(row.fields),
-        "parent": row.fields["parent"],
-        "generation_id": _fresh_generation(context, vm),
-    }
+def _check_can_snapshot(context: Context, vm: str) -> None:
+    for vdi in vm_vdis(context, vm):
+        if "VDI_SNAPSHOT" not in driver_features(context.db, context.db.text("VDI", vdi, "SR")):
+            raise ApiFailure("SR_OPERATION_NOT_SUPPORTED", vm)
+
+
+def _snapshot_info(context: Context, vm: str) -> dict[str, str]:
+    power_state = context.db.text("VM", vm, "power_state")
+    return {"disk-snapshot-type": "crash_consistent", "power-state-at-snapshot": power_state}
+
+
+def _snapshot_disk(context: Context) -> CopyDisk:
     numbers: dict[str, int] = {}
 
     def copy_disk(vdi: str) -> str:
         number = numbers.setdefault(vdi, len(numbers))
-        fault = pool.faults.take("snapshot-fails", disk=number)
+        fault = context.pool.faults.take("snapshot-fails", disk=number)
         if fault is not None:
             raise ApiFailure(fault.text("code"), "", fault.text("text"), "")
-        return snapshot_vdi(pool, vdi, taken_at=taken_at)
+        return vdi_copy.snapshot(context, vdi)
 
-    disks = _copy_disks(context, vm, copy_disk, operation="snapshot", ignored=ignored)
+    return copy_disk
+
+
+# -- VMs of their own
+
+
+@calls.on("VM.clone")
+def clone(context: Context, vm: str, label: str) -> str:
+    """Make an independent VM whose disks share blocks with the original."""
+    with vm_operation(context, vm, "clone"):
+        choose_storage_host(context, vm)
+        return _copy_vm(context, vm, label, lambda vdi: vdi_copy.clone(context, vdi), operation="clone")
+
+
+@calls.on("VM.csvm")
+def clone_suspended(context: Context, vm: str) -> str:
+    """Make an independent VM from a suspended one, suspended as well."""
+    label = f"{context.db.text('VM', vm, 'name_label')}-cloned-suspended"
+    image = context.db.text("VM", vm, "suspend_VDI")
+    context.db.row("VDI", image)
+    with vm_operation(context, vm, "csvm"):
+        made = _copy_vm(context, vm, label, lambda vdi: vdi_copy.clone(context, vdi), operation="clone")
+    tell(context, vm, "VM_CLONED", f"{{vm}} cloned (new uuid: {context.db.text('VM', made, 'uuid')})")
+    return made
+
+
+@calls.on("VM.copy")
+def copy(context: Context, vm: str, label: str, sr: str) -> str:
+    """Make an independent VM with full copies of the disks, on the given repository or where they are."""
+    db = context.db
+    with vm_operation(context, vm, "copy"):
+        target = sr if db.exists("SR", sr) else None
+        if target is not None and db.text("SR", target, "content_type") == "iso":
+            raise ApiFailure("OPERATION_NOT_ALLOWED", "Cannot copy a VM's disks to an ISO SR")
+
+        def copy_disk(vdi: str) -> str:
+            return vdi_copy.copy(context, vdi, target or db.text("VDI", vdi, "SR"))
+
+        return _copy_vm(context, vm, label, copy_disk, operation="copy")
+
+
+def _copy_vm(context: Context, vm: str, label: str, copy_disk: CopyDisk, *, operation: str) -> str:
+    db = context.db
+    power_state = "Suspended" if db.text("VM", vm, "power_state") == "Suspended" else "Halted"
+    manner = _Manner(operation=operation, copy_disk=copy_disk, label=label, power_state=power_state, keeps_memory=True)
+    made = _make(context, vm, manner)
+    if db.flag("VM", vm, "is_a_snapshot") and power_state != "Halted":
+        stop(context, made)
+    return made
+
+
+# -- the parts of a copy
+
+
+def _make(context: Context, vm: str, manner: _Manner, *, ignored: frozenset[str] = frozenset()) -> str:
+    db = context.db
+    disks = copy_disks(vm_vdis(context, vm), manner.copy_disk, ignored=ignored, undo=lambda made: _drop(context, made))
+    try:
+        image = db.text("VM", vm, "suspend_VDI")
+        kept = manner.copy_disk(image) if manner.keeps_memory and image != NULL_REF else NULL_REF
+    except BaseException:
+        drop_disks(context, disks)
+        raise
     with db.transaction():
-        made = _copy_vm(context, vm, overrides, disks, ignored=ignored)
-        for vif in reversed(db.texts("VM", vm, "VIFs")):
-            _copy_card(context, vif, made)
-        db.set("VM", vm, "parent", made)
+        fields = _fields(context, vm, manner)
+        made = db.create("VM", {**fields, "suspend_VDI": kept})
+        for vbd in db.texts("VM", vm, "VBDs"):
+            vdi = db.text("VBD", vbd, "VDI")
+            if vdi not in ignored:
+                copy_vbd(context, vbd, made, disks.get(vdi, vdi), owns=True)
+        for vif in db.texts("VM", vm, "VIFs"):
+            copy_card(context, vif, made, keeps_address=manner.is_snapshot)
+        for vtpm in db.texts("VM", vm, "VTPMs"):
+            copy_vtpm(context, vtpm, made)
+        if manner.power_state == "Halted":
+            _detach_everything(context, made)
+        if manner.is_snapshot:
+            db.set("VM", vm, "parent", made)
         return made
 
 
-def _copy_disks(
-    context: Context, vm: str, copy_disk: CopyDisk, *, operation: str, ignored: frozenset[str]
+def vm_vdis(context: Context, vm: str) -> list[str]:
+    """Return the VM's disks, without the discs in its drives, in the order of their devices."""
+    db = context.db
+    rows = [db.row("VBD", vbd).fields for vbd in db.texts("VM", vm, "VBDs")]
+    rows = [row for row in rows if row["type"] != "CD" and not row["empty"]]
+    rows.sort(key=lambda row: (len(str(row["userdevice"])), str(row["userdevice"])))
+    return list(dict.fromkeys(str(row["VDI"]) for row in rows))
+
+
+def copy_disks(
+    vdis: list[str], copy_disk: CopyDisk, *, ignored: frozenset[str] = frozenset(), undo: CopyDisk | None = None
 ) -> dict[str, str]:
-    """Return the copy of each disk of the VM by the original; on a failure nothing is left."""
+    """Return the copy of each disk by the original; on a failure nothing is left."""
     made: dict[str, str] = {}
     try:
-        for vbd in _disks_in_order(context, vm):
-            vdi = context.db.text("VBD", vbd, "VDI")
-            if vdi not in ignored and vdi not in made:
-                check_vdi_operation(context.db, vdi, operation)
+        for vdi in vdis:
+            if vdi not in ignored:
                 made[vdi] = copy_disk(vdi)
     except BaseException:
-        for copy in made.values():
-            destroy_vdi(context.pool, copy)
+        for copied in made.values():
+            if undo is not None:
+                undo(copied)
         raise
     return made
 
 
-def _disks_in_order(context: Context, vm: str) -> list[str]:
-    db = context.db
-    disks = [vbd for vbd in db.texts("VM", vm, "VBDs") if db.text("VBD", vbd, "type") == "Disk"]
-    return sorted(disks, key=lambda vbd: (len(db.text("VBD", vbd, "userdevice")), db.text("VBD", vbd, "userdevice")))
+def _drop(context: Context, vdi: str) -> str:
+    destroy_vdi(context.pool, vdi)
+    return vdi
 
 
-def _copy_vm(
-    context: Context, vm: str, overrides: Fields, disks: dict[str, str], *, ignored: frozenset[str] = frozenset()
-) -> str:
-    """Add the VM's row and its virtual disks. The caller holds a transaction."""
+def drop_disks(context: Context, disks: dict[str, str]) -> None:
+    """Remove copies that nobody will use, as far as it goes: what brought us here is told already."""
+    for made in disks.values():
+        with contextlib.suppress(ApiFailure):
+            destroy_vdi(context.pool, made)
+
+
+def _fields(context: Context, vm: str, manner: _Manner) -> Fields:
+    """Return the copy's own fields."""
     db = context.db
+    source = db.row("VM", vm).fields
     table = db.table("VM")
-    fields: Fields = {
-        name: value for name, value in db.row("VM", vm).fields.items() if table.fields[name].computed_from is None
+    fields: Fields = {name: value for name, value in source.items() if table.fields[name].computed_from is None}
+    other_config = dict(cast("dict[str, str]", source["other_config"]))
+    if not manner.is_snapshot:
+        other_config["mac_seed"] = context.pool.new_uuid()
+    if source["is_a_template"]:
+        other_config.setdefault("base_template_name", str(source["name_label"]))
+    fields |= {
+        **_RESET,
+        "uuid": context.pool.new_uuid(),
+        "name_label": manner.label,
+        "power_state": manner.power_state,
+        "other_config": {key: value for key, value in other_config.items() if key not in _INTERNAL_KEYS},
+        "metrics": copy_metrics(context, vm),
+        "guest_metrics": copy_guest_metrics(context, vm),
+        "generation_id": fresh_generation(context, vm),
+        "is_a_template": manner.is_snapshot or source["is_a_template"],
+        "is_a_snapshot": manner.is_snapshot,
+        "snapshot_of": vm if manner.is_snapshot else NULL_REF,
+        "snapshot_time": context.pool.now() if manner.is_snapshot else EPOCH,
+        "snapshot_info": manner.snapshot_info or {},
+        "snapshot_metadata": _spell_record(source) if manner.is_snapshot else "",
+        "parent": source["parent"] if manner.is_snapshot else NULL_REF,
     }
-    fields |= {**_RESET, "uuid": context.pool.new_uuid(), "metrics": new_metrics(context), **overrides}
-    made = db.create("VM", fields)
-    for vbd in reversed(db.texts("VM", vm, "VBDs")):
-        vdi = db.text("VBD", vbd, "VDI")
-        if vdi not in ignored:
-            _copy_vbd(context, vbd, made, disks.get(vdi, vdi))
-    for vtpm in db.texts("VM", vm, "VTPMs"):
-        db.create("VTPM", {**db.row("VTPM", vtpm).fields, "uuid": context.pool.new_uuid(), "VM": made})
-    return made
+    return fields
 
 
-def _copy_vbd(context: Context, vbd: str, vm: str, vdi: str) -> None:
+def copy_metrics(context: Context, vm: str) -> str:
+    """Return a copy of the VM's metrics; new ones when it has none."""
+    row = context.db.find("VM_metrics", context.db.text("VM", vm, "metrics"))
+    return new_metrics(context, {**row.fields, "uuid": context.pool.new_uuid()} if row is not None else None)
+
+
+def copy_guest_metrics(context: Context, vm: str) -> str:
+    """Return a copy of what the guest reported; null when it reported nothing."""
+    row = context.db.find("VM_guest_metrics", context.db.text("VM", vm, "guest_metrics"))
+    if row is None:
+        return NULL_REF
+    return context.db.create("VM_guest_metrics", {**row.fields, "uuid": context.pool.new_uuid()})
+
+
+def copy_vbd(context: Context, vbd: str, vm: str, vdi: str, *, owns: bool) -> None:
+    """Give another VM a virtual disk like this one; a copy that owns its disks says so, whoever owned the original."""
     fields = context.db.row("VBD", vbd).fields
-    other_config = {**cast("dict[str, str]", fields["other_config"])}
-    if fields["type"] == "Disk":
-        other_config["owner"] = ""
+    other_config = dict(cast("dict[str, str]", fields["other_config"]))
+    if owns and fields["type"] == "Disk":
+        other_config.setdefault("owner", "")
     changes: Fields = {
         "uuid": context.pool.new_uuid(),
         "VM": vm,
         "VDI": vdi,
-        "device": "",
-        "currently_attached": False,
+        "empty": fields["empty"] or vdi == NULL_REF,
+        "allowed_operations": [],
         "current_operations": {},
         "other_config": other_config,
         "metrics": f"OpaqueRef:{context.pool.new_uuid()}",
@@ -201,147 +343,21 @@ def _copy_vbd(context: Context, vbd: str, vm: str, vdi: str) -> None:
     context.db.create("VBD", {**fields, **changes})
 
 
-def _copy_card(context: Context, vif: str, vm: str, *, mac_seed: str = "") -> None:
-    fields = context.db.row("VIF", vif).fields
-    changes: Fields = {
-        "uuid": context.pool.new_uuid(),
-        "VM": vm,
-        "currently_attached": False,
-        "current_operations": {},
-        "metrics": f"OpaqueRef:{context.pool.new_uuid()}",
-    }
-    if mac_seed:
-        changes |= {"MAC": derived_mac(mac_seed, str(fields["device"])), "MAC_autogenerated": True}
-    context.db.create("VIF", {**fields, **changes})
+def _detach_everything(context: Context, vm: str) -> None:
+    db = context.db
+    for cls, name in (("VBD", "VBDs"), ("VIF", "VIFs")):
+        for ref in db.texts("VM", vm, name):
+            db.update(cls, ref, {"currently_attached": False, "current_operations": {}})
 
 
-def _fresh_generation(context: Context, vm: str) -> str:
-    """Return a new generation id when the VM has one; guests notice by it that they were copied."""
-    if context.db.text("VM", vm, "generation_id") in ("", "0:0"):
-        return context.db.text("VM", vm, "generation_id")
+def fresh_generation(context: Context, vm: str) -> str:
+    """Return a new generation id, by which a guest notices that it was copied; none for a VM that has none."""
+    if not context.db.text("VM", vm, "generation_id"):
+        return ""
     digits = int.from_bytes(context.pool.entropy.token_bytes(16), "big")
     return f"{digits >> 65}:{digits & ((1 << 63) - 1)}"
 
 
 def _spell_record(fields: Fields) -> str:
-    """Return a record as the pool keeps it inside a snapshot: one long expression of strings."""
-    return "(" + " ".join(f"({quoted(name)} {_spell(value)})" for name, value in fields.items()) + ")"
-
-
-def _spell(value: object) -> str:
-    match value:
-        case list():
-            return "(" + " ".join(_spell(item) for item in value) + ")"
-        case dict():
-            return "(" + " ".join(f"({quoted(str(key))} {_spell(item)})" for key, item in value.items()) + ")"
-        case bool():
-            return quoted(str(value).lower())
-        case _:
-            return quoted(str(value))
-
-
-# -- independent copies
-
-
-def _clone(context: Context, vm: str, label: str, copy_disk: CopyDisk, *, operation: str) -> str:
-    db = context.db
-    with vm_operation(context, vm, operation):
-        disks = _copy_disks(context, vm, copy_disk, operation=operation, ignored=frozenset())
-        with db.transaction():
-            row = db.row("VM", vm).fields
-            seed = context.pool.new_uuid()
-            other_config = {**cast("dict[str, str]", row["other_config"]), "mac_seed": seed}
-            if row["is_a_template"] and not row["is_a_snapshot"]:
-                other_config["base_template_name"] = str(row["name_label"])
-            overrides: Fields = {
-                "name_label": label,
-                "is_a_snapshot": False,
-                "snapshot_of": NULL_REF,
-                "snapshot_time": EPOCH,
-                "snapshot_info": {},
-                "snapshot_metadata": "",
-                "transportable_snapshot_id": "",
-                "parent": NULL_REF,
-                "other_config": other_config,
-                "generation_id": _fresh_generation(context, vm),
-            }
-            made = _copy_vm(context, vm, overrides, disks)
-            for vif in reversed(db.texts("VM", vm, "VIFs")):
-                _copy_card(context, vif, made, mac_seed=seed)
-            return made
-
-
-@calls.on("VM.clone")
-def clone(context: Context, vm: str, label: str) -> str:
-    """Make an independent VM whose disks share blocks with the original."""
-    return _clone(context, vm, label, lambda vdi: clone_vdi(context.pool, vdi), operation="clone")
-
-
-@calls.on("VM.copy")
-def copy(context: Context, vm: str, label: str, sr: str) -> str:
-    """Make an independent VM with full copies of the disks, on the given repository or where they are."""
-
-    def copy_disk(vdi: str) -> str:
-        fields = dict(context.db.row("VDI", vdi).fields)
-        target = sr if context.db.exists("SR", sr) else str(fields["SR"])
-        made = create_vdi(context.pool, {**fields, "SR": target, "read_only": False, "type": "user", "sm_config": {}})
-        context.pool.disks.copy(disk_uuid(context.pool, vdi), disk_uuid(context.pool, made))
-        return made
-
-    return _clone(context, vm, label, copy_disk, operation="copy")
-
-
-@calls.on("VM.provision")
-def provision(context: Context, vm: str) -> str:
-    """Turn a template into a VM."""
-    with vm_operation(context, vm, "provision"):
-        context.db.set("VM", vm, "is_a_template", False)
-    return ""
-
-
-@calls.on("VM.revert")
-def revert(context: Context, made: str) -> str:
-    """Give the VM the disks and settings of its snapshot. Its disks get new identities, so a backup begins anew."""
-    db = context.db
-    vm = db.text("VM", made, "snapshot_of")
-    if not db.exists("VM", vm):
-        raise ApiFailure("VM_REVERT_FAILED", made, vm)
-    with vm_operation(context, made, "revert"):
-        if db.text("VM", vm, "power_state") != "Halted":
-            take_down(context, vm)
-        disks = _copy_disks(
-            context, made, lambda vdi: clone_vdi(context.pool, vdi), operation="clone", ignored=frozenset()
-        )
-        with db.transaction():
-            _repoint(context, disks)
-            _drop_devices(context, vm)
-            for vbd in reversed(db.texts("VM", made, "VBDs")):
-                vdi = db.text("VBD", vbd, "VDI")
-                _copy_vbd(context, vbd, vm, disks.get(vdi, vdi))
-            for vif in reversed(db.texts("VM", made, "VIFs")):
-                _copy_card(context, vif, vm)
-            fields: Fields = {name: db.get("VM", made, name) for name in _REVERTED}
-            db.update("VM", vm, {**fields, "parent": made, "generation_id": _fresh_generation(context, vm)})
-    return ""
-
-
-def _repoint(context: Context, disks: dict[str, str]) -> None:
-    """Let the snapshots of a disk that goes away belong to the disk that takes its place."""
-    db = context.db
-    for original, new in disks.items():
-        live = db.text("VDI", original, "snapshot_of")
-        for row in db.rows("VDI"):
-            if row.fields["snapshot_of"] == live and live != NULL_REF:
-                db.set("VDI", row.ref, "snapshot_of", new)
-
-
-def _drop_devices(context: Context, vm: str) -> None:
-    db = context.db
-    for vbd in db.texts("VM", vm, "VBDs"):
-        vdi = db.text("VBD", vbd, "VDI")
-        is_disk = db.text("VBD", vbd, "type") == "Disk"
-        db.destroy("VBD", vbd)
-        if is_disk and db.exists("VDI", vdi):
-            destroy_vdi(context.pool, vdi)
-    for vif in db.texts("VM", vm, "VIFs"):
-        db.destroy("VIF", vif)
+    """Return a record as the pool keeps it inside a snapshot: its database row, one pair for each column."""
+    return spell({column_of(name): value for name, value in fields.items()})

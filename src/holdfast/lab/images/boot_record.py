@@ -45,6 +45,7 @@ _MAGIC = b"LABBOOT1"
 _FILE_MAGIC = b"lab boot image\0\0"
 _STEP_BYTES = 4 * KIB
 _FAT_AT = MIB
+_MINIMAL_BYTES = 64 * KIB
 
 
 class BootFileNotFound(HoldfastError):
@@ -155,7 +156,7 @@ def write_minimal_boot(
     entry = struct.pack("<B3sB3sII", 0x80, b"\0\x02\0", 0x0C, b"\xff\xff\xff", _FAT_AT // SECTOR_BYTES, sectors)
     store.write(uuid, 0, BOOT_MARKER.ljust(446, b"\0") + entry.ljust(64, b"\0") + b"\x55\xaa")
     store.write(uuid, _FAT_AT, _fat_boot_sector(sectors))
-    content = new_boot_file(generator)
+    content = new_boot_file(generator, length_bytes=_MINIMAL_BYTES)
     place = Extent(offset_bytes=_FAT_AT + 64 * KIB, length_bytes=len(content))
     store.write(uuid, place.offset_bytes, content)
     install_boot(

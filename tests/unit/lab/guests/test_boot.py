@@ -73,7 +73,7 @@ def test_a_linux_disk_boots_until_anything_that_a_boot_needs_is_damaged(store: D
 def test_one_flipped_bit_in_the_kernel_is_enough(minimal: DiskStore) -> None:
     state = read_boot_state(minimal, ["disk"])
     assert state.system is not None and state.system.has_tools
-    place = MIB + 200 * KIB
+    place = MIB + 100 * KIB
     byte = minimal.read("disk", place, 1)[0]
     minimal.write("disk", place, bytes([byte ^ 1]))
     assert "KERNEL" in read_boot_state(minimal, ["disk"]).reason
