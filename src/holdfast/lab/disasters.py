@@ -73,14 +73,15 @@ class Disasters:
         self._silence(host, fault.seconds())
 
     def _lose_vm(self, vm: str) -> None:
-        """Halt a VM as a power failure does: what its disks had tracked cannot be trusted any more."""
+        """Halt a VM as a power failure does: the change logs of its disks are in doubt, which is found out when it
+        is started again."""
         pool, db = self._pool, self._pool.db
         for vbd in db.texts("VM", vm, "VBDs"):
             fields = db.row("VBD", vbd).fields
             vdi = str(fields["VDI"])
             is_written = fields["currently_attached"] and fields["mode"] == "RW" and vdi != NULL_REF
             if is_written and db.flag("VDI", vdi, "cbt_enabled"):
-                pool.faults.arm("cbt-lost", disk=db.text("VDI", vdi, "uuid"))
+                pool.disks.break_log(db.text("VDI", vdi, "uuid"))
         halt_vm(Context(pool), vm)
 
     def _silence(self, host: str, duration_s: float) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from holdfast.lab.context import PoolCore
 from holdfast.lab.errors import ApiFailure
+from holdfast.lab.tracking import stop_tracking
 
 __all__ = ["lose_tracking", "meet_disk_fault", "meet_sr_fault"]
 
@@ -54,23 +55,7 @@ def _refusal(code: str, text: str) -> ApiFailure:
 
 
 def lose_tracking(pool: PoolCore, vdi: str) -> None:
-    """Let an armed fault find the change log inconsistent, as after a crash of the host: tracking is off, a message
-    says so."""
+    """Let an armed fault find the disk's change log inconsistent, as the first use after a crash of the host does."""
     db = pool.db
-    uuid = db.text("VDI", vdi, "uuid")
-    if not db.flag("VDI", vdi, "cbt_enabled") or not pool.faults.take("cbt-lost", disk=_names_of_disk(pool, vdi)):
-        return
-    with db.transaction():
-        pool.disks.disable_cbt(uuid)
-        db.set("VDI", vdi, "cbt_enabled", False)
-        db.create(
-            "message",
-            {
-                "name": "VDI_CBT_METADATA_INCONSISTENT",
-                "priority": 3,
-                "cls": "VDI",
-                "obj_uuid": uuid,
-                "timestamp": pool.now(),
-                "body": f"Changed Block Tracking metadata is inconsistent for disk {uuid}.",
-            },
-        )
+    if db.flag("VDI", vdi, "cbt_enabled") and pool.faults.take("cbt-lost", disk=_names_of_disk(pool, vdi)):
+        stop_tracking(pool, vdi, "VDI_CBT_METADATA_INCONSISTENT")

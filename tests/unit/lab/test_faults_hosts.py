@@ -135,7 +135,8 @@ def test_a_crashed_host_halts_its_vms_and_loses_what_they_tracked() -> None:
             api = session.xenapi
             assert (api.VM.get_power_state(vm), api.VM.get_resident_on(vm)) == ("Halted", "OpaqueRef:NULL")
             assert lab.pool.disks.read(uuid, 10 * MIB + 4096, 4) == b"lab "
-            api.VDI.snapshot(disk)
+            assert api.VDI.get_cbt_enabled(api.VDI.snapshot(disk)), "nobody has looked at the log yet"
+            api.VM.start(vm, False, False)
             assert not api.VDI.get_cbt_enabled(disk)
             told = [m["name"] for m in api.message.get_all_records().values() if m["obj_uuid"] == uuid]
             assert told == ["VDI_CBT_METADATA_INCONSISTENT"]

@@ -41,6 +41,8 @@ def hand_over(catalog: Catalog, disk: Disk, *, snapshot: Disk) -> None:
     if disk.log is None:
         return
     snapshot.log, disk.log = disk.log, catalog.new_log(size_bytes=disk.size_bytes)
+    # The storage manager keeps a doubt with the live disk, where the next use looks for it, and trusts the snapshot's.
+    disk.log.is_consistent, snapshot.log.is_consistent = snapshot.log.is_consistent, True
     before = _neighbour(catalog, snapshot.log.parent)
     if before is not None and before.log is not None:
         before.log.child = snapshot.uuid

@@ -33,7 +33,7 @@ HOST_FAULTS = (
     ),
     FaultKind(
         "host-crashes",
-        "A host dies and starts again: its VMs are halted, tracked disks they wrote to lose their change logs.",
+        "A host dies and starts again: its VMs are halted; started again, their disks lose their change logs.",
         {"host": "", "seconds": 0.0},
         FaultManner.AT_ONCE,
     ),
