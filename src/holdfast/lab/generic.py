@@ -6,11 +6,23 @@ A ``Method`` is one name on the wire with everything the dispatcher needs to che
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from holdfast.lab.context import Context
-from holdfast.lab.datamodel import Call, ClassTable, Datamodel, Field, Kind, Parameter, Type, parse_type
+from holdfast.lab.datamodel import (
+    NOBODY,
+    READ_ONLY,
+    Call,
+    ClassTable,
+    Datamodel,
+    Field,
+    Kind,
+    Parameter,
+    Type,
+    load_access,
+    parse_type,
+)
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.records import Records
 from holdfast.lab.where import parse_where
@@ -31,7 +43,14 @@ class Method:
     needs_session: bool = True
     is_removed: bool = False
     is_internal: bool = False
+    """Only for sessions of the hosts themselves."""
+    is_sealed: bool = False
+    """Known, and refused to everybody."""
     constructs: ClassTable | None = None
+    role: str = READ_ONLY
+    """The least privileged role that may call it."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Keys of the map that it writes which need another role."""
 
     @property
     def required_count(self) -> int:
@@ -47,37 +66,37 @@ class Method:
 def build_methods(datamodel: Datamodel, records: Records, handlers: Mapping[str, Handler]) -> dict[str, Method]:
     """Return every call of the pool by its name; ``handlers`` has those that are not derived."""
     methods: dict[str, Method] = {}
+    access = load_access()
     for table in datamodel.classes.values():
         for method in _class_methods(table, records):
-            methods[method.name] = method
+            role = access.role_of_derived(table.name, method.name.partition(".")[2])
+            methods[method.name] = replace(method, role=role)
         for call in table.calls.values():
             name = f"{table.name}.{call.name}"
-            methods[name] = Method(
-                name,
-                call.parameters,
-                handlers.get(name) or _plain_setter(table, call),
-                is_async="async" in call.flags,
-                needs_session="open" not in call.flags,
-                is_removed="removed" in call.flags,
-                is_internal=call.role == "host",
-            )
+            methods[name] = _own_method(table, call, handlers.get(name) or _plain_setter(table, call))
     for name, method in methods.items():
-        if method.handler is not handlers.get(name) and name in handlers:
-            methods[name] = _with_handler(method, handlers[name])
+        if name in handlers:
+            methods[name] = replace(method, handler=handlers[name])
+    for (cls, spec), keys in access.keys.items():
+        for verb in ("add_to", "remove_from"):
+            name = f"{cls}.{verb}_{spec}"
+            methods[name] = replace(methods[name], keys=keys)
     stray = set(handlers) - set(methods)
     assert not stray, stray
     return methods
 
 
-def _with_handler(method: Method, handler: Handler) -> Method:
+def _own_method(table: ClassTable, call: Call, handler: Handler | None) -> Method:
     return Method(
-        method.name,
-        method.parameters,
+        f"{table.name}.{call.name}",
+        call.parameters,
         handler,
-        is_async=method.is_async,
-        needs_session=method.needs_session,
-        is_removed=method.is_removed,
-        constructs=method.constructs,
+        is_async="async" in call.flags,
+        needs_session="open" not in call.flags,
+        is_removed="removed" in call.flags,
+        is_internal="internal" in call.flags,
+        is_sealed=call.role == "host",
+        role=NOBODY if call.role == "host" else call.role,
     )
 
 
@@ -118,7 +137,7 @@ def _listings(cls: str, records: Records) -> Iterator[Method]:
         return [row.ref for row in context.db.rows(cls)]
 
     def get_all_records_where(context: Context, text: str) -> dict[str, dict[str, object]]:
-        matches = parse_where(text)
+        matches = parse_where(text, cls=cls)
         return {ref: record for ref, record in records.all(cls).items() if matches(record)}
 
     def get_all_where(context: Context, text: str) -> list[str]:

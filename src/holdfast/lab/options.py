@@ -42,8 +42,6 @@ class LabDelays:
     linger_s: float = 0.5
     """How long a finished transfer's connection stays open. Some clients abort when the close arrives together with the
     last byte."""
-    tools_s: float = 0.2
-    """From the start of a VM to the first report of the tools in its guest: about 20 s on a real host."""
     data_destroy_wait_s: float = 4.0
     """How long data_destroy waits for the disk to be free; not configurable on a real host."""
 

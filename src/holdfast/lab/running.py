@@ -13,7 +13,7 @@ from typing import Self
 
 from holdfast.core import Clock, Entropy, ExitStatus, HoldfastError, Secret, SystemClock, SystemEntropy, get_log, mapped
 from holdfast.lab.attachments import sweep_attachments
-from holdfast.lab.calls import all_handlers
+from holdfast.lab.calls import add_subject, all_handlers
 from holdfast.lab.certificate import Certificate, ensure_certificate, renew_certificate
 from holdfast.lab.client import LabControl
 from holdfast.lab.clock import LabClock
@@ -21,8 +21,8 @@ from holdfast.lab.context import Context, PoolCore
 from holdfast.lab.control import ControlServer
 from holdfast.lab.database import Database
 from holdfast.lab.datamodel import load_datamodel
+from holdfast.lab.directory import AUTH_TYPE, SERVICE_NAME, Directory
 from holdfast.lab.disasters import Disasters
-from holdfast.lab.directory import Directory
 from holdfast.lab.disks import DiskStore
 from holdfast.lab.dispatch import Dispatcher
 from holdfast.lab.events import Events
@@ -181,7 +181,15 @@ def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entro
     db = Database(load_datamodel(), store, the_entropy)
     the_clock.on_move(db.wake)
     directory = Directory(is_joined=options.role_users)
-    sessions = Sessions(db, the_clock, user=user, password=password, directory=directory)
+    sessions = Sessions(
+        db,
+        the_clock,
+        user=user,
+        password=password,
+        directory=directory,
+        pool_secret=Secret(the_entropy.token_bytes(_TOKEN_BYTES).hex()),
+        keep_password=lambda changed: _keep_fact(db, store, "password", changed),
+    )
     tasks = Tasks(db, the_clock)
     pool = PoolCore(
         db=db,
@@ -211,6 +219,11 @@ def _addresses(options: LabOptions) -> list[str]:
     return [host_address(options.host, number) for number in range(options.hosts)]
 
 
+def _keep_fact(db: Database, store: RowStore, name: str, value: str) -> None:
+    with db.lock:  # the store has one user at a time
+        store.set_fact(name, value)
+
+
 def _user(options: LabOptions, store: RowStore) -> str:
     user = options.user or store.fact("user") or _USER
     store.set_fact("user", user)
@@ -238,6 +251,22 @@ def _prepare(pool: PoolCore, store: RowStore, options: LabOptions) -> None:
         forget_operations(pool)
 
 
+def _admit_role_users(pool: PoolCore) -> None:
+    """Give the directory's users the role they are named after; those who once were admitted stay as they are."""
+    sessions, context = pool.sessions, Context(pool)
+    if not sessions.directory.is_joined or pool.db.count("subject"):
+        return
+    with pool.db.transaction():
+        for account in sessions.directory.accounts:
+            role = sessions.rbac.by_label(account.name)
+            assert role is not None
+            add_subject(context, account, [role.ref])
+        for host in pool.db.rows("host"):
+            pool.db.update(
+                "host", host.ref, {"external_auth_type": AUTH_TYPE, "external_auth_service_name": SERVICE_NAME}
+            )
+
+
 def _listen(
     pool: PoolCore, store: RowStore, options: LabOptions, *, user: str, password: Secret, certificate: Certificate
 ) -> RunningLab:
@@ -245,6 +274,7 @@ def _listen(
     records.follow_changes()
     events = Events(pool.db, pool.clock, pool.sessions, records.record)
     gateway = Gateway(pool, Dispatcher(pool, records, all_handlers(events)))
+    _admit_role_users(pool)
     server = HttpServer()
     stopped = threading.Event()
     doors: list[HostDoors] = []

@@ -16,7 +16,7 @@ from holdfast.model import DiskUuid
 from holdfast.xapi import Credentials, PinnedCertificate, PoolAddress, ReadTransport, open_pool
 from tests.contract.pool_world import HurriedClock, read_disk
 from tests.support.lab import PASSWORD, logged_in, tiny_lab
-from tests.unit.lab.talk import converse_at, new_disk, refusal
+from tests.unit.lab.talk import converse_at, json_call, new_disk, refusal
 
 MIB = 1 << 20
 
@@ -80,7 +80,7 @@ def test_a_transfer_is_sent_to_the_host_that_sees_the_disk(two: RunningLab, verb
     with logged_in(two) as session:
         disk = _disk_on(two, session.xenapi, _local_sr(two, _members(two)[0]))
         query = f"session_id={session._session}&vdi={disk}&format=raw"
-        head = f"{verb}?{query} HTTP/1.1\r\nHost: lab\r\nContent-Length: 0\r\n\r\n".encode()
+        head = f"{verb}?{query} HTTP/1.0\r\nHost: lab\r\nContent-Length: 0\r\n\r\n".encode()
         answer = converse_at(two.plain_url, head).decode()
         port = urlsplit(two.url).port
         path = verb.partition(" ")[2]
@@ -126,7 +126,10 @@ def test_after_a_change_of_master_the_old_one_names_the_new_one() -> None:
     with tiny_lab(hosts=2, scenario="empty") as lab, logged_in(lab) as session:
         old, new = lab.pool.master_ref, _members(lab)[0]
         make_master(lab.pool, new)
-        assert refusal(lambda: session.xenapi.VM.get_all()) == ["HOST_IS_SLAVE", "127.0.0.2"]
+        assert json_call(lab, "VM.get_all", session._session)["error"]["message"] == "SESSION_INVALID"
+        late = XenAPI.Session(lab.plain_url)
+        login = ("root", PASSWORD)
+        assert refusal(lambda: late.xenapi.login_with_password(*login)) == ["HOST_IS_SLAVE", "127.0.0.2"]
         moved = XenAPI.Session(lab.plain_url.replace("127.0.0.1", "127.0.0.2"))
         moved.xenapi.login_with_password("root", PASSWORD)
         assert moved.xenapi.pool.get_master(moved.xenapi.pool.get_all()[0]) == new != old

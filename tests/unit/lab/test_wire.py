@@ -14,9 +14,15 @@ from holdfast.lab.datamodel import DateTime
 from holdfast.lab.rpc import MalformedCall, json_rpc, parse_value, write_value, xml_rpc
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
+_NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=20)
+"""A pool does not read a struct whose member has no name."""
+
+_FLOATS = st.integers(-(10**12), 10**12).map(lambda number: number / 8)
+"""A pool writes sixteen digits."""
+
 _VALUES = st.recursive(
-    st.one_of(st.booleans(), st.floats(allow_nan=False, allow_infinity=False), _TEXT),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_TEXT, inner, max_size=4)),
+    st.one_of(st.booleans(), _FLOATS, _TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_NAMES, inner, max_size=4)),
     max_leaves=12,
 )
 
@@ -38,7 +44,9 @@ def test_the_standard_librarys_client_is_understood(value: Any) -> None:
 
 def test_values_are_written_as_a_pool_writes_them() -> None:
     assert write_value(5) == "<value>5</value>"
-    assert write_value("a<b") == "<value>a&lt;b</value>"
+    assert write_value('a<"b\x01') == "<value>a&lt;&quot;b</value>"
+    assert write_value(1.0) == "<value><double>1</double></value>"
+    assert write_value(b"x") == "<value><base64>eA==</base64></value>"
     assert write_value(True) == "<value><boolean>1</boolean></value>"
     assert write_value(DateTime("20260101T00:00:00Z")) == (
         "<value><dateTime.iso8601>20260101T00:00:00Z</dateTime.iso8601></value>"
@@ -53,14 +61,33 @@ def test_strings_are_taken_with_and_without_a_tag_and_numbers_in_every_dress() -
     assert xml_rpc.parse_call(_call("<value> <double>0.5</double> </value>"))[1] == [0.5]
 
 
+_UNSAID = "int/i8/i4/boolean/double/string/dateTime.iso8601/array/struct/nil"
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
         (b"<foo", 'Xmlm.Error(1:5, "unexpected end of input")'),
         (b"", 'Xmlm.Error(1:1, "unexpected end of input")'),
         (b"hello", 'Xmlm.Error(1:1, "expected root element")'),
+        (
+            b"<methodCall>\n<methodName></c>",
+            'Xmlm.Error(2:16, "expected one of these character sequence: "methodName", found "c"")',
+        ),
+        (b"<a>&nope;</a>", 'Xmlm.Error(1:10, "unknown entity reference (nope)")'),
+        (b"<a>&#1;</a>", 'Xmlm.Error(1:8, "illegal character reference (#1)")'),
+        (b"<a>\x01</a>", 'Xmlm.Error(1:4, "malformed character stream")'),
+        (b"<a>\xff</a>", 'Xmlm.Error(1:4, "malformed character stream")'),
+        (b"<1/>", 'Xmlm.Error(1:2, "character sequence illegal here ("1")")'),
         (b"<methodCall></methodCall>", 'Xmlrpc.Parse_error("close_tag", "open_tag", _)'),
+        (b"<foo/>", 'Xmlrpc.Parse_error("open_tag(foo)", "open_tag(methodCall)", _)'),
         (b"<methodCall><params/></methodCall>", 'Xmlrpc.Parse_error("open_tag(params)", "open_tag(methodName)", _)'),
+        (b"<methodCall><methodName>m</methodName></methodCall>", 'Xmlrpc.Parse_error("close_tag", "open_tag", _)'),
+        (_call("<value><int>five</int></value>"), 'Failure("Int64.of_string")'),
+        (_call("<value><int></int></value>"), 'Xmlrpc.Parse_error("empty_int", "int", _)'),
+        (_call("<value><odd>5</odd></value>"), f'Xmlrpc.Parse_error("open_tag(odd)", "open_tag({_UNSAID})", _)'),
+        (_call("<value>a<int>5</int></value>"), 'Xmlrpc.Parse_error("open_tag(int)", "close_tag(value)", _)'),
+        (_call("<string>a</string>"), 'Xmlrpc.Parse_error("open_tag(value)", "open_tag(string)", _)'),
     ],
 )
 def test_what_is_no_call_is_refused_in_the_pools_words(body: bytes, text: str) -> None:
@@ -70,12 +97,38 @@ def test_what_is_no_call_is_refused_in_the_pools_words(body: bytes, text: str) -
 
 
 @pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        ("<value/>", ""),
+        ("<value><string/></value>", ""),
+        ("<value><array/></value>", []),
+        ("<value> <nil/> </value>", None),
+        ("<value><i8>0x10</i8></value>", 16),
+        ("<value><boolean>true</boolean></value>", False),
+        ("<value><base64>eHk=</base64></value>", b"xy"),
+        ("<value><![CDATA[<&>]]></value>", "<&>"),
+        ("<value>a<!-- x -->b</value>", "ab"),
+        ("<value>&#x41;</value>", "A"),
+    ],
+)
+def test_a_value_is_read_in_every_dress_that_a_pool_knows(body: str, value: object) -> None:
+    assert xml_rpc.parse_call(_call(body))[1] == [value]
+
+
+@pytest.mark.parametrize(
+    "body", [_call("<value>x</value>") + b"garbage <&", b"<!DOCTYPE x>" + _call("<value>x</value>")]
+)
+def test_an_odd_document_is_read_as_far_as_a_pool_reads_it(body: bytes) -> None:
+    assert xml_rpc.parse_call(body) == ("m", ["x"])
+
+
+@pytest.mark.parametrize(
     "body",
     [
-        b"<!DOCTYPE x [<!ENTITY a 'aaaa'>]><methodCall/>",
+        b"<!DOCTYPE x [<!ENTITY a 'aaaa'>]><methodCall><methodName>&a;</methodName></methodCall>",
         _call("<value><array><data>" * 200 + "</data></array></value>" * 200),
-        _call("<value><int>five</int></value>"),
-        _call("<value><struct><member><value>1</value></member></struct></value>"),
+        b"<!DOCTYPE " + b"<" * 10_000,
+        b"<a" * 10_000,
     ],
 )
 def test_a_hostile_document_is_refused(body: bytes) -> None:

@@ -45,6 +45,12 @@ def get_server_certificate(context: Context, host: str) -> str:
     return context.pool.certificate_pem
 
 
+@calls.on("host.list_methods")
+def list_methods(context: Context) -> list[str]:
+    """A pool knows this name and nothing behind it; the list is ``system.listMethods``."""
+    raise ApiFailure("NOT_IMPLEMENTED", "list_method")
+
+
 @calls.on("host.call_plugin")
 def call_plugin(context: Context, host: str, plugin: str, function: str, arguments: Fields) -> str:
     """No host of the lab has plugins."""

@@ -1,147 +1,176 @@
-"""Calls of sessions, tasks, events and messages: who is there, and what is going on."""
+"""Calls of sessions and tasks: who is there, and what is going on."""
 
 from __future__ import annotations
 
+from typing import cast
+
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.events import Events
 
-__all__ = ["make_session_calls"]
+__all__ = ["calls"]
 
+calls = CallSet()
 
-def make_session_calls(events: Events) -> CallSet:
-    """Return the calls, with the event interface they serve."""
-    calls = CallSet()
-    _add_session_calls(calls)
-    _add_task_calls(calls)
-    _add_message_calls(calls)
-
-    @calls.on("event.from")
-    def event_from(context: Context, classes: list[str], token: str, timeout: float) -> dict[str, object]:
-        return events.wait(context.session, classes, token, timeout)
-
-    @calls.on("event.inject")
-    def event_inject(context: Context, cls: str, ref: str) -> str:
-        names = {name.lower(): name for name in context.db.datamodel.classes}
-        name = names.get(cls.lower(), cls)
-        if name not in context.db.datamodel.classes or not context.db.exists(name, ref):
-            raise ApiFailure("HANDLE_INVALID", cls, ref)
-        return events.inject(name, ref)
-
-    @calls.on("event.get_current_id")
-    def event_get_current_id(context: Context) -> int:
-        return context.db.generation
-
-    return calls
+_TASK_ANY = "task.destroy/any"
+"""The permission to meddle with other people's tasks."""
 
 
-def _add_session_calls(calls: CallSet) -> None:
-    @calls.on("session.login_with_password")
-    def login(context: Context, user: str, password: str, version: str = "", originator: str = "") -> str:
-        pool = context.pool
-        if context.host != pool.master_ref:
-            raise ApiFailure("HOST_IS_SLAVE", pool.master_address)
-        fault = pool.faults.take("host-is-slave")
-        if fault is not None:
-            raise ApiFailure("HOST_IS_SLAVE", fault.text("address"))
-        if pool.faults.take("login-refused"):
-            raise ApiFailure("SESSION_AUTHENTICATION_FAILED", user, "Authentication failure")
-        pool.sessions.check_password(user, password)
-        return pool.sessions.open(user=user, originator=originator, host=context.host)
-
-    @calls.on("session.logout", "session.local_logout")
-    def logout(context: Context) -> str:
-        context.pool.sessions.close(context.session)
-        return ""
-
-    @calls.on("session.change_password")
-    def change_password(context: Context, old: str, new: str) -> str:
-        context.pool.sessions.change_password(new)
-        return ""
-
-    @calls.on("session.get_all_subject_identifiers")
-    def get_all_subject_identifiers(context: Context) -> list[str]:
-        return []
-
-    @calls.on("session.logout_subject_identifier")
-    def logout_subject_identifier(context: Context, identifier: str) -> str:
-        return ""
+# -- sessions
 
 
-def _add_task_calls(calls: CallSet) -> None:
-    @calls.on("task.create")
-    def create(context: Context, label: str, description: str) -> str:
-        return context.pool.tasks.create(label, host=context.pool.master_ref, description=description)
-
-    @calls.on("task.destroy")
-    def destroy(context: Context, ref: str) -> str:
-        context.db.row("task", ref)
-        context.pool.tasks.destroy(ref)
-        return ""
-
-    @calls.on("task.cancel")
-    def cancel(context: Context, ref: str) -> str:
-        context.db.row("task", ref)
-        context.pool.tasks.ask_cancel(ref, by=context.task)
-        return ""
+@calls.on("session.login_with_password")
+def login(context: Context, user: str, password: str, version: str = "", originator: str = "") -> str:
+    """Return a session; a member sends the caller to its master."""
+    pool = context.pool
+    if context.host != pool.master_ref:
+        raise ApiFailure("HOST_IS_SLAVE", pool.master_address)
+    fault = pool.faults.take("host-is-slave")
+    if fault is not None:
+        raise ApiFailure("HOST_IS_SLAVE", fault.text("address"))
+    if pool.faults.take("login-refused"):
+        raise ApiFailure("SESSION_AUTHENTICATION_FAILED", user, "Authentication failure")
+    pool.sessions.check_password(user, password)
+    return pool.sessions.open(user=user, originator=originator, host=context.host)
 
 
-def _add_message_calls(calls: CallSet) -> None:
-    @calls.on("message.create")
-    def create(context: Context, name: str, priority: int, cls: str, obj_uuid: str, body: str) -> str:
-        known = {known.lower(): known for known in context.db.datamodel.classes}.get(cls.lower(), cls)
-        if known in context.db.datamodel.classes and not context.db.has_uuid(known, obj_uuid):
-            raise ApiFailure("UUID_INVALID", cls, obj_uuid)
-        return context.db.create(
-            "message",
-            {
-                "name": name,
-                "priority": priority,
-                "cls": cls,
-                "obj_uuid": obj_uuid,
-                "timestamp": context.pool.now(),
-                "body": body,
-            },
-        )
+@calls.on("session.slave_login")
+def slave_login(context: Context, host: str, secret: str) -> str:
+    """Return a session of one of the pool's hosts, who alone know the secret."""
+    if not context.pool.sessions.is_pool_secret(secret):
+        raise ApiFailure("SESSION_AUTHENTICATION_FAILED", host, "Pool credentials invalid")
+    return context.pool.sessions.open(user=host, originator="xapi", host=host, is_pool=True)
 
-    @calls.on("message.destroy")
-    def destroy(context: Context, ref: str) -> str:
-        context.db.destroy("message", ref)
-        return ""
 
-    @calls.on("message.destroy_many")
-    def destroy_many(context: Context, refs: list[str]) -> str:
-        with context.db.transaction():
-            for ref in refs:
-                context.db.destroy("message", ref)
-        return ""
+@calls.on("session.slave_local_login")
+def slave_local_login(context: Context, secret: str) -> str:
+    """Return a host's session for emergencies."""
+    if not context.pool.sessions.is_pool_secret(secret):
+        raise ApiFailure("SESSION_AUTHENTICATION_FAILED", "localhost", "Pool credentials invalid")
+    return context.pool.sessions.open_local(f"OpaqueRef:{context.pool.new_uuid()}")
 
-    @calls.on("message.get_all")
-    def get_all(context: Context) -> list[str]:
-        return [row.ref for row in context.db.rows("message")]
 
-    @calls.on("message.get_record")
-    def get_record(context: Context, ref: str) -> dict[str, object]:
-        return dict(context.db.row("message", ref).fields)
+@calls.on("session.slave_local_login_with_password")
+def slave_local_login_with_password(context: Context, user: str, password: str) -> str:
+    """Return a session for emergencies, which any host gives to the superuser."""
+    context.pool.sessions.check_superuser(user, password)
+    return context.pool.sessions.open_local(f"OpaqueRef:{context.pool.new_uuid()}")
 
-    @calls.on("message.get_by_uuid")
-    def get_by_uuid(context: Context, uuid: str) -> str:
-        return context.db.by_uuid("message", uuid)
 
-    @calls.on("message.get_all_records")
-    def get_all_records(context: Context) -> dict[str, dict[str, object]]:
-        return {row.ref: dict(row.fields) for row in context.db.rows("message")}
+@calls.on("session.logout")
+def logout(context: Context) -> str:
+    """End the session."""
+    context.pool.sessions.close(context.session)
+    return ""
 
-    @calls.on("message.get_all_records_where")
-    def get_all_records_where(context: Context, expression: str) -> dict[str, dict[str, object]]:
-        return get_all_records(context)  # the pool ignores the expression for messages, too
 
-    @calls.on("message.get")
-    def get(context: Context, cls: str, obj_uuid: str, since: str) -> dict[str, dict[str, object]]:
-        rows = context.db.rows("message")
-        return {row.ref: dict(row.fields) for row in rows if row.fields["obj_uuid"] == obj_uuid}
+@calls.on("session.local_logout")
+def local_logout(context: Context) -> str:
+    """End a session for emergencies; any other goes on."""
+    context.pool.sessions.close_local(context.session)
+    return ""
 
-    @calls.on("message.get_since")
-    def get_since(context: Context, since: str) -> dict[str, dict[str, object]]:
-        rows = context.db.rows("message")
-        return {row.ref: dict(row.fields) for row in rows if str(row.fields["timestamp"]) > since}
+
+@calls.on("session.change_password")
+def change_password(context: Context, old: str, new: str) -> str:
+    """Change the superuser's password; the old one is not asked for."""
+    if not context.db.flag("session", context.session, "is_local_superuser"):
+        raise ApiFailure("USER_IS_NOT_LOCAL_SUPERUSER", "Failed to change password for user root")
+    context.pool.sessions.change_password(new)
+    return ""
+
+
+@calls.on("session.get_all_subject_identifiers")
+def get_all_subject_identifiers(context: Context) -> list[str]:
+    """Return who of the directory is logged in."""
+    rows = context.db.rows("session")
+    users = (cast(str, row.fields["auth_user_sid"]) for row in rows if not row.fields["is_local_superuser"])
+    return list(dict.fromkeys(users))
+
+
+@calls.on("session.logout_subject_identifier")
+def logout_subject_identifier(context: Context, identifier: str) -> str:
+    """End all sessions of a user of the directory but the caller's own."""
+    for row in context.db.rows("session"):
+        is_his = row.fields["auth_user_sid"] == identifier and not row.fields["is_local_superuser"]
+        if is_his and row.ref != context.session:
+            context.pool.sessions.close(row.ref)
+    return ""
+
+
+# -- tasks
+
+
+def _assert_may_touch(context: Context, task: str) -> None:
+    """Everybody may touch his own tasks; those of others need a permission."""
+    db = context.db
+    db.row("task", task)
+    rbac = context.pool.sessions.rbac
+    if rbac.is_allowed(db, context.session, _TASK_ANY):
+        return
+    owner = context.pool.tasks.session_of(task)
+    mine, his = (db.find("session", session) for session in (context.session, owner))
+    if mine is None or his is None or mine.fields["auth_user_sid"] != his.fields["auth_user_sid"]:
+        raise rbac.denial(_TASK_ANY)
+
+
+@calls.on("task.create")
+def create_task(context: Context, label: str, description: str) -> str:
+    """Return a task that the caller will tell about and end."""
+    tasks = context.pool.tasks
+    return tasks.create(label, host=context.pool.master_ref, description=description, session=context.session)
+
+
+@calls.on("task.destroy")
+def destroy_task(context: Context, ref: str) -> str:
+    """Forget a task."""
+    _assert_may_touch(context, ref)
+    context.pool.tasks.ask_destroy(ref)
+    return ""
+
+
+@calls.on("task.cancel")
+def cancel_task(context: Context, ref: str) -> str:
+    """Ask a task to stop."""
+    _assert_may_touch(context, ref)
+    context.pool.tasks.ask_cancel(ref, by=context.task)
+    return ""
+
+
+def _add_task_setters() -> None:
+    for field in ("status", "progress", "result", "error_info"):
+
+        @calls.on(f"task.set_{field}")
+        def set_field(context: Context, ref: str, new: object, *, field: str = field) -> str:
+            _assert_may_touch(context, ref)
+            context.db.set("task", ref, field, new)
+            return ""
+
+
+_add_task_setters()
+
+
+@calls.on("task.add_to_other_config")
+def add_to_other_config(context: Context, ref: str, key: str, new: str) -> str:
+    """Note something about a task."""
+    _assert_may_touch(context, ref)
+    with context.db.transaction():
+        if key in context.db.mapping("task", ref, "other_config"):
+            raise ApiFailure("MAP_DUPLICATE_KEY", "task", "other_config", ref, key)
+        context.db.put_key("task", ref, "other_config", key=key, value=new)
+    return ""
+
+
+@calls.on("task.remove_from_other_config")
+def remove_from_other_config(context: Context, ref: str, key: str) -> str:
+    """Forget a note about a task."""
+    _assert_may_touch(context, ref)
+    context.db.drop_key("task", ref, "other_config", key=key)
+    return ""
+
+
+@calls.on("task.set_other_config")
+def set_other_config(context: Context, ref: str, new: dict[str, str]) -> str:
+    """Replace all notes about a task."""
+    _assert_may_touch(context, ref)
+    context.db.set("task", ref, "other_config", new)
+    return ""

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 
-from holdfast.lab.errors import internal_failure
+from holdfast.lab.errors import ApiFailure, internal_failure
 
-__all__ = ["EPOCH", "NULL_REF", "DateTime", "Kind", "Type", "describe", "parse_type"]
+__all__ = ["EPOCH", "NULL_REF", "DateTime", "Kind", "Type", "describe", "parse_float", "parse_type", "parse_whole"]
 
 NULL_REF = "OpaqueRef:NULL"
 
@@ -98,9 +98,9 @@ class Type:
                     raise internal_failure(f"Expected bool, got '{describe(value)}'")
                 return value
             case Kind.DATETIME:
-                return DateTime(_accept_string(value))
+                return _accept_datetime(value)
             case Kind.ENUM:
-                return _accept_enum(value, enums.get(self.name))
+                return _accept_enum(value, self.name, enums.get(self.name))
             case Kind.SET:
                 assert self.item is not None
                 if not isinstance(value, list):
@@ -115,6 +115,8 @@ class Type:
         assert self.item is not None
         assert self.key is not None
         if not isinstance(value, dict):
+            if self.key.kind in (Kind.ENUM, Kind.INT):
+                raise internal_failure("Unmarshalling error")
             raise internal_failure(f"Expecting Rpc.Dict, but found '{describe(value)}'")
         return {str(self.key.accept(key, enums)): self.item.accept(item, enums) for key, item in value.items()}
 
@@ -128,37 +130,105 @@ class Type:
 
 
 def _accept_string(value: object) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or isinstance(value, DateTime):
         raise internal_failure(f"Expected string, got '{describe(value)}'")
     return value
 
 
+_WHOLE = re.compile(
+    r"([-+]?)(0[xX][0-9a-fA-F][0-9a-fA-F_]*|0[oO][0-7][0-7_]*|0[bB][01][01_]*|0[uU][0-9][0-9_]*|[0-9][0-9_]*)"
+)
+_BASES = {"x": 16, "o": 8, "b": 2, "u": 10}
+
+
+def parse_whole(text: str) -> int:
+    """Return a whole number as the pool reads one from text: prefixes for bases, underscores, 64 bits.
+
+    ``ValueError`` for everything else. Numbers with a prefix wrap around, plain ones do not.
+    """
+    match = _WHOLE.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    sign, digits = match.groups()
+    base = _BASES.get(digits[1:2].lower(), 0) if digits.startswith("0") else 0
+    number = int(digits[2:].replace("_", ""), base) if base else int(digits.replace("_", ""))
+    if number >= 1 << (64 if base else 63) and not (not base and sign == "-" and number == 1 << 63):
+        raise ValueError(text)
+    number = -number if sign == "-" else number
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 def _accept_int(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    if isinstance(value, bool | DateTime) or not isinstance(value, int | str):
         raise internal_failure(f"Expected int64, got '{describe(value)}'")
     if isinstance(value, int):
         return value
-    if not re.fullmatch(r"-?(?:0[xX][0-9a-fA-F_]+|[0-9][0-9_]*)", value):
-        raise internal_failure("Int64.of_string")
-    number = int(value.replace("_", ""), 16 if "x" in value.lower() else 10)
-    if not -(1 << 63) <= number < 1 << 63:
-        raise internal_failure("Int64.of_string")
-    return number
+    try:
+        return parse_whole(value)
+    except ValueError as cause:
+        raise internal_failure("Int64.of_string") from cause
+
+
+_DECIMAL = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9_]+)?|nan|inf|infinity)", re.IGNORECASE)
+
+
+def parse_float(text: str) -> float:
+    """Return a number with a fraction as the pool reads one from text; ``ValueError`` for everything else."""
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError(text)
+    return float(text.replace("_", ""))
 
 
 def _accept_float(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool | DateTime) or not isinstance(value, int | float | str):
         raise internal_failure(f"Expected float, got '{describe(value)}'")
-    try:
+    if not isinstance(value, str):
         return float(value)
+    try:
+        return parse_float(value)
     except ValueError as cause:
         raise internal_failure("float_of_string") from cause
 
 
-def _accept_enum(value: object, choices: frozenset[str] | None) -> str:
-    if not isinstance(value, str) or (choices is not None and value not in choices):
-        raise internal_failure("Unknown tag/contents")
-    return value
+_MOMENT = re.compile(
+    r"(\d{4})-?(\d{2})-?(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.\d+)?([zZ]|[+-]\d{2}:?\d{2})?", re.ASCII
+)
+
+
+def _accept_datetime(value: object) -> DateTime:
+    """Return a time, spelled as the pool spells it; without a zone it is UTC, and another zone stays."""
+    if not isinstance(value, str):
+        raise internal_failure("Date.t_of_rpc")
+    match = _MOMENT.fullmatch(value)
+    invalid = ApiFailure("INTERNAL_ERROR", f"Invalid argument: Clock__Date.of_iso8601: {value}")
+    if match is None:
+        raise invalid
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    try:
+        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError as cause:
+        raise invalid from cause
+    zone = (match[7] or "Z").upper()
+    spelled = moment.strftime("%Y%m%dT%H:%M:%S")
+    return DateTime(spelled + (zone if ":" in zone or zone == "Z" else f"{zone[:3]}:{zone[3:]}"))
+
+
+_ODD_ENUMS = {"bond_mode": "Unmarshalling error in bond-mode", "event_operation": "Unmarshalling error"}
+"""Enumerations that the pool reads letter by letter; all others in any case."""
+
+
+def _accept_enum(value: object, name: str, choices: frozenset[str] | None) -> str:
+    odd = _ODD_ENUMS.get(name)
+    if not isinstance(value, str) or isinstance(value, DateTime):
+        raise internal_failure(odd or "Unknown tag/contents")
+    if choices is None or value in choices:
+        return value
+    if odd is None:
+        wanted = value.lower()
+        for choice in choices:
+            if choice.lower() == wanted:
+                return choice
+    raise internal_failure(odd or "Unknown tag/contents")
 
 
 def describe(value: object) -> str:
@@ -172,6 +242,10 @@ def describe(value: object) -> str:
             return f"I({value})"
         case float():
             return f"F({value:g})"
+        case bytes():
+            return f"B64({value.decode('utf-8', 'replace')})"
+        case DateTime():
+            return f"D({value})"
         case str():
             return f"S({value})"
         case list():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from holdfast.lab.rpc.xml import MalformedCall
+from holdfast.lab.rpc.lexer import MalformedCall
 
 __all__ = ["JsonCall", "parse_call", "write_result", "write_unready"]
 

@@ -1,198 +1,203 @@
-"""XML-RPC as the pool speaks it: strings without a tag, whole numbers as strings, and its own words for broken calls.
-
-Invariant: a hostile document (nesting, entities, size) costs no more than its own length.
-"""
+"""XML-RPC as the pool speaks it: strings without a tag, whole numbers as strings, its own words for broken calls."""
 
 from __future__ import annotations
 
-import xml.parsers.expat
+import base64
+import binascii
+from xml.parsers.expat import ExpatError, errors
 from xml.sax.saxutils import escape
 
-from holdfast.lab.datamodel import DateTime
+from holdfast.lab.datamodel import DateTime, parse_float, parse_whole
+from holdfast.lab.rpc.lexer import MalformedCall, Signals, read_signals
 
-__all__ = ["MalformedCall", "parse_call", "parse_value", "position_text", "write_result", "write_value"]
+__all__ = ["parse_call", "parse_value", "position_text", "write_plain", "write_result", "write_value"]
 
 NESTING_MAX = 64
 """Records nest four deep; more is an attack on the stack."""
 
-_ROOT_EXPECTED = {xml.parsers.expat.errors.codes[xml.parsers.expat.errors.XML_ERROR_SYNTAX]}
-_CUT_SHORT = {
-    xml.parsers.expat.errors.codes[text]
-    for text in (
-        xml.parsers.expat.errors.XML_ERROR_NO_ELEMENTS,
-        xml.parsers.expat.errors.XML_ERROR_UNCLOSED_TOKEN,
-        xml.parsers.expat.errors.XML_ERROR_PARTIAL_CHAR,
-    )
-}
+_BLANK = " \t\n"
+_SCALARS = "int/i8/i4/boolean/double/string/dateTime.iso8601/array/struct/nil"
+_EMPTY: dict[str, object] = {"string": "", "array": [], "struct": {}, "nil": None, "value": ""}
 
 
-class MalformedCall(Exception):
-    """The body is no call; the text is the exception that the pool prints on its error page."""
-
-
-class _Tokens:
-    """The document as a flat list: ``("open", tag)``, ``("close", tag)``, ``("data", text)``."""
-
-    def __init__(self, body: bytes) -> None:
-        self.items: list[tuple[str, str]] = []
-        self.at = 0
-        parser = xml.parsers.expat.ParserCreate()
-        parser.buffer_text = True
-        parser.StartElementHandler = lambda tag, _: self.items.append(("open", tag))
-        parser.EndElementHandler = lambda tag: self.items.append(("close", tag))
-        parser.CharacterDataHandler = lambda text: self.items.append(("data", text))
-        parser.StartDoctypeDeclHandler = self._refuse_doctype
-        try:
-            parser.Parse(body, True)
-        except xml.parsers.expat.ExpatError as cause:
-            lines = body.decode("utf-8", "replace").split("\n")
-            raise MalformedCall(position_text(cause, end=(len(lines), len(lines[-1])))) from cause
-
-    @staticmethod
-    def _refuse_doctype(*_: object) -> None:
-        raise MalformedCall('Xmlm.Error(1:1, "illegal document type")')
-
-    def peek(self) -> tuple[str, str]:
-        return self.items[self.at] if self.at < len(self.items) else ("close", "")
-
-    def skip_blank(self) -> None:
-        while self.peek()[0] == "data" and not self.peek()[1].strip():
-            self.at += 1
-
-    def open(self, tag: str) -> None:
-        self.skip_blank()
-        if self.peek() != ("open", tag):
-            raise self._unexpected(f"open_tag({tag})")
-        self.at += 1
-
-    def open_any(self) -> str:
-        self.skip_blank()
-        kind, tag = self.peek()
-        if kind != "open":
-            raise self._unexpected("open_tag")
-        self.at += 1
-        return tag
-
-    def close(self) -> None:
-        self.skip_blank()
-        if self.peek()[0] != "close":
-            raise self._unexpected("close_tag")
-        self.at += 1
-
-    def data(self) -> str:
-        text = ""
-        while self.peek()[0] == "data":
-            text += self.peek()[1]
-            self.at += 1
-        return text
-
-    def _unexpected(self, wanted: str) -> MalformedCall:
-        kind, text = self.peek()
-        found = {"open": f"open_tag({text})", "close": "close_tag", "data": "data"}[kind]
-        if found == "close_tag":
-            wanted = wanted.partition("(")[0]
-        return MalformedCall(f'Xmlrpc.Parse_error("{found}", "{wanted}", _)')
-
-
-def position_text(cause: xml.parsers.expat.ExpatError, *, end: tuple[int, int]) -> str:
-    """Return how a pool prints that a document is broken; ``end`` is its last line and how long that is."""
-    if cause.code in _CUT_SHORT:
-        return f'Xmlm.Error({end[0]}:{end[1] + 1}, "unexpected end of input")'
-    if cause.code in _ROOT_EXPECTED:
-        return f'Xmlm.Error({cause.lineno}:{cause.offset + 1}, "expected root element")'
-    return f'Xmlm.Error({cause.lineno}:{cause.offset + 1}, "malformed character stream")'
+# -- reading
 
 
 def parse_call(body: bytes) -> tuple[str, list[object]]:
     """Return the method and its parameters. ``MalformedCall`` when the body is no call."""
-    tokens = _Tokens(body)
-    tokens.open("methodCall")
-    tokens.open("methodName")
-    method = tokens.data()
-    tokens.close()
+    signals = read_signals(body)
+    signals.peek()
+    signals.take()
+    _open(signals, "methodCall")
+    _open(signals, "methodName")
+    method = _data(signals)
+    _close(signals, "methodName")
+    _open(signals, "params")
     parameters: list[object] = []
-    tokens.skip_blank()
-    if tokens.peek()[0] == "open":
-        tokens.open("params")
-        tokens.skip_blank()
-        while tokens.peek()[0] == "open":
-            tokens.open("param")
-            parameters.append(_read_value(tokens, 0))
-            tokens.close()
-            tokens.skip_blank()
-        tokens.close()
-    tokens.close()
+    while _skip_blank(signals) != "close":
+        _open(signals, "param")
+        parameters.append(_read_value(signals, 0))
+        _close(signals, "param")
+    _close(signals, "params")
+    _close(signals, "methodCall")
     return method, parameters
 
 
 def parse_value(body: bytes) -> object:
     """Return the value of a document that is one ``<value>``. ``MalformedCall`` when it is none."""
-    tokens = _Tokens(body)
-    return _read_value(tokens, 0)
+    signals = read_signals(body)
+    signals.peek()
+    signals.take()
+    return _read_value(signals, 0)
 
 
-def _read_value(tokens: _Tokens, depth: int) -> object:
+def _broken(found: str, wanted: str) -> MalformedCall:
+    return MalformedCall(f'Xmlrpc.Parse_error("{found}", "{wanted}", _)')
+
+
+def _is_blank(text: str) -> bool:
+    return not text.strip(_BLANK)
+
+
+def _escaped(text: str) -> str:
+    return text.encode("unicode_escape").decode().replace('"', '\\"')
+
+
+def _skip_blank(signals: Signals) -> str:
+    """Skip texts of nothing but white space; return the kind of what comes then."""
+    while signals.peek()[0] == "data" and _is_blank(signals.peek()[1]):
+        signals.take()
+    return signals.peek()[0]
+
+
+def _open_any(signals: Signals) -> str:
+    while True:
+        kind, text = signals.take()
+        if kind == "open":
+            return text
+        if kind == "data" and not _is_blank(text):
+            raise _broken(f"data({_escaped(text)})", "open_tag")
+        if kind in ("close", "end"):
+            raise _broken("close_tag", "open_tag")
+
+
+def _open(signals: Signals, tag: str) -> None:
+    found = _open_any(signals)
+    if found != tag:
+        raise _broken(f"open_tag({found})", f"open_tag({tag})")
+
+
+def _close(signals: Signals, tag: str) -> None:
+    while True:
+        kind, text = signals.take()
+        if kind in ("close", "end"):
+            return
+        if kind == "open":
+            raise _broken(f"open_tag({text})", f"close_tag({tag})")
+        if not _is_blank(text):
+            raise _broken(f"data({_escaped(text)})", f"close_tag({tag})")
+
+
+def _data(signals: Signals) -> str:
+    """Return the text that comes now. An end is taken for an empty text, so that the next end closes one level more."""
+    kind, text = signals.take()
+    if kind == "open":
+        raise _broken(f"open_tag({text})", "data")
+    return text if kind == "data" else ""
+
+
+def _read_value(signals: Signals, depth: int) -> object:
     if depth > NESTING_MAX:
-        raise MalformedCall("Stack overflow")
-    tokens.open("value")
-    text = tokens.data()
-    if tokens.peek()[0] == "close":
-        tokens.close()
-        return text
-    tag = tokens.open_any()
-    value: object
+        raise MalformedCall("Stack_overflow")
+    found = _open_any(signals)
+    if found != "value":
+        raise _broken("open_tag(value)", f"open_tag({found})")
+    kind, text = signals.peek()
+    value: object = ""
+    if kind == "data":
+        signals.take()
+        value = _read_typed(signals, depth) if _is_blank(text) and signals.peek()[0] == "open" else text
+    elif kind != "close":
+        value = _read_typed(signals, depth)
+    _close(signals, "value")
+    return value
+
+
+def _read_typed(signals: Signals, depth: int) -> object:
+    tag = _open_any(signals)
+    if signals.peek()[0] == "close":
+        if tag not in _EMPTY:
+            raise _broken(f"empty_{tag}", tag)
+        value = _EMPTY[tag]
+        value = value.copy() if isinstance(value, list | dict) else value
+    elif tag == "struct":
+        value = _read_struct(signals, depth)
+    elif tag == "array":
+        value = _read_array(signals, depth)
+    elif tag == "nil":
+        value = None
+    else:
+        value = _scalar(tag, signals)
+    _close(signals, tag)
+    return value
+
+
+def _scalar(tag: str, signals: Signals) -> object:
     match tag:
-        case "struct":
-            value = _read_struct(tokens, depth)
-        case "array":
-            value = _read_array(tokens, depth)
+        case "int" | "i4" | "i8":
+            try:
+                return parse_whole(_data(signals))
+            except ValueError as cause:
+                raise MalformedCall('Failure("Int64.of_string")') from cause
+        case "double":
+            try:
+                return parse_float(_data(signals))
+            except ValueError as cause:
+                raise MalformedCall('Failure("float_of_string")') from cause
+        case "boolean":
+            return _data(signals) == "1"
+        case "string":
+            return _data(signals)
+        case "dateTime.iso8601":
+            return DateTime(_data(signals))
+        case "base64":
+            return _decoded(_data(signals))
         case _:
-            value = _scalar(tag, tokens.data())
-    tokens.close()
-    tokens.close()
-    return value
+            raise _broken(f"open_tag({tag})", f"open_tag({_SCALARS})")
 
 
-def _scalar(tag: str, text: str) -> object:
+def _decoded(text: str) -> bytes:
     try:
-        match tag:
-            case "int" | "i4" | "i8":
-                return int(text)
-            case "double":
-                return float(text)
-            case "boolean":
-                return text.strip() == "1"
-            case "nil":
-                return None
-            case _:
-                return text
-    except ValueError as cause:
-        raise MalformedCall(f'Xmlrpc.Parse_error("{tag}", "value", _)') from cause
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as cause:
+        raise MalformedCall('Invalid_argument("Malformed input")') from cause
 
 
-def _read_struct(tokens: _Tokens, depth: int) -> dict[str, object]:
+def _read_struct(signals: Signals, depth: int) -> dict[str, object]:
     value: dict[str, object] = {}
-    tokens.skip_blank()
-    while tokens.peek()[0] == "open":
-        tokens.open("member")
-        tokens.open("name")
-        name = tokens.data()
-        tokens.close()
-        value[name] = _read_value(tokens, depth + 1)
-        tokens.close()
-        tokens.skip_blank()
+    while _skip_blank(signals) != "close":
+        _open(signals, "member")
+        _open(signals, "name")
+        name = _data(signals)
+        _close(signals, "name")
+        value[name] = _read_value(signals, depth + 1)
+        _close(signals, "member")
     return value
 
 
-def _read_array(tokens: _Tokens, depth: int) -> list[object]:
+def _read_array(signals: Signals, depth: int) -> list[object]:
     value: list[object] = []
-    tokens.open("data")
-    tokens.skip_blank()
-    while tokens.peek()[0] == "open":
-        value.append(_read_value(tokens, depth + 1))
-        tokens.skip_blank()
-    tokens.close()
+    _open(signals, "data")
+    while _skip_blank(signals) != "close":
+        value.append(_read_value(signals, depth + 1))
+    _close(signals, "data")
     return value
+
+
+# -- writing
+
+
+_UNPRINTABLE = {code: None for code in range(32) if chr(code) not in "\t\n\r"}
 
 
 def write_value(value: object) -> str:
@@ -207,13 +212,15 @@ def _write(value: object, parts: list[str]) -> None:
         case bool():
             parts.append(f"<value><boolean>{int(value)}</boolean></value>")
         case float():
-            parts.append(f"<value><double>{value!r}</double></value>")
+            parts.append(f"<value><double>{value:.16g}</double></value>")
         case DateTime():
             parts.append(f"<value><dateTime.iso8601>{value}</dateTime.iso8601></value>")
         case str():
-            parts.append(f"<value>{escape(value)}</value>")
+            parts.append(f"<value>{escape(value, _QUOTE).translate(_UNPRINTABLE)}</value>")
         case int():
             parts.append(f"<value>{value}</value>")
+        case bytes():
+            parts.append(f"<value><base64>{base64.b64encode(value).decode()}</base64></value>")
         case list() | tuple():
             parts.append("<value><array><data>")
             for item in value:
@@ -232,12 +239,35 @@ def _write(value: object, parts: list[str]) -> None:
             raise AssertionError(type(value))
 
 
+_QUOTE = {'"': "&quot;"}
+
+
 def write_result(*, value: object = None, failure: list[str] | None = None) -> bytes:
     """Return the answer to a call: its value, or the failure's list."""
-    answer: dict[str, object]
     if failure is None:
-        answer = {"Status": "Success", "Value": value}
-    else:
-        answer = {"Status": "Failure", "ErrorDescription": failure}
-    document = f"<methodResponse><params><param>{write_value(answer)}</param></params></methodResponse>"
+        return write_plain({"Status": "Success", "Value": value})
+    return write_plain({"Status": "Failure", "ErrorDescription": failure})
+
+
+def write_plain(value: object) -> bytes:
+    """Return an answer that is nothing but the value; only the list of methods is told so."""
+    document = f"<methodResponse><params><param>{write_value(value)}</param></params></methodResponse>"
     return f'<?xml version="1.0"?>{document}'.encode("utf-8", "replace")
+
+
+# -- the failures of documents that are read elsewhere
+
+_ROOT_EXPECTED = {errors.codes[errors.XML_ERROR_SYNTAX]}
+_CUT_SHORT = {
+    errors.codes[text]
+    for text in (errors.XML_ERROR_NO_ELEMENTS, errors.XML_ERROR_UNCLOSED_TOKEN, errors.XML_ERROR_PARTIAL_CHAR)
+}
+
+
+def position_text(cause: ExpatError, *, end: tuple[int, int]) -> str:
+    """Return how a pool prints that a document is broken; ``end`` is its last line and how long that is."""
+    if cause.code in _CUT_SHORT:
+        return f'Xmlm.Error({end[0]}:{end[1] + 1}, "unexpected end of input")'
+    if cause.code in _ROOT_EXPECTED:
+        return f'Xmlm.Error({cause.lineno}:{cause.offset + 1}, "expected root element")'
+    return f'Xmlm.Error({cause.lineno}:{cause.offset + 1}, "malformed character stream")'
