@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tarfile
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import xxhash
 
 from holdfast.core import MIB
 from holdfast.formats.vhd import VhdDamaged, VhdError, VhdInterrupted, VhdStreamReader, VhdTruncated
 from holdfast.lab import RunningLab
 from tests.support.lab import PASSWORD
-from tests.unit.lab.talk import ended, fetch, get_raw, json_call, new_disk, put_raw
+from tests.unit.lab.talk import converse, discard, ended, fetch, get_raw, json_call, new_disk, put_raw, vm_named
 
 
 @pytest.fixture
@@ -154,3 +156,74 @@ def test_an_import_can_fail_at_the_end_or_be_reset_though_it_succeeded(
     put_raw(lab, session, disk, b"y" * 512, task_id=task)
     assert ended(lab, task)["status"] == "success"
     assert lab.pool.disks.read(api.VDI.get_uuid(disk), 0, 512) == b"y" * 512
+
+
+@pytest.fixture
+def snapshot(api: Any) -> Iterator[str]:
+    """A snapshot of a VM with one disk of noise, to export."""
+    made = api.VM.snapshot(vm_named(api, "alpha"), "to export")
+    yield made
+    discard(api, made)
+
+
+def _export(lab: RunningLab, session: Any, vm: str) -> list[tuple[str, bytes]]:
+    """Return the members of a VM's export behind its description."""
+    body = fetch(lab, "GET", f"/export?session_id={session._session}&ref={vm}").body
+    with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        return [(each.name, archive.extractfile(each).read()) for each in archive.getmembers()[1:]]  # type: ignore[union-attr]
+
+
+def _wrong_checksums(members: list[tuple[str, bytes]]) -> list[str]:
+    content = dict(members)
+    told = {name: data for name, data in members if name.endswith(".xxhash")}
+    return [
+        name
+        for name, checksum in told.items()
+        if xxhash.xxh64(content[name.removesuffix(".xxhash")]).hexdigest().upper().encode() != checksum
+    ]
+
+
+def test_the_checksum_of_one_block_of_a_vms_export_can_be_wrong(lab: RunningLab, session: Any, snapshot: str) -> None:
+    assert _wrong_checksums(_export(lab, session, snapshot)) == []
+    lab.control.arm_fault("xva-checksum-wrong", block=2)
+    assert [name.rpartition("/")[2] for name in _wrong_checksums(_export(lab, session, snapshot))] == [
+        "00000002.xxhash"
+    ]
+
+
+def test_a_vms_export_can_have_an_empty_member_that_shifts_the_numbers(
+    lab: RunningLab, session: Any, snapshot: str
+) -> None:
+    whole = [(name.rpartition("/")[2], data) for name, data in _export(lab, session, snapshot)]
+    lab.control.arm_fault("xva-keep-alive", block=1)
+    spoiled = _export(lab, session, snapshot)
+    assert _wrong_checksums(spoiled) == []
+    members = [(name.rpartition("/")[2], data) for name, data in spoiled]
+    assert members[:2] == whole[:2]
+    assert members[2] == ("00000001", b"")
+    assert [data for _, data in members[4:]] == [data for _, data in whole[2:]]
+    assert [int(name[:8]) for name, _ in members[4:]] == [int(name[:8]) + 1 for name, _ in whole[2:]]
+
+
+def test_an_export_of_a_vm_can_be_cut_and_its_task_says_so(
+    lab: RunningLab, session: Any, api: Any, snapshot: str
+) -> None:
+    task = api.task.create("export", "")
+    lab.control.arm_fault("export-cut", path="/export", after_bytes=100_000)
+    head = f"GET /export?session_id={session._session}&ref={snapshot}&task_id={task} HTTP/1.0\r\n\r\n"
+    assert len(converse(lab, head.encode())) < 200_000
+    assert ended(lab, task)["error_info"] == [
+        "CLIENT_ERROR",
+        'INTERNAL_ERROR: [ Unix.Unix_error(Unix.ECONNRESET, "write", "") ]',
+    ]
+
+
+@pytest.mark.parametrize("name", ["export-truncated", "export-fails-late"])
+def test_the_dump_of_the_database_can_end_early(lab: RunningLab, session: Any, name: str) -> None:
+    path = f"/pool/xmldbdump?session_id={session._session}"
+    assert fetch(lab, "GET", path).body.endswith(b"</database>")
+    lab.control.arm_fault(name, path="/pool/xmldbdump", after_bytes=1000)
+    body = fetch(lab, "GET", path).body
+    assert b"</database>" not in body
+    assert body.startswith(b"<?xml")
+    assert (b"HTTP/1.1 500" in body) is (name == "export-fails-late")

@@ -15,6 +15,7 @@ from backports import zstd
 from holdfast.formats.xva import XvaWriter
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.handlers.disk_stream import ArchivedDisk, Bytes, Send, send_disks
+from holdfast.lab.handlers.faulty_xva import with_xva_faults
 from holdfast.lab.handlers.ova_collect import Collection, Wishes, pool_version
 from holdfast.lab.handlers.ova_document import write_ova
 from holdfast.lab.handlers.transfer import Refused, Transfer, refused_early
@@ -115,7 +116,7 @@ def _send_archive(one: Transfer, vm: str, *, keeps_state: bool) -> None:
         body = write_ova(collection.objects(), pool_version(one.pool))
         disks = _disks(one, vm, collection, keeps_state=keeps_state)
     packer = _packer(one.request.query.get("use_compression", ""))
-    send = _sender(one, packer)
+    send = with_xva_faults(one.pool, _sender(one, packer))
     writer = XvaWriter()
     for piece in writer.description(body, time_s=int(one.pool.clock.now().timestamp())):
         send(piece)
