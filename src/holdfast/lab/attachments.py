@@ -14,6 +14,7 @@ from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.driver_faults import meet_disk_fault
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.rules import CBT_METADATA
+from holdfast.lab.volumes import activate_vdi, deactivate_vdi
 
 __all__ = [
     "attach_to_control_domain",
@@ -50,6 +51,7 @@ def attach_to_control_domain(pool: PoolCore, vdi: str, *, is_writable: bool) -> 
                 "metrics": f"OpaqueRef:{pool.new_uuid()}",
             },
         )
+        activate_vdi(pool, vdi, is_writable=is_writable)
         db.touch("VDI", vdi)
     if pool.delays.plug_s:
         pool.clock.sleep(pool.delays.plug_s)
@@ -88,6 +90,7 @@ def remove_attachment(pool: PoolCore, vbd: str) -> None:
         vdi = str(row.fields["VDI"])
         db.destroy("VBD", vbd)
         if vdi != NULL_REF and db.exists("VDI", vdi):
+            deactivate_vdi(pool, vdi)
             db.touch("VDI", vdi)
 
 

@@ -25,6 +25,7 @@ from holdfast.lab.trees import forget_bases, inherited_config, show_base, show_p
 
 __all__ = [
     "activate_vdi",
+    "begin_epoch",
     "check_sr_attached",
     "clone_vdi",
     "create_vdi",
@@ -294,6 +295,13 @@ def resize_vdi(pool: PoolCore, vdi: str, size_bytes: int) -> None:
         _note_size(pool, vdi)
         keep_tracking_room(pool, vdi)
         _tell_space(pool, sr, grown_bytes=size_bytes - before_bytes)
+
+
+def begin_epoch(pool: PoolCore, vdi: str) -> None:
+    """Note that a VM boots from its disks: one that is reset on boot forgets what was written since it became so."""
+    if pool.db.text("VDI", vdi, "on_boot") == "reset":
+        pool.disks.reset(disk_uuid(pool, vdi))
+        pool.space.measure(vdi)
 
 
 def activate_vdi(pool: PoolCore, vdi: str, *, is_writable: bool) -> None:

@@ -20,6 +20,7 @@ from holdfast.lab.rules import (
     has_vhd_disks,
     type_text,
 )
+from holdfast.lab.volumes import activate_vdi, deactivate_vdi
 
 __all__ = ["attach_now", "calls", "check_devices", "create", "detach_now"]
 
@@ -176,6 +177,7 @@ def attach_now(context: Context, vbd: str) -> None:
     if places:
         changes["device"] = linux_name(places[0])
     db.update("VBD", vbd, changes)
+    activate_vdi(context.pool, db.text("VBD", vbd, "VDI"), is_writable=db.text("VBD", vbd, "mode") == "RW")
     _touch_disk(context, vbd)
 
 
@@ -204,6 +206,7 @@ def _unplug(context: Context, vbd: str, operation: str) -> str:
 def detach_now(context: Context, vbd: str) -> None:
     """Mark the disk as detached; the name it had stays on record."""
     context.db.set("VBD", vbd, "currently_attached", False)
+    deactivate_vdi(context.pool, context.db.text("VBD", vbd, "VDI"))
     _touch_disk(context, vbd)
 
 
