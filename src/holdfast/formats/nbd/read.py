@@ -118,12 +118,12 @@ def unpack_client_flags(data: Buffer) -> ClientFlag:
     return ClientFlag(flags)
 
 
-def unpack_option(data: Buffer) -> OptionHeader:
-    """Return which option a client asks for, and how much data follows."""
+def unpack_option(data: Buffer, *, length_bytes_max: int = limits.NBD_OPTION_BYTES_MAX) -> OptionHeader:
+    """Return which option a client asks for, and how much data follows; raises when that is more than the limit."""
     magic, option, length_bytes = _unpack(layout.OPTION, data, "option")
     if magic != layout.OPTION_MAGIC:
         raise NbdProtocolError("an option does not begin with IHAVEOPT")
-    _check_length(length_bytes, f"option {option}")
+    _check_length(length_bytes, f"option {option}", length_bytes_max=length_bytes_max)
     return OptionHeader(option, length_bytes)
 
 
@@ -186,12 +186,12 @@ def unpack_server(data: Buffer) -> str:
     return _split_name(memoryview(data), "SERVER reply")[0]
 
 
-def unpack_request(data: Buffer) -> Request:
-    """Return a client's request; raises when it asks for more at once than may be asked for."""
+def unpack_request(data: Buffer, *, length_bytes_max: int = limits.NBD_REQUEST_BYTES_MAX) -> Request:
+    """Return a client's request; raises when it asks for more at once than the limit."""
     magic, flags, command, handle, offset_bytes, length_bytes = _unpack(layout.REQUEST, data, "request")
     if magic != layout.REQUEST_MAGIC:
         raise NbdProtocolError(f"a request begins with {magic:#x}")
-    if command in (Command.READ, Command.WRITE) and length_bytes > limits.NBD_REQUEST_BYTES_MAX:
+    if command in (Command.READ, Command.WRITE) and length_bytes > length_bytes_max:
         raise NbdProtocolError(f"a request of {length_bytes} bytes at once")
     return Request(command, flags, handle, offset_bytes, length_bytes)
 
@@ -210,8 +210,8 @@ def _unpack(fields: struct.Struct, data: Buffer, what: str) -> tuple[Any, ...]:
     return fields.unpack(data)
 
 
-def _check_length(length_bytes: int, what: str) -> None:
-    if length_bytes > limits.NBD_OPTION_BYTES_MAX:
+def _check_length(length_bytes: int, what: str, *, length_bytes_max: int = limits.NBD_OPTION_BYTES_MAX) -> None:
+    if length_bytes > length_bytes_max:
         raise NbdProtocolError(f"{what} announces {length_bytes} bytes")
 
 

@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from holdfast.core import MIB, SECTOR_BYTES, Cancellation, Clock
+from holdfast.core import KIB, MIB, SECTOR_BYTES, Cancellation, Clock
 from holdfast.formats.nbd import (
     CLIENT_FLAGS_BYTES,
     OPTION_BYTES,
@@ -42,7 +42,18 @@ _HANDSHAKE_TIMEOUT_S = 60.0
 """A peer that connects and says nothing must not hold one of the few connections for ever."""
 
 _NO_CLIENT_FLAGS = ClientFlag(0)
-"""A real host pads its answer whatever the client said, and accepts any client flags."""
+"""A real host pads its answer whatever the client said."""
+
+_OPTION_BYTES_MAX = 64 * MIB
+_OPTION_BYTES_KEPT = 64 * 1024
+"""A real host takes any amount of data with an option; of ours only a name can ever be of use, and none is longer."""
+
+_ANY_LENGTH = (1 << 32) - 1
+_SIGN_BIT = 1 << 31
+"""A longer read is a negative one to the host, which breaks down over it."""
+
+_HOST_PIECE_BYTES = 512 * KIB
+"""What a real host reads at once: as much of a request that runs over the end still comes."""
 
 
 class ConversationOver(Exception):
@@ -82,8 +93,10 @@ class Conversation:
         try:
             self._socket.settimeout(_HANDSHAKE_TIMEOUT_S)
             self._socket.sendall(pack_greeting(HandshakeFlag.FIXED_NEWSTYLE))
-            self._receive(CLIENT_FLAGS_BYTES)
+            client_flags = int.from_bytes(self._receive(CLIENT_FLAGS_BYTES), "big")
             if self._mode is NbdMode.TLS:
+                if not client_flags & ClientFlag.FIXED_NEWSTYLE:
+                    raise ConversationOver
                 self._wait_for_starttls()
             export = self._negotiate()
             try:
@@ -106,10 +119,7 @@ class Conversation:
                     )
                     self._socket.do_handshake()
                     return
-                case Option.EXPORT_NAME:
-                    raise ConversationOver
-                case Option.ABORT:
-                    self._reply(option, Reply.ACK)
+                case Option.EXPORT_NAME | Option.ABORT:
                     raise ConversationOver
                 case _:
                     self._reply(option, Reply.ERR_TLS_REQD)
@@ -124,6 +134,8 @@ class Conversation:
                 case Option.ABORT:
                     self._reply(option, Reply.ACK)
                     raise ConversationOver
+                case Option.STARTTLS if self._mode is NbdMode.TLS:
+                    self._reply(option, Reply.ERR_INVALID)
                 case Option.LIST | Option.STARTTLS:
                     self._reply(option, Reply.ERR_POLICY)
                 case _:
@@ -144,8 +156,8 @@ class Conversation:
     def _transmit(self, export: NbdExport) -> None:
         buffer = memoryview(bytearray(SIMPLE_REPLY_BYTES + _PIECE_BYTES))
         while True:
-            request = unpack_request(self._receive(REQUEST_BYTES))
-            match request.command:
+            request = unpack_request(self._receive(REQUEST_BYTES), length_bytes_max=_ANY_LENGTH)
+            match request.flags << 16 | request.command:  # a real host knows no flags: they make another command
                 case Command.READ:
                     self._answer_read(export, request, buffer)
                 case Command.DISC:
@@ -159,22 +171,23 @@ class Conversation:
         if request.offset_bytes % SECTOR_BYTES or request.length_bytes % SECTOR_BYTES:
             self._refuse(request, Errno.EINVAL)
         buffer[:SIMPLE_REPLY_BYTES] = pack_simple_reply(Errno.OK, handle=request.handle)
-        if request.offset_bytes + request.length_bytes > export.size_bytes:
+        position, end = request.offset_bytes, request.offset_bytes + request.length_bytes
+        is_possible = end <= export.size_bytes and request.length_bytes < _SIGN_BIT
+        if not is_possible:
             # A real host has already promised the data when it notices.
-            self._socket.sendall(buffer[:SIMPLE_REPLY_BYTES])
-            raise ConversationOver
-        head_bytes, position, end = (
-            SIMPLE_REPLY_BYTES,
-            request.offset_bytes,
-            request.offset_bytes + request.length_bytes,
-        )
+            inside_bytes = max(0, export.size_bytes - position) if request.length_bytes < _SIGN_BIT else 0
+            end = position + inside_bytes // _HOST_PIECE_BYTES * _HOST_PIECE_BYTES
+        head_bytes = SIMPLE_REPLY_BYTES
         while head_bytes or position < end:
             length_bytes = min(_PIECE_BYTES, end - position)
             piece = buffer[SIMPLE_REPLY_BYTES - head_bytes : SIMPLE_REPLY_BYTES + length_bytes]
-            export.read_into(position, piece[head_bytes:])
+            if length_bytes:
+                export.read_into(position, piece[head_bytes:])
             self._send_piece(piece, data_bytes=length_bytes)
             position += length_bytes
             head_bytes = 0
+        if not is_possible:
+            raise ConversationOver
 
     def _send_piece(self, piece: memoryview, *, data_bytes: int) -> None:
         """Send a piece of a reply, with the trouble that was asked for."""
@@ -197,8 +210,11 @@ class Conversation:
         raise ConversationOver
 
     def _receive_option(self) -> tuple[int, bytes]:
-        header = unpack_option(self._receive(OPTION_BYTES))
-        return header.option, self._receive(header.length_bytes)
+        header = unpack_option(self._receive(OPTION_BYTES), length_bytes_max=_OPTION_BYTES_MAX)
+        data = self._receive(min(header.length_bytes, _OPTION_BYTES_KEPT))
+        for done_bytes in range(len(data), header.length_bytes, _OPTION_BYTES_KEPT):
+            self._receive(min(_OPTION_BYTES_KEPT, header.length_bytes - done_bytes))
+        return header.option, data
 
     def _reply(self, option: int, reply: Reply) -> None:
         self._socket.sendall(pack_option_reply(option, reply))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 __all__ = ["NbdExport", "NbdFault", "NbdHooks", "NbdMode", "NoHooks", "parse_export_name"]
 
@@ -76,13 +76,14 @@ class NoHooks:
 
 
 def parse_export_name(name: str) -> tuple[str, str] | None:
-    """Return disk uuid and session of ``/<uuid>?session_id=<ref>``; ``None`` when the name is anything else."""
+    """Return disk uuid and session of ``/<uuid>?session_id=<ref>``; ``None`` when the name has no such parts.
+
+    As on a real host, the first character of the path is dropped whatever it is, and what a URL has before the path
+    does not matter.
+    """
     try:
         parts = urlsplit(name)
+        sessions = parse_qs(parts.query).get("session_id", [])
     except ValueError:
         return None
-    sessions = parse_qs(parts.query).get("session_id", [])
-    uuid = parts.path.removeprefix("/")
-    if parts.scheme or parts.netloc or uuid == parts.path or not uuid or "/" in uuid or not sessions:
-        return None
-    return uuid, sessions[0]
+    return (unquote(parts.path)[1:], sessions[0]) if sessions else None

@@ -115,7 +115,7 @@ class Client:
         return self.take(134)
 
     def command(self, kind: int, offset: int, length: int, *, handle: int = 1, data: bytes = b"") -> None:
-        self.send(struct.pack(">IHHQQI", 0x25609513, 0, kind, handle, offset, length) + data)
+        self.send(struct.pack(">IIQQI", 0x25609513, kind, handle, offset, length) + data)
 
     def answer(self) -> tuple[int, int]:
         """Return error and handle of a reply."""

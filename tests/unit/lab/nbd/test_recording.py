@@ -57,7 +57,7 @@ def hold_move(client: Client, move: Move, heard: list[list[str]]) -> None:
             if reply[4:8] == bytes(4) and lengths:
                 note(heard, "data", client, int(lengths[0]))
         case ["eof", *_]:
-            client.socket.settimeout(0.1)
+            client.socket.settimeout(1.0)
             note(heard, "eof", client, 1)
         case _:
             raise AssertionError(f"the recording has a move that is not known here: {move}")

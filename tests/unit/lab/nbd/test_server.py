@@ -22,7 +22,7 @@ from tests.unit.lab.nbd.support import (
     serving,
 )
 
-ACK, ERR_UNSUP, ERR_POLICY, ERR_TLS_REQD = 1, 0x80000001, 0x80000002, 0x80000005
+ACK, ERR_UNSUP, ERR_POLICY, ERR_INVALID, ERR_TLS_REQD = 1, 0x80000001, 0x80000002, 0x80000003, 0x80000005
 READ, WRITE, DISC, FLUSH = 0, 1, 2, 3
 EPERM, EINVAL = 1, 22
 
@@ -107,12 +107,49 @@ def test_listing_is_refused_and_modern_options_are_unknown() -> None:
         assert len(client.open()) == 134
 
 
-def test_abort_is_acknowledged_and_ends_it() -> None:
-    for mode in (NbdMode.PLAIN, NbdMode.TLS):
-        with serving(mode) as server:
-            client = connected(server)
-            assert client.ask(2) == ACK
-            assert client.is_over()
+def test_abort_is_acknowledged_and_ends_it_but_before_encryption_it_only_ends_it() -> None:
+    with serving() as server:
+        client = connected(server)
+        assert client.ask(2) == ACK
+        assert client.is_over()
+    with serving(NbdMode.TLS) as server:
+        client = connected(server)
+        client.option(2)
+        assert client.is_over()
+
+
+def test_an_option_may_bring_more_data_than_anybody_needs() -> None:
+    with serving() as server:
+        client = connected(server)
+        assert client.ask(3, bytes(300_000)) == ERR_POLICY
+        assert client.ask(99, bytes(65_537)) == ERR_UNSUP
+        assert len(client.open()) == 134
+
+
+def test_flags_of_a_command_make_it_an_unknown_one() -> None:
+    with serving() as server:
+        client = opened(server)
+        client.command(READ | 1 << 16, 0, 512)
+        assert client.answer() == (EINVAL, 1)
+        assert client.is_over()
+
+
+def test_of_a_read_over_the_end_come_the_pieces_that_lie_inside() -> None:
+    with serving() as server:
+        client = opened(server)
+        start = len(CONTENT) - 1024 * 1024 - 512
+        client.command(READ, start, 2 * MIB)
+        assert client.answer() == (0, 1)
+        assert client.take(MIB) == CONTENT[start : start + MIB]
+        assert client.is_over()
+
+
+def test_a_read_longer_than_the_host_can_count_is_promised_and_cut() -> None:
+    with serving() as server:
+        client = opened(server)
+        client.command(READ, 0, 1 << 31)
+        assert client.answer() == (0, 1)
+        assert client.is_over()
 
 
 @pytest.mark.parametrize(
@@ -159,11 +196,18 @@ def test_after_encryption_reads_are_served_and_the_certificate_is_the_hosts() ->
         client = connected(server)
         client.start_tls(context, server_name="lab-host.example")
         assert client.ask(3) == ERR_POLICY
-        assert client.ask(5) == ERR_POLICY
+        assert client.ask(5) == ERR_INVALID
         assert len(client.open()) == 134
         client.command(READ, MIB - 512, 3 * MIB)
         assert client.answer() == (0, 1)
         assert client.take(3 * MIB) == CONTENT[MIB - 512 : 4 * MIB - 512]
+
+
+def test_a_client_of_the_old_style_is_not_offered_encryption() -> None:
+    with serving(NbdMode.TLS) as server:
+        client = Client(server.address)
+        client.greet(flags=0)
+        assert client.is_over()
 
 
 def test_without_a_purpose_every_connection_is_dropped_and_the_next_is_asked_anew() -> None:
@@ -297,15 +341,17 @@ def test_closing_does_not_wait_for_a_pause() -> None:
     [
         (NAME, (UUID, SESSION)),
         (f"/{UUID}?a=b&session_id={SESSION}&session_id=other", (UUID, SESSION)),
+        (f"x{UUID}?session_id={SESSION}", (UUID, SESSION)),
+        (f"nbd://h/{UUID}?session_id={SESSION}", (UUID, SESSION)),
+        (f"/{UUID}?session_id=OpaqueRef%3Ax", (UUID, "OpaqueRef:x")),
+        (f"/{UUID}/x?session_id={SESSION}", (f"{UUID}/x", SESSION)),
+        (f"/?session_id={SESSION}", ("", SESSION)),
         (f"/{UUID}?session_id=", None),
-        (f"/{UUID}/x?session_id={SESSION}", None),
-        (f"//{UUID}?session_id={SESSION}", None),
-        (f"nbd://h/{UUID}?session_id={SESSION}", None),
-        (f"/?session_id={SESSION}", None),
+        (f"/{UUID}", None),
         ("//[", None),
     ],
 )
-def test_export_names_are_a_slash_a_uuid_and_a_session(name: str, expected: tuple[str, str] | None) -> None:
+def test_an_export_name_is_taken_apart_as_a_host_does(name: str, expected: tuple[str, str] | None) -> None:
     assert parse_export_name(name) == expected
 
 
