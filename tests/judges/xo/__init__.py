@@ -1,6 +1,6 @@
 """Xen Orchestra's own programs as judges: installed at test time, spoken with line by line."""
 
-from tests.judges.xo.install import JudgesAbsent, install_judges, judges_folder
+from tests.judges.xo.install import JudgesAbsent
 from tests.judges.xo.labs import PATIENT, SLOW, patient_lab
 from tests.judges.xo.orchestra import Machine, Orchestra, Step, orchestra_at
 from tests.judges.xo.peer import Peer, PeerFailed, peer_or_skip
@@ -14,8 +14,6 @@ __all__ = [
     "Peer",
     "PeerFailed",
     "Step",
-    "install_judges",
-    "judges_folder",
     "orchestra_at",
     "patient_lab",
     "peer_or_skip",

@@ -1,8 +1,9 @@
 """Where the judges from npm live, and how they come there: in a cache folder of the user, never in the checkout.
 
-The folder's name carries a hash of everything under ``engine/``, so a changed list of versions or a changed driver is
-installed anew and an unchanged one costs nothing. Invariant: a folder with this name is complete; an installation is
-made beside it and renamed. By hand: ``python tests/judges/xo/install.py``.
+The folder's name carries a hash of everything under ``packages/``, so a changed list of versions is installed anew and
+an unchanged one costs nothing; our own scripts under ``drivers/`` are copied into it, where they find the packages.
+Invariant: a folder with this name is complete; an installation is made beside it and renamed. By hand:
+``python tests/judges/xo/install.py``.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["JudgesAbsent", "install_judges", "judges_folder"]
+__all__ = ["JudgesAbsent", "install_drivers", "install_judges", "judges_folder"]
 
-_ENGINE = Path(__file__).with_name("engine")
+_PACKAGES = Path(__file__).with_name("packages")
+_DRIVERS = Path(__file__).with_name("drivers")
 _INSTALL_S_MAX = 240
 _ATTEMPTS_MAX = 3
 _NPM = ("npm", "ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund", "--loglevel=error")
@@ -34,7 +37,7 @@ def judges_folder() -> Path:
     chosen = os.environ.get("HOLDFAST_JUDGES_DIR")
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     root = Path(chosen) if chosen else Path(cache) / "holdfast-judges"
-    return root / f"npm-{_fingerprint()}"
+    return root / f"npm-{_fingerprint(_PACKAGES)}"
 
 
 def install_judges() -> Path:
@@ -60,15 +63,28 @@ def _try_install(folder: Path) -> Path | JudgesAbsent:
     return folder
 
 
+def install_drivers() -> Path:
+    """Return a folder with our scripts from which they find the judges. ``JudgesAbsent`` as above."""
+    folder = install_judges() / f"drivers-{_fingerprint(_DRIVERS)}"
+    if not folder.is_dir():
+        _place(_DRIVERS, folder)
+    return folder
+
+
 def _install(folder: Path) -> None:
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             raise JudgesAbsent(f"{program} is not installed (Debian: nodejs npm)")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="installing-") as scratch:
-        made = Path(scratch) / "engine"
-        shutil.copytree(_ENGINE, made)
-        _run_npm(made)
+    _place(_PACKAGES, folder, finish=_run_npm)
+
+
+def _place(source: Path, folder: Path, *, finish: Callable[[Path], None] = lambda made: None) -> None:
+    """Make ``folder`` a copy of ``source``, finished and all at once."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as scratch:
+        made = Path(scratch) / "made"
+        shutil.copytree(source, made)
+        finish(made)
         try:
             made.rename(folder)
         except OSError:
@@ -90,12 +106,12 @@ def _run_npm(folder: Path) -> None:
     raise JudgesAbsent(f"npm could not install them: {told}")
 
 
-def _fingerprint() -> str:
-    """Hash every file below ``engine/`` with its path."""
+def _fingerprint(root: Path) -> str:
+    """Hash every file below with its path."""
     digest = hashlib.sha256()
-    for path in sorted(_ENGINE.rglob("*")):
+    for path in sorted(root.rglob("*")):
         if path.is_file():
-            digest.update(f"{path.relative_to(_ENGINE)}\0{path.stat().st_size}\0".encode())
+            digest.update(f"{path.relative_to(root)}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -236,7 +236,8 @@ class Orchestra:
         """Make a new VM from what the folder holds; return it and what the engine did."""
         given = {"folder": _FOLDER, "file": point["file"], "sr": self.sr, "settings": settings}
         step = Step.of(self._peer.ask("restore", folders=self._folders, **given))
-        assert step.complaints == []
+        if step.complaints:
+            raise AssertionError("\n".join(step.complaints))
         return self.machine_at(self.api.VM.get_by_uuid(step.told["result"]["id"])), step
 
     def check_folder(self, machine: Machine) -> list[Any]:
@@ -247,7 +248,7 @@ class Orchestra:
     def restore_pool(self) -> Step:
         """Give the newest dump of the pool's database back to the pool."""
         dumps = self._peer.ask("poolDumps", folders=self._folders, folder=_FOLDER)
-        newest = max(dump["id"] for dumps_of_pool in dumps.values() for dump in dumps_of_pool)
+        newest = max(dump["id"].removeprefix("/") for dumps_of_pool in dumps.values() for dump in dumps_of_pool)
         return Step.of(self._peer.ask("restorePool", folders=self._folders, folder=_FOLDER, id=newest))
 
 

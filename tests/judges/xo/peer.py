@@ -1,4 +1,4 @@
-"""A JavaScript client in a process of its own, spoken with line by line as ``engine/bridge.mjs`` says.
+"""A JavaScript client in a process of its own, spoken with line by line as ``drivers/bridge.mjs`` says.
 
 Invariant: every request gets an answer or an error. A peer that dies answers all that wait with what it printed last.
 """
@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import pytest
 
-from tests.judges.xo.install import JudgesAbsent, install_judges
+from tests.judges.xo.install import JudgesAbsent, install_drivers
 
 __all__ = ["Peer", "PeerFailed", "peer_or_skip"]
 
@@ -44,7 +44,7 @@ class Peer:
         self._printed: IO[bytes] = tempfile.TemporaryFile("a+b")  # noqa: SIM115
         self._process = subprocess.Popen(
             ["node", script],
-            cwd=install_judges(),
+            cwd=install_drivers(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._printed,
@@ -125,7 +125,7 @@ class Peer:
 def peer_or_skip(script: str) -> Iterator[Peer]:
     """Yield a running client, or skip the test and say why it cannot be had."""
     try:
-        install_judges()
+        install_drivers()
     except JudgesAbsent as absent:
         pytest.skip(f"{absent}: the lab is not judged by {script} here")
     with Peer(script) as peer:

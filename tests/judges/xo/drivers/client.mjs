@@ -24,7 +24,7 @@ const token = name => {
 
 await serve({
   async connect({ name, options }) {
-    const client = createClient({ allowUnauthorized: true, debounce: 20, ...options })
+    const client = createClient({ allowUnauthorized: true, debounce: 20, eventPollDelay: 200, ...options })
     clients.set(name, client)
     client.on('sessionId', id => sessions.set(name, [...(sessions.get(name) ?? []), id]))
     await client.connect()
