@@ -63,12 +63,13 @@ class XvaWriter:
     def block(self, disk: str, number: int, data: Bytes) -> list[Bytes]:
         """Return one block of a disk and its checksum. Numbers of a disk ascend; those left out are blocks of zeros.
 
-        Empty data is a sign of life: it takes a number and moves nothing.
+        Number 0 begins a disk, even the same once more: a pool writes a disk for each drive that it is in. Empty data is
+        a sign of life: it takes a number and moves nothing.
         """
         assert self._has_description
         assert len(data) <= BLOCK_BYTES
         assert 0 <= number < NUMBERS_MAX
-        assert disk != self._disk or number > self._number, (disk, number)
+        assert number == 0 or disk != self._disk or number > self._number, (disk, number)
         self._disk, self._number = disk, number
         name = f"{disk}/{number:08d}"
         checksum = block_checksum(data).encode("ascii")

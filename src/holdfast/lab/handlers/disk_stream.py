@@ -168,8 +168,10 @@ def _receive_disk(
         told, right = _receive_block(one, archive, disk, member, offset_bytes)
         receipt.checksums[member.name] = right
         progress.moved(skipped_bytes + member.length_bytes)
-        if has_checksums:
-            _compare(archive, told, receipt, is_forced=is_forced)
+        if not has_checksums:
+            # The pool forgets to read the checksum itself, and takes it for the next header.
+            raise ApiFailure("INTERNAL_ERROR", "Tar.Header.Checksum_mismatch")
+        _compare(archive, told, receipt, is_forced=is_forced)
         offset_bytes += member.length_bytes
         before = suffix
 
@@ -177,6 +179,8 @@ def _receive_disk(
 def _suffix(member: XvaMember, disk: str, before: str) -> str:
     """Return the number in a block's name, as it is spelled."""
     suffix = member.name[len(disk) + 1 :]
+    if member.name == disk:
+        raise ApiFailure("INTERNAL_ERROR", "Invalid argument: String.sub / Bytes.sub")
     if not member.name.startswith(disk) or suffix <= before:
         raise ApiFailure("INTERNAL_ERROR", 'Stream_vdi.Failure("Invalid XVA file")')
     return suffix

@@ -114,14 +114,13 @@ def _send_archive(one: Transfer, vm: str, *, keeps_state: bool) -> None:
         collection = Collection(one.pool, Wishes(power_state=keeps_state))
         collection.add_vm(vm)
         body = write_ova(collection.objects(), pool_version(one.pool))
-        disks = _disks(one, vm, collection, keeps_state=keeps_state)
     packer = _packer(one.request.query.get("use_compression", ""))
     send = with_xva_faults(one.pool, _sender(one, packer))
     writer = XvaWriter()
     for piece in writer.description(body, time_s=int(one.pool.clock.now().timestamp())):
         send(piece)
     try:
-        send_disks(one, send, writer, disks)
+        send_disks(one, send, writer, _disks(one, vm, collection, keeps_state=keeps_state))
     except ApiFailure as failure:
         if failure.code == "INTERNAL_ERROR" and failure.params[0].startswith("Unix.Unix_error("):
             raise ApiFailure("CLIENT_ERROR", str(failure)) from failure
