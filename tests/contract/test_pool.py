@@ -293,7 +293,12 @@ def test_a_vm_made_from_its_record_starts_and_goes_again(world: World) -> None:
     assert nic.network is not None
     world.pool.create_vif(vm, nic.network.uuid, position="0", mac="0a:00:00:00:00:01", record=nic.record)
     world.pool.set_blocked_operations(vm, {"suspend": "a test"})
+    bios_strings = record["bios_strings"]
+    assert isinstance(bios_strings, dict)
+    assert "" in bios_strings.values(), "a VM that was started has empty ones, which no pool takes back"
+    world.pool.set_bios_strings(vm, {key: str(value) for key, value in bios_strings.items()})
     made = world.pool.vm(vm)
+    assert made.record["bios_strings"] == bios_strings
     assert (made.name, made.memory_bytes, made.tags) == ("restored", world.vm.memory_bytes, world.vm.tags)
     assert [each.disk.uuid for each in made.disks] == [disk]
     assert made.nics[0].mac == "0a:00:00:00:00:01"

@@ -43,8 +43,8 @@ def start_vm(making: Making, vm: VmUuid) -> str:
 
 def _set_bios_strings(making: Making, vm: VmUuid) -> list[str]:
     wanted = _saved_map(making, "bios_strings")
-    # They can be set once only, so a repeated step looks first.
-    if not wanted or making.pool.vm(vm).record.get("bios_strings") == wanted:
+    # They can be set once only, and a new VM has none: those it has are from an earlier try of this step.
+    if not wanted or making.pool.vm(vm).record.get("bios_strings"):
         return []
     return _try(making, "BIOS strings could not be set", lambda: making.pool.set_bios_strings(vm, wanted))
 

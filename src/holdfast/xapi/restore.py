@@ -140,9 +140,28 @@ def create_vm(calls: Calls, record: JsonObject) -> VmUuid:
 
 
 def set_bios_strings(calls: Calls, vm: VmUuid, bios_strings: Mapping[str, str]) -> None:
-    """Give a VM its BIOS strings; a VM that was never started has none yet."""
-    if bios_strings:
-        calls.call("VM.set_bios_strings", calls.ref("VM", vm), dict(bios_strings))
+    """Give a VM its BIOS strings, as far as they can be chosen; a VM that was never started has none yet.
+
+    What is left out the pool fills in as it does for every VM: empty ones, and those that belong to it.
+    """
+    chosen = {key: text for key, text in bios_strings.items() if key in _BIOS_STRINGS_CHOSEN and _is_accepted(text)}
+    if chosen:
+        calls.call("VM.set_bios_strings", calls.ref("VM", vm), chosen)
+
+
+_BIOS_STRINGS_CHOSEN = frozenset(
+    "bios-vendor bios-version system-manufacturer system-product-name system-version system-serial-number "
+    "baseboard-manufacturer baseboard-product-name baseboard-version baseboard-serial-number baseboard-asset-tag "
+    "baseboard-location-in-chassis enclosure-asset-tag".split()
+)
+"""What ``VM.set_bios_strings`` takes; one name or one empty text beyond it and the pool refuses them all."""
+
+_BIOS_STRING_CHARACTERS_MAX = 512
+"""The pool's own limit."""
+
+
+def _is_accepted(text: str) -> bool:
+    return 0 < len(text) <= _BIOS_STRING_CHARACTERS_MAX and text.isascii() and text.isprintable()
 
 
 def set_blocked_operations(calls: Calls, vm: VmUuid, reasons: Mapping[str, str]) -> None:
