@@ -67,7 +67,8 @@ def _meet_rivals(context: Context, method: str, target: str, values: list[object
         _delete(context.pool, cls, target)
         return
     field = verb.removeprefix("add_to_")
-    if field != verb and len(values) > 1 and str(values[1]) not in context.db.mapping(cls, target, field):
+    is_map = field != verb and field in context.db.table(cls).fields and len(values) > 1
+    if is_map and str(values[1]) not in context.db.mapping(cls, target, field):
         fault = context.pool.faults.take("map-key-taken", method=method)
         if fault is not None:
             context.db.put_key(cls, target, field, key=str(values[1]), value=fault.text("value"))

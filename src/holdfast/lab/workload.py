@@ -121,8 +121,20 @@ class Workload:
         with self._lock:
             if disk not in self._writers:
                 guest = Guest(self._pool.disks, disk, entropy=self._pool.entropy)
-                self._writers[disk] = BackgroundWriter(guest, clock=self._pool.clock)
+                self._writers[disk] = BackgroundWriter(
+                    guest, clock=self._pool.clock, is_awake=lambda: self._is_awake(disk)
+                )
                 self._writers[disk].start()
+
+    def _is_awake(self, disk: str) -> bool:
+        """Whether a VM that runs has the disk: one that is paused, suspended or gone writes nothing."""
+        db = self._pool.db
+        with db.lock:
+            if not db.has_uuid("VDI", disk):
+                return False
+            vbds = [db.row("VBD", vbd).fields for vbd in db.texts("VDI", db.by_uuid("VDI", disk), "VBDs")]
+            vms = [db.find("VM", str(vbd["VM"])) for vbd in vbds if vbd["currently_attached"] and vbd["mode"] == "RW"]
+            return any(vm is not None and vm.fields["power_state"] == "Running" for vm in vms)
 
     def stop_writing(self, disk: str) -> Written:
         """End the background writing and return what was written; nothing for a disk that nobody wrote."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from holdfast.lab.calls.common import check_licence
 from holdfast.lab.calls.vm_power import clean_shutdown, hard_shutdown, shutdown, start
+from holdfast.lab.calls.vm_services import assert_can_be_recovered, get_srs_required_for_recovery
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.rules import check_appliance_operation
@@ -37,6 +38,21 @@ def _perform(context: Context, appliance: str, operation: str, on_vm: OnVm, *, w
         if failed:
             raise ApiFailure("OPERATION_PARTIALLY_FAILED", f"VM_appliance.{operation}", *failed)
     return ""
+
+
+@calls.on("VM_appliance.assert_can_be_recovered")
+def assert_appliance_can_be_recovered(context: Context, appliance: str, session: str) -> str:
+    """Return when the other pool has the storage that the VMs need."""
+    for vm in context.db.texts("VM_appliance", appliance, "VMs"):
+        assert_can_be_recovered(context, vm, session)
+    return ""
+
+
+@calls.on("VM_appliance.get_SRs_required_for_recovery")
+def get_appliance_srs_required_for_recovery(context: Context, appliance: str, session: str) -> list[str]:
+    """Return the storage that the other pool lacks."""
+    vms = context.db.texts("VM_appliance", appliance, "VMs")
+    return list(dict.fromkeys(sr for vm in vms for sr in get_srs_required_for_recovery(context, vm, session)))
 
 
 @calls.on("VM_appliance.start")

@@ -207,6 +207,24 @@ def set_groups(context: Context, vm: str, groups: list[str]) -> str:
     return ""
 
 
+@calls.on("VM_group.create")
+def create_group(context: Context, record: Fields) -> str:
+    """Make a group of VMs that are placed together or apart."""
+    check_licence(context, "vm_groups", "VM_groups")
+    return context.db.create("VM_group", record)
+
+
+@calls.on("VM_group.destroy")
+def destroy_group(context: Context, group: str) -> str:
+    """Remove a group; its VMs belong to it no longer."""
+    db = context.db
+    with db.transaction():
+        for vm in db.texts("VM_group", group, "VMs"):
+            db.set("VM", vm, "groups", [each for each in db.texts("VM", vm, "groups") if each != group])
+        db.destroy("VM_group", group)
+    return ""
+
+
 @calls.on("VM.set_protection_policy")
 def set_protection_policy(context: Context, vm: str, policy: str) -> str:
     """Policies of this kind are gone."""

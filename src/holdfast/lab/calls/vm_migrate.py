@@ -137,6 +137,9 @@ def migrate_send(
 ) -> str:
     """Move the VM to a host of the pool, and those of its disks that the map names to other repositories."""
     db = context.db
+    db.row("VM", vm)
+    if "host" not in dest:
+        raise ApiFailure("INTERNAL_ERROR", "Not_found")
     with vm_operation(context, vm, "migrate_send"):
         _check(context, vm, dest, vdi_map, vif_map)
         for vdi, sr in _moves(context, vm, vdi_map).items():

@@ -13,10 +13,10 @@ from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.rules import has_feature
+from holdfast.lab.rules import check_power_state, has_feature
 from holdfast.lab.volumes import create_vdi, destroy_vdi
 
-__all__ = ["calls"]
+__all__ = ["assert_can_be_recovered", "calls", "get_srs_required_for_recovery"]
 
 calls = CallSet()
 
@@ -200,6 +200,37 @@ def update_secureboot_certificates_on_boot(context: Context, vm: str, mark: bool
         raise ApiFailure("OPERATION_NOT_ALLOWED", text)
     context.db.set("VM", vm, name, after)
     return ""
+
+
+# -- figures, and advice of a machine that the lab does not have
+
+
+@calls.on("VM.get_data_sources")
+def get_data_sources(context: Context, vm: str) -> list[Fields]:
+    """The lab measures nothing about its guests."""
+    with vm_operation(context, vm, "data_source_op"):
+        return []
+
+
+@calls.on("VM.record_data_source", "VM.forget_data_source_archives")
+def record_data_source(context: Context, vm: str, source: str) -> str:
+    """Accepted for a VM that runs; nothing is recorded."""
+    with vm_operation(context, vm, "data_source_op"):
+        return ""
+
+
+@calls.on("VM.query_data_source")
+def query_data_source(context: Context, vm: str, source: str) -> float:
+    """Return a figure of a VM that has a domain; it is always nothing."""
+    check_power_state(context.db, vm, "Running", "Paused")
+    return 0.0
+
+
+@calls.on("VM.retrieve_wlb_recommendations")
+def retrieve_wlb_recommendations(context: Context, vm: str) -> dict[str, list[str]]:
+    """Advice needs a machine for workload balancing, which the lab does not have."""
+    context.db.row("VM", vm)
+    raise ApiFailure("WLB_NOT_INITIALIZED")
 
 
 # -- recovery in another pool

@@ -1,4 +1,4 @@
-"""A guest that keeps writing until it is told to stop, for snapshots and backups under load.
+"""A guest that keeps writing while its VM runs until it is told to stop, for snapshots and backups under load.
 
 Invariant: when ``stop`` returns the last write is done and counted; an error in the guest is raised there, not lost.
 """
@@ -6,6 +6,7 @@ Invariant: when ``stop`` returns the last write is done and counted; an error in
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -30,8 +31,16 @@ class Written:
 class BackgroundWriter:
     """Writes database pages and log lines every few milliseconds. A context manager: writing inside the block."""
 
-    def __init__(self, guest: Guest, *, interval_s: float = 0.005, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        guest: Guest,
+        *,
+        interval_s: float = 0.005,
+        clock: Clock | None = None,
+        is_awake: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._guest = guest
+        self._is_awake = is_awake
         self._interval_s = interval_s
         self._clock = clock or SystemClock()
         self._cancel = Cancellation()
@@ -71,10 +80,11 @@ class BackgroundWriter:
     def _run(self) -> None:
         try:
             while True:
-                written_bytes = self._write()
-                with self._lock:
-                    self._writes += 1
-                    self._written_bytes += written_bytes
+                if self._is_awake():
+                    written_bytes = self._write()
+                    with self._lock:
+                        self._writes += 1
+                        self._written_bytes += written_bytes
                 self._clock.sleep(self._interval_s, cancel=self._cancel)
         except Cancelled:
             return
