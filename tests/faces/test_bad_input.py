@@ -138,7 +138,7 @@ def test_a_failing_snapshot_fails_that_vm_alone_and_leaves_nothing(
         ("export-fails-late", {"after_bytes": 100_000}),
         ("export-truncated", {"after_bytes": 100_000}),
         ("export-lies", {}),
-        ("task-vanishes", {"method": "Async.VM.snapshot"}),
+        ("task-vanishes", {"method": "VM.snapshot"}),
         ("session-invalid", {"method": "VDI.get_record"}),
     ],
 )
