@@ -15,7 +15,7 @@ from holdfast.core import get_log
 from holdfast.lab.call_faults import meet_call_faults, stall_call
 from holdfast.lab.context import Context, PoolCore
 from holdfast.lab.datamodel import NULL_REF, ClassTable, DateTime, Kind, describe
-from holdfast.lab.disks import DiskChainTooLong
+from holdfast.lab.disk_refusals import DISK_REFUSALS, disk_refusal
 from holdfast.lab.errors import ApiFailure, internal_failure, quoted
 from holdfast.lab.generic import Handler, Method, build_methods
 from holdfast.lab.operations import Cancelled
@@ -165,8 +165,8 @@ class Dispatcher:
             return method.handler(context, *values)
         except Cancelled as cause:
             raise ApiFailure("TASK_CANCELLED", context.task) from cause
-        except DiskChainTooLong as cause:
-            raise ApiFailure("SR_BACKEND_FAILURE_109", "", "The snapshot chain is too long", "") from cause
+        except DISK_REFUSALS as cause:
+            raise disk_refusal(cause) from cause
 
     def _not_offered(self, method: Method, values: list[object]) -> ApiFailure:
         """Return what a call without a handler answers: it, too, looks at the objects it is given first."""

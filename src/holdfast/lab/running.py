@@ -17,6 +17,7 @@ from holdfast.lab.calls import add_subject, all_handlers
 from holdfast.lab.certificate import Certificate, ensure_certificate, renew_certificate
 from holdfast.lab.client import LabControl
 from holdfast.lab.clock import LabClock
+from holdfast.lab.collector import resume_collections
 from holdfast.lab.context import Context, PoolCore
 from holdfast.lab.control import ControlServer
 from holdfast.lab.database import Database
@@ -248,6 +249,7 @@ def _prepare(pool: PoolCore, store: RowStore, options: LabOptions) -> None:
         raise LabStateMismatch(held=held, wanted=options.scenario)
     else:
         sweep_attachments(pool)
+        resume_collections(pool)
         forget_operations(pool)
 
 

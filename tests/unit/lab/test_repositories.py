@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.lab import RunningLab
 from holdfast.lab.disks import DiskFull
+from holdfast.lab.volumes import begin_epoch
 from tests.support.lab import logged_in, tiny_lab
 from tests.unit.lab.talk import ended, refusal
 
@@ -310,3 +312,39 @@ def test_a_thick_repository_tracks_disks_up_to_two_tib(api: Any) -> None:
     api.VDI.enable_cbt(disk)
     api.VDI.resize(disk, str(2100 * GIB))
     assert (api.VDI.get_cbt_enabled(disk), messages(api, disk)) == (False, ["VDI_CBT_RESIZE_FAILED"])
+
+
+# -- disks that are reset on boot
+
+
+def test_a_disk_that_is_reset_on_boot_forgets_at_each_start(lab: RunningLab, api: Any) -> None:
+    sr = new_sr(api, "ext")
+    disk = new_disk(api, sr, 8 * MIB)
+    uuid = uuid_of(api, disk)
+    lab.pool.disks.write(uuid, 0, b"kept")
+    api.VDI.enable_cbt(disk)
+    assert refusal(lambda: api.VDI.set_on_boot(disk, "reset")) == ["VDI_CBT_ENABLED", disk]
+    api.VDI.disable_cbt(disk)
+    api.VDI.set_on_boot(disk, "reset")
+    assert refusal(lambda: api.VDI.snapshot(disk)) == ["VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION"]
+    for _ in range(2):
+        begin_epoch(lab.pool, disk)
+        assert lab.pool.disks.read(uuid, 0, 5) == b"kept\0"
+        lab.pool.disks.write(uuid, 0, b"lost!")
+    api.VDI.set_on_boot(disk, "persist")
+    begin_epoch(lab.pool, disk)
+    assert lab.pool.disks.read(uuid, 0, 5) == b"lost!"
+
+
+def test_a_restarted_lab_takes_the_collection_up_again(tmp_path: Path) -> None:
+    with tiny_lab(tmp_path, scenario="empty", nbd="none") as first, logged_in(first) as session:
+        (sr,) = session.xenapi.SR.get_all()
+        disk = new_disk(session.xenapi, sr, 8 * MIB)
+        uuid = uuid_of(session.xenapi, disk)
+        first.pool.disks.write(uuid, 0, b"x")
+        session.xenapi.VDI.destroy(session.xenapi.VDI.snapshot(disk))
+        first.pool.db.put_key("VDI", disk, "sm_config", key="relinking", value="true")
+    with tiny_lab(tmp_path, scenario="empty", nbd="none") as again, logged_in(again) as session:
+        assert "relinking" not in session.xenapi.VDI.get_sm_config(disk)
+        again.control.advance(301)
+        assert session.xenapi.VDI.get_sm_config(disk) == {}

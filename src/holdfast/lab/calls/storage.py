@@ -61,8 +61,7 @@ def update(context: Context, sr: str) -> str:
 
 @calls.on("SR.set_virtual_allocation", "SR.set_physical_size")
 def refuse_internal(context: Context, sr: str, value: object) -> str:
-    """Only storage drivers may set these."""
-    context.db.row("SR", sr)
+    """Only the session of the repository's driver may set these; the repository is not looked at."""
     raise ApiFailure("PERMISSION_DENIED", "")
 
 
@@ -287,6 +286,14 @@ def disable_database_replication(context: Context, sr: str) -> str:
     """There is none to stop, but the repository must exist."""
     context.db.row("SR", sr)
     return ""
+
+
+@calls.on("SR.get_data_sources")
+def get_data_sources(context: Context, sr: str) -> list[object]:
+    """Return nothing: the lab keeps no metrics of repositories."""
+    context.db.row("SR", sr)
+    check_sr_attached(context.pool, sr)
+    return []
 
 
 @calls.on("SR.get_live_hosts")

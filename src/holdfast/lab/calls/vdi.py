@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import xmlrpc.client
 
 from holdfast.lab.calls.storage_lock import disk_operation, repository_operation
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
+from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.rules import bad_power_state, check_vdi_managed, type_text
 from holdfast.lab.shelf import find_volume, shelve, take_up
@@ -16,6 +18,8 @@ from holdfast.lab.volumes import check_sr_attached, create_vdi, destroy_vdi, dis
 __all__ = ["calls"]
 
 calls = CallSet()
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 
 
 @calls.on("VDI.create")
@@ -83,6 +87,38 @@ def introduce(
         return vdi
 
 
+@calls.on("VDI.pool_introduce")
+def pool_introduce(
+    context: Context,
+    uuid: str,
+    label: str,
+    description: str,
+    sr: str,
+    kind: str,
+    sharable: bool,
+    read_only: bool,
+    other_config: Fields,
+    location: str,
+    xenstore_data: Fields | None = None,
+    sm_config: Fields | None = None,
+    managed: bool = True,
+    virtual_size: int = 0,
+    physical_utilisation: int = 0,
+    *ignored: object,
+) -> str:
+    """Make a record and nothing else, as a host that joins does for the disks of its repositories."""
+    db = context.db
+    if any(db.text("VDI", vdi, "location") == location for vdi in db.texts("SR", sr, "VDIs")):
+        raise ApiFailure("LOCATION_NOT_UNIQUE", sr, location)
+    if not _UUID.match(uuid):
+        raise ApiFailure("UUID_INVALID", "VDI", uuid)
+    fields: Fields = {"uuid": uuid, "name_label": label, "name_description": description, "SR": sr, "type": kind}
+    fields |= {"sharable": sharable, "read_only": read_only, "other_config": other_config, "location": location}
+    fields |= {"xenstore_data": xenstore_data or {}, "sm_config": sm_config or {}, "managed": managed}
+    fields |= {"virtual_size": virtual_size, "physical_utilisation": physical_utilisation, "parent": NULL_REF}
+    return db.create("VDI", fields)
+
+
 @calls.on("VDI.forget")
 def forget(context: Context, vdi: str) -> str:
     """Remove the record alone: the repository keeps the bytes, and its next scan finds them."""
@@ -100,11 +136,37 @@ def update(context: Context, vdi: str) -> str:
     return ""
 
 
-@calls.on("VDI.set_read_only", "VDI.set_sharable")
-def refuse_internal(context: Context, vdi: str, value: bool) -> str:
-    """Only storage drivers may set these."""
+@calls.on(
+    "VDI.db_forget",
+    "VDI.set_cbt_enabled",
+    "VDI.set_is_a_snapshot",
+    "VDI.set_managed",
+    "VDI.set_metadata_of_pool",
+    "VDI.set_missing",
+    "VDI.set_physical_utilisation",
+    "VDI.set_read_only",
+    "VDI.set_sharable",
+    "VDI.set_snapshot_of",
+    "VDI.set_snapshot_time",
+    "VDI.set_virtual_size",
+)
+def refuse_internal(context: Context, vdi: str, *ignored: object) -> str:
+    """Only the session of the disk's storage driver may do these."""
     context.db.row("VDI", vdi)
     raise ApiFailure("PERMISSION_DENIED", "")
+
+
+@calls.on("VDI.db_introduce")
+def refuse_introduction(context: Context, *ignored: object) -> str:
+    """Only the session of a storage driver may do this; nothing else is looked at."""
+    raise ApiFailure("PERMISSION_DENIED", "")
+
+
+@calls.on("VDI.force_unlock")
+def force_unlock(context: Context, vdi: str) -> str:
+    """Refuse: nobody locks disks that way any more."""
+    with disk_operation(context, vdi, "force_unlock"):
+        raise ApiFailure("MESSAGE_DEPRECATED")
 
 
 @calls.on("VDI.set_name_label")

@@ -10,7 +10,7 @@ from holdfast.lab.calls.guest_agent import forget_guest
 from holdfast.lab.calls.vbd import check_devices
 from holdfast.lab.calls.vm_memory import update_overhead
 from holdfast.lab.calls.vm_placement import check_can_boot, check_cpu, choose_host
-from holdfast.lab.calls.vm_state import bring_up, let_run, take_down
+from holdfast.lab.calls.vm_state import begin_boot, bring_up, let_run, take_down
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import NULL_REF
@@ -60,6 +60,7 @@ def _start(context: Context, vm: str, host: str | None, *, is_paused: bool) -> s
         forget_guest(context, vm)
         if db.text("VM", vm, "ha_restart_priority") == "restart":
             db.set("VM", vm, "ha_always_run", True)
+        begin_boot(context, vm)
         bring_up(context, vm, host=host, is_paused=is_paused)
         context.pool.clock.sleep(db.number("VM", vm, "start_delay"))
     _tell_placed(context, vm, host, "VM_STARTED", "started")
@@ -145,6 +146,7 @@ def _reboot(context: Context, vm: str, operation: str, manner: str) -> str:
         host = db.text("VM", vm, "resident_on")
         take_down(context, vm)
         forget_guest(context, vm)
+        begin_boot(context, vm)
         bring_up(context, vm, host=host, is_paused=False)
     tell(context, vm, "VM_REBOOTED", f"{{vm}} rebooted {manner}")
     return ""

@@ -12,8 +12,9 @@ from holdfast.lab.calls.vbd import attach_now, detach_now
 from holdfast.lab.context import Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import EPOCH, NULL_REF
+from holdfast.lab.volumes import begin_epoch
 
-__all__ = ["bring_up", "let_run", "new_metrics", "take_down"]
+__all__ = ["begin_boot", "bring_up", "let_run", "new_metrics", "take_down"]
 
 _CONSOLES = ("vt100", "rfb")
 
@@ -21,6 +22,15 @@ _CONSOLES = ("vt100", "rfb")
 def new_metrics(context: Context, fields: Fields | None = None) -> str:
     """Add the metrics of a VM that does not run."""
     return context.db.create("VM_metrics", {"last_updated": EPOCH, "start_time": EPOCH, **(fields or {})})
+
+
+def begin_boot(context: Context, vm: str) -> None:
+    """Note that the VM boots, rather than goes on: disks that are reset on boot are as they were before."""
+    db = context.db
+    for vbd in db.texts("VM", vm, "VBDs"):
+        vdi = db.text("VBD", vbd, "VDI")
+        if db.exists("VDI", vdi):
+            begin_epoch(context.pool, vdi)
 
 
 def bring_up(context: Context, vm: str, *, host: str, is_paused: bool) -> None:
