@@ -135,11 +135,48 @@ _QCOW2: list[Field] = [
     (65536, "data of cluster 3"),
 ]
 
+_HEADER: list[Field] = [
+    (8, "mode 0400"),
+    (8, "owner 0"),
+    (8, "group 0"),
+    (12, "length, octal"),
+    (12, "time, octal"),
+    (8, "sum of the header's bytes"),
+    (356, "no type, no magic: an old header"),
+]
+_XVA: list[Field] = [
+    (7, "name ova.xml"),
+    (93, "rest of the name"),
+    *_HEADER,
+    (17, "description"),
+    (495, "padding"),
+    (14, "name Ref:4/00000000"),
+    (86, "rest of the name"),
+    *_HEADER,
+    (512, "block 0 of the disk"),
+    (21, "name Ref:4/00000000.xxhash"),
+    (79, "rest of the name"),
+    *_HEADER,
+    (16, "checksum of block 0, upper case"),
+    (496, "padding"),
+    (14, "name Ref:4/00000002: one block of zeros left out"),
+    (86, "rest of the name"),
+    *_HEADER,
+    (512, "block 2 of the disk"),
+    (21, "name Ref:4/00000002.xxhash"),
+    (79, "rest of the name"),
+    *_HEADER,
+    (16, "checksum of block 2"),
+    (496, "padding"),
+    (1024, "end of the archive"),
+]
+
 _DUMPS: Mapping[str, tuple[str, list[Field]]] = {
     "vhd-difference": ("vhd-difference.vhd", _VHD),
     "cbt-bitmap": ("cbt-bitmap.bin", _CBT),
     "nbd-conversation": ("nbd-conversation.bin", _NBD),
     "qcow2-cluster": ("qcow2-cluster.qcow2", _QCOW2),
+    "xva-short": ("xva-short.xva", _XVA),
 }
 
 
@@ -158,7 +195,7 @@ def _maker(name: str) -> Callable[[], str]:
 
 
 PAGES: Mapping[str, Callable[[], str]] = {
-    f"docs/formats/{name}.md": _maker(f"docs/formats/{name}.md") for name in ("vhd", "cbt", "nbd", "qcow2")
+    f"docs/formats/{name}.md": _maker(f"docs/formats/{name}.md") for name in ("vhd", "cbt", "nbd", "qcow2", "xva")
 }
 """Each page with dumps, by its path in the project, and what it should say."""
 

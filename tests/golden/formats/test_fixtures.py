@@ -17,6 +17,7 @@ from holdfast.formats.cbt import decode_blocks, encode_bitmap
 from holdfast.formats.nbd import ClientFlag, Command, Errno, HandshakeFlag, Option, TransmissionFlag
 from holdfast.formats.qcow2 import Qcow2Reader, plan_qcow2, stream_qcow2
 from holdfast.formats.vhd import VhdParent, VhdStreamReader, plan_vhd
+from holdfast.formats.xva import XvaReader, XvaWriter
 from tests.golden.formats.pages import FIXTURES, PAGES
 from tests.support.hexdump import annotated_dump
 
@@ -62,9 +63,18 @@ def written_qcow2() -> bytes:
     return b"".join(bytes(piece) for piece in stream_qcow2(plan, fill))
 
 
+def written_xva() -> bytes:
+    writer = XvaWriter()
+    pieces = writer.description(b"<value>1</value>\n", time_s=int(NOW.timestamp()))
+    pieces += writer.block("Ref:4", 0, b"\xda" * 512)
+    pieces += writer.block("Ref:4", 2, b"\xdb" * 512)
+    return b"".join(bytes(piece) for piece in [*pieces, *writer.end()])
+
+
 @pytest.mark.parametrize(
     ("name", "written"),
     [
+        ("xva-short.xva", written_xva()),
         ("qcow2-cluster.qcow2", written_qcow2()),
         ("vhd-difference.vhd", written_vhd()),
         ("cbt-bitmap.bin", written_bitmap()),
@@ -87,6 +97,15 @@ def test_the_frozen_qcow2_is_still_read() -> None:
     reader = Qcow2Reader(io.BytesIO((FIXTURES / "qcow2-cluster.qcow2").read_bytes()))
     assert [(cluster.offset_bytes, reader.read(cluster)) for cluster in reader.clusters()] == [
         (3 << 16, b"\xda" * (1 << 16))
+    ]
+
+
+def test_the_frozen_xva_is_still_read() -> None:
+    reader = XvaReader(io.BytesIO((FIXTURES / "xva-short.xva").read_bytes()))
+    assert reader.read_description() == b"<value>1</value>\n"
+    assert [(block.offset_bytes, bytes(block.data)) for block in reader.blocks()] == [
+        (0, b"\xda" * 512),
+        (1024, b"\xdb" * 512),
     ]
 
 

@@ -8,10 +8,10 @@ from typing import cast
 
 import pytest
 
-from holdfast.lab.handlers.ova import OvaObject, pack_ova
 from holdfast.lab.rpc import parse_value
 from holdfast.restore import DescriptionUnusable, adapt_description
 from tests.support.golden import golden_path
+from tests.support.ova import OvaRecord, pack_ova
 
 _VM: dict[str, object] = {
     "uuid": "u",
@@ -30,15 +30,15 @@ _VM: dict[str, object] = {
 }
 
 
-def _archive(*more: OvaObject, vms: int = 1) -> bytes:
-    objects = [OvaObject("VM", f"Ref:{n}", dict(_VM)) for n in range(vms)]
-    rest = [
-        OvaObject("VBD", "Ref:1", {"uuid": "b", "VM": "Ref:0", "VDI": "Ref:2"}),
-        OvaObject("VDI", "Ref:2", {"uuid": "d"}),
-        OvaObject("VIF", "Ref:3", {"uuid": "i", "network": "Ref:4"}),
-        OvaObject("network", "Ref:4", {"uuid": "n"}),
-        OvaObject("VDI", "Ref:9", {"uuid": "memory"}),
-        OvaObject("VTPM", "Ref:7", {"uuid": "t", "contents": "<&> sealed ä \n x"}),
+def _archive(*more: OvaRecord, vms: int = 1) -> bytes:
+    objects: list[OvaRecord] = [("VM", f"Ref:{n}", dict(_VM)) for n in range(vms)]
+    rest: list[OvaRecord] = [
+        ("VBD", "Ref:1", {"uuid": "b", "VM": "Ref:0", "VDI": "Ref:2"}),
+        ("VDI", "Ref:2", {"uuid": "d"}),
+        ("VIF", "Ref:3", {"uuid": "i", "network": "Ref:4"}),
+        ("network", "Ref:4", {"uuid": "n"}),
+        ("VDI", "Ref:9", {"uuid": "memory"}),
+        ("VTPM", "Ref:7", {"uuid": "t", "contents": "<&> sealed ä \n x"}),
         *more,
     ]
     return pack_ova([*objects, *rest], {"export_vsn": 2})

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from holdfast.core import Cancellation, HoldfastError, ManualClock, NoProgress, Retry, SeededEntropy
-from holdfast.lab.handlers.ova import OvaObject, pack_ova
 from holdfast.model import RUN_TAG, Finding, RunId
 from holdfast.repository import PackMissing
 from holdfast.restore import RestoreArgs, RestoreFlow, RestoreResult
@@ -17,6 +16,7 @@ from holdfast.runs import LedgerState, StepContext, StepFailed
 from holdfast.upkeep import remove_line, sweep_ledger
 from holdfast.xapi import MetadataImportFailed, PoolClient, UploadIncomplete
 from tests.support.flows import MemoryLedger, MemoryPool, blocks
+from tests.support.ova import pack_ova
 from tests.support.repositories import World
 from tests.unit.restore.points import make_point, saved_vm
 from tests.unit.runs.fakes import MemoryLog, MemoryRecorder
@@ -202,7 +202,7 @@ def test_starting_is_safe_twice(runner: _Runner) -> None:
 
 def _description() -> bytes:
     vm: dict[str, object] = {"uuid": "vm-web", "name_label": "web", "other_config": {}}
-    return pack_ova([OvaObject("VM", "Ref:0", vm)], {})
+    return pack_ova([("VM", "Ref:0", vm)], {})
 
 
 def _with_tpm(runner: _Runner, metadata: bytes) -> None:
