@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from holdfast.core import get_log
 from holdfast.lab.call_faults import is_answer_lost, is_call_lost, unready_code
 from holdfast.lab.context import PoolCore
+from holdfast.lab.datamodel import Door, load_access
 from holdfast.lab.dispatch import Dispatcher
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.handlers import (
@@ -32,33 +33,32 @@ __all__ = ["CALL_BYTES_MAX", "Gateway"]
 CALL_BYTES_MAX = 300 * 1024
 """The pool's own limit on the body of a call."""
 
-_METHODS = frozenset({"GET", "PUT", "POST", "OPTIONS", "CONNECT"})
+_CALLS = {"post_root": False, "post_RPC2": False, "post_json": False, "post_jsonrpc": True}
+"""The handlers of calls, and whether they speak JSON; the one that is named after it does not."""
 
 log = get_log(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Route:
-    method: str
-    path: str
-    realm: str
+class _Offer:
+    """What stands behind a handler's name."""
+
     label: str
+    """What its task is called."""
     work: Callable[[Transfer], None]
 
 
-_ROUTES = (
-    _Route("GET", "/export_raw_vdi", "get_export_raw_vdi", "Exporting raw VDI", export_raw_vdi),
-    _Route("PUT", "/import_raw_vdi", "put_import_raw_vdi", "Importing raw VDI", import_raw_vdi),
-    _Route("GET", "/export_metadata", "get_export_metadata", "VM.export_metadata", export_metadata),
-    _Route("PUT", "/import_metadata", "put_import_metadata", "VM.metadata_import", import_metadata),
-    _Route("GET", "/export", "get_export", "VM.export", export_vm),
-    _Route("PUT", "/import", "put_import", "VM.import", import_vm),
-    _Route("GET", "/pool/xmldbdump", "get_pool_xml_db_sync", "Dumping database as XML", export_database),
-    _Route("PUT", "/pool/xmldbdump", "put_pool_xml_db_sync", "Reading database as XML", import_database),
-)
-
-_GUARDED = {"/services": "get_services"}
-"""Paths that ask for credentials first and have nothing behind them in the lab."""
+_OFFERS = {
+    "get_export_raw_vdi": _Offer("Exporting raw VDI", export_raw_vdi),
+    "put_import_raw_vdi": _Offer("Importing raw VDI", import_raw_vdi),
+    "get_export_metadata": _Offer("VM.export_metadata", export_metadata),
+    "put_import_metadata": _Offer("VM.metadata_import", import_metadata),
+    "get_export": _Offer("VM.export", export_vm),
+    "put_import": _Offer("VM.import", import_vm),
+    "get_pool_xml_db_sync": _Offer("Dumping database as XML", export_database),
+    "put_pool_xml_db_sync": _Offer("Reading database as XML", import_database),
+}
+"""By the name of the handler; the others ask for credentials as on a real pool, and have nothing behind them."""
 
 
 class Gateway:
@@ -67,6 +67,10 @@ class Gateway:
     def __init__(self, pool: PoolCore, dispatcher: Dispatcher) -> None:
         self._pool = pool
         self._dispatcher = dispatcher
+        self._doors: dict[str, list[Door]] = {}
+        for door in load_access().doors:
+            if door.verb:
+                self._doors.setdefault(door.verb, []).append(door)
 
     def serve_as(self, host: str) -> Callable[[Request, Connection], bool]:
         """Return what answers requests that arrive at ``host``."""
@@ -75,72 +79,75 @@ class Gateway:
     def _serve(self, request: Request, connection: Connection, host: str) -> bool:
         if self._pool.is_silent(host):
             raise Disconnected
-        match request.method:
-            case "POST":
-                return self._serve_call(request, connection, host)
-            case "OPTIONS":
-                connection.send(pages.options())
-                return request.is_keep_alive
-            case "GET" | "PUT":
-                return self._serve_data(request, connection, host)
-            case "CONNECT":
-                connection.send(pages.forbidden())
-                return False
-            case _:
-                connection.send(pages.not_implemented(request.method))
-                return False
+        doors = self._doors.get(request.method)
+        if doors is None:
+            connection.send(pages.not_implemented(request.method, version=request.version))
+            return False
+        door = max((each for each in doors if request.path.startswith(each.path)), key=_path_length, default=None)
+        if door is None:
+            connection.send(pages.forbidden())
+            return False
+        if door.verb == "OPTIONS":
+            wanted = request.headers.get("access-control-request-headers")
+            connection.send(pages.options(wanted, version=request.version, is_keep_alive=request.is_keep_alive))
+            return request.is_keep_alive
+        if door.name in _CALLS:
+            return self._serve_call(request, connection, host, is_json=_CALLS[door.name])
+        return self._serve_door(door, request, connection, host)
 
-    def _serve_data(self, request: Request, connection: Connection, host: str) -> bool:
-        for route in _ROUTES:
-            if request.method == route.method and request.path.startswith(route.path):
-                return transfer(
-                    self._pool,
-                    request,
-                    connection,
-                    host=host,
-                    realm=route.realm,
-                    label=route.label,
-                    work=route.work,
-                )
-        for path, realm in _GUARDED.items():
-            if request.path.startswith(path):
-                try:
-                    with authenticated(self._pool, request, realm):
-                        break
-                except Refused as refusal:
-                    connection.send(refusal.page)
-                    return False
-        connection.send(pages.forbidden())
-        return request.method == "GET"
+    def _serve_door(self, door: Door, request: Request, connection: Connection, host: str) -> bool:
+        offer = _OFFERS.get(door.name)
+        if offer is not None:
+            return transfer(
+                self._pool, request, connection, host=host, realm=door.name, label=offer.label, work=offer.work
+            )
+        if not door.is_open:
+            try:
+                with authenticated(self._pool, request, door.name):
+                    pass
+            except Refused as refusal:
+                connection.send(refusal.page)
+                return False
+        if door.name == "get_root" and connection.is_encrypted:
+            connection.send(pages.file_missing(request.path))
+        else:
+            connection.send(pages.forbidden(version=request.version))
+        return request.is_keep_alive if request.method == "GET" else False
 
-    def _serve_call(self, request: Request, connection: Connection, host: str) -> bool:
-        length_bytes = request.content_length or 0
-        if length_bytes > CALL_BYTES_MAX:
-            connection.send(pages.bad_request())
+    def _serve_call(self, request: Request, connection: Connection, host: str, *, is_json: bool) -> bool:
+        try:
+            body = connection.read_body(_body_length(request.content_length))
+            answer = self._answer_json(body, host) if is_json else self._answer_xml(body, host)
+        except MalformedCall as cause:
+            connection.send(pages.internal_error(str(cause), version=request.version))
             connection.linger(self._pool.delays.linger_s)
             return False
-        body = connection.read_body(length_bytes)
-        is_json = request.path.startswith("/jsonrpc")
-        unready = unready_code(self._pool)
-        try:
-            if unready is not None:
-                answer = json_rpc.write_unready(unready) if is_json else xml_rpc.write_result(failure=[unready])
-            else:
-                answer = self._answer_json(body, host) if is_json else self._answer_xml(body, host)
-        except MalformedCall as cause:
-            connection.send(pages.internal_error(str(cause)))
-            return False
         content_type = "application/json" if is_json else "text/xml"
-        connection.send(pages.rpc_answer(answer, content_type=content_type))
-        return request.is_keep_alive
+        version, is_keep_alive = request.version, request.is_keep_alive
+        connection.send(
+            pages.rpc_answer(answer, content_type=content_type, version=version, is_keep_alive=is_keep_alive)
+        )
+        return is_keep_alive
 
     def _answer_xml(self, body: bytes, host: str) -> bytes:
         method, parameters = xml_rpc.parse_call(body)
+        unready = unready_code(self._pool)
+        if unready is not None:
+            return xml_rpc.write_result(failure=[unready])
         value, failure = self._call(method, parameters, host)
+        if method == "system.listMethods":
+            return xml_rpc.write_plain(value)
         return xml_rpc.write_result(value=value, failure=failure)
 
     def _answer_json(self, body: bytes, host: str) -> bytes:
         call = json_rpc.parse_call(body)
+        unready = unready_code(self._pool)
+        if unready is not None:
+            return json_rpc.write_bare(unready)
+        try:
+            call.assert_text()
+        except ApiFailure as refusal:
+            return json_rpc.write_bare(*refusal.description)
         value, failure = self._call(call.method, call.parameters, host)
         return json_rpc.write_result(call, value=value, failure=failure)
 
@@ -161,3 +168,18 @@ class Gateway:
         except Exception as cause:
             log.exception("lab.call-failed", method=method)
             return None, ["INTERNAL_ERROR", repr(cause)]
+
+
+def _path_length(door: Door) -> int:
+    return len(door.path)
+
+
+def _body_length(announced_bytes: int | None) -> int:
+    """Return how long the body of a call is; ``MalformedCall`` when nothing says so, or too much."""
+    if announced_bytes is None:
+        raise MalformedCall('Failure("We require a content-length: HTTP header")')
+    if announced_bytes > CALL_BYTES_MAX:
+        raise MalformedCall("Http_svr.Client_requested_size_over_limit")
+    if announced_bytes < 0:
+        raise MalformedCall('Invalid_argument("Bytes.create")')
+    return announced_bytes

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.lab.datamodel import DateTime
+from holdfast.lab.errors import ApiFailure
 from holdfast.lab.rpc import MalformedCall, json_rpc, parse_value, write_value, xml_rpc
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
@@ -158,10 +159,55 @@ def test_json_answers_repeat_the_version_and_the_id() -> None:
     assert json_rpc.write_result(old, failure=["A", "b"]) == b'{"result":null,"error":["A","b"],"id":1}'
 
 
+_MALFORMED = "Jsonrpc.Malformed_method_request"
+
+
 @pytest.mark.parametrize(
-    "body",
-    [b"{", b"[]", b'""', b'{"method":"m"}', b'{"method":"m","id":null}', b'{"method":"m","id":1.5}', b'{"id":3}'],
+    ("body", "text"),
+    [
+        (b"{", r'Yojson__Common.Json_error("Line 1, bytes 0-1:\nUnexpected end of input")'),
+        (b"", 'Yojson__Common.Json_error("Blank input data")'),
+        (b" \n ", 'Yojson__Common.Json_error("Blank input data")'),
+        (b"hello", r"""Yojson__Common.Json_error("Line 1, bytes 4-5:\nInvalid token 'hello'")"""),
+        (b'{"a":}', r"""Yojson__Common.Json_error("Line 1, bytes 5-6:\nInvalid token '}'")"""),
+        (b'{"a" 1}', r"""Yojson__Common.Json_error("Line 1, bytes 6-7:\nExpected ':' but found '1}'")"""),
+        (b"{} x", r"""Yojson__Common.Json_error("Line 1, bytes 3-4:\nJunk after end of JSON value: 'x'")"""),
+        (b'{\n"a', r'Yojson__Common.Json_error("Line 2, bytes 1-2:\nUnexpected end of input")'),
+        (b"[]", f'{_MALFORMED}("Invalid request body")'),
+        (b'""', f'{_MALFORMED}("Invalid request body")'),
+        (b'{"id":3}', f'{_MALFORMED}("Required field method is missing")'),
+        (b'{"method":5,"id":3}', f"""{_MALFORMED}("Invalid field 'method' in request body")"""),
+        (b'{"method":"m","id":3}', f'{_MALFORMED}("Required field params is missing")'),
+        (b'{"method":"m","params":{},"id":3}', f"""{_MALFORMED}("Invalid field 'params' in request body")"""),
+        (b'{"jsonrpc":"1.0","method":"m"}', f"""{_MALFORMED}("Invalid field 'jsonrpc' in request body")"""),
+        (b'{"jsonrpc":"2.0","method":"m"}', f"""{_MALFORMED}("Invalid field 'id' in request body")"""),
+        (b'{"jsonrpc":"2.0","method":"m","id":null}', f"""{_MALFORMED}("Invalid field 'id' in request body")"""),
+        (b'{"jsonrpc":"2.0","method":"m","id":1.5}', f"""{_MALFORMED}("Invalid field 'id' in request body")"""),
+        (b'{"method":"m","params":[99999999999999999999],"id":3}', 'Failure("Int64.of_string")'),
+    ],
 )
-def test_what_is_no_json_call_is_refused(body: bytes) -> None:
-    with pytest.raises(MalformedCall):
+def test_what_is_no_json_call_is_refused_in_the_pools_words(body: bytes, text: str) -> None:
+    with pytest.raises(MalformedCall) as caught:
         json_rpc.parse_call(body)
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("body", "parameters"),
+    [
+        (b'{"jsonrpc":"2.0","method":"m","id":1}', []),
+        (b'{"jsonrpc":"2.0","method":"m","params":null,"id":1}', []),
+        (b'{"jsonrpc":"2.0","method":"m","params":{"a":1},"id":1}', [{"a": 1}]),
+        (b'// said\n{method:"m",/* so */"params":["a\nb\\u00e9"],"id":1}', ["a\nb\u00e9"]),
+        (b'{"method":"m","params":["\\ud83d\\ude00"],"id":1}', ["\U0001f600"]),
+    ],
+)
+def test_a_json_call_is_taken_as_loosely_as_a_pool_takes_it(body: bytes, parameters: list[object]) -> None:
+    assert json_rpc.parse_call(body).parameters == parameters
+
+
+def test_text_that_is_no_utf_8_is_refused_before_the_call_is_looked_at() -> None:
+    call = json_rpc.parse_call(b'{"method":"m","params":["\xff"],"id":1}')
+    with pytest.raises(ApiFailure) as caught:
+        call.assert_text()
+    assert caught.value.description[:2] == ["INVALID_VALUE", "Invalid UTF-8 string in parameter"]

@@ -127,6 +127,7 @@ def authenticated(pool: PoolCore, request: Request, realm: str) -> Iterator[str]
     if session is not None:
         if not pool.sessions.is_valid(session):
             raise refusal
+        _assert_rights(pool, request, session, realm)
         yield session
         return
     credentials = request.basic_credentials
@@ -138,13 +139,25 @@ def authenticated(pool: PoolCore, request: Request, realm: str) -> Iterator[str]
         raise refusal
     try:
         pool.sessions.check_password(*credentials)
+        own = pool.sessions.open(user=credentials[0], originator="", host=pool.master_ref)
     except ApiFailure as cause:
         raise refusal from cause
-    own = pool.sessions.open(user=credentials[0], originator="", host=pool.master_ref)
     try:
+        _assert_rights(pool, request, own, realm)
         yield own
     finally:
         pool.sessions.close(own)
+
+
+def _assert_rights(pool: PoolCore, request: Request, session: str, realm: str) -> None:
+    """Return when the user may use the handler; otherwise his task fails and he gets a 403."""
+    rbac, permission = pool.sessions.rbac, f"http/{realm}"
+    if rbac.is_allowed(pool.db, session, permission):
+        return
+    task = request.parameter("task_id")
+    if task is not None:
+        pool.tasks.fail(task, rbac.denial(permission).description)
+    raise Refused(pages.forbidden(version=request.version))
 
 
 def refused_early(one: Transfer, failure: ApiFailure, *, is_answer: bool = False) -> Refused:
@@ -229,6 +242,8 @@ def _run(one: Transfer, work: Work) -> bool:
     else:
         tasks.succeed(one.task, "" if one.result is None else write_value(one.result))
     if one.resets_at_end:
+        # A pool needs a moment to finish what it read; by then the client has sent all, as some clients count on.
+        one.pool.clock.sleep(one.pool.delays.linger_s)
         one.connection.reset()
     elif not one.keeps_open:
         one.connection.linger(one.pool.delays.linger_s)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 
-from holdfast.lab.http.request import HEAD_BYTES_MAX, BadRequest, Request, parse_head
+from holdfast.lab.http import pages
+from holdfast.lab.http.request import HEAD_BYTES_MAX, HEAD_BYTES_MIN, BadRequest, Request, parse_head
 
 __all__ = ["Connection", "Disconnected"]
 
@@ -19,7 +21,10 @@ IDLE_S_MAX = 600.0
 STALL_S_MAX = 300.0
 """How long a transfer may stand still; the pool's own inactivity limit."""
 
-HEAD_S_MAX = 30.0
+FIRST_WORD_S_MAX = 10.0
+"""How long a fresh connection may pause before its first request is complete; the pool's own limit."""
+
+HEAD_S_MAX = 60.0
 """How long a started head may take; half-open and drip-feeding clients end here."""
 
 
@@ -35,34 +40,57 @@ class Connection:
         self.peer = peer
         self.idle_since: float | None = time.monotonic()
         self._early = bytearray()
+        self._is_fresh = True
 
     def read_request(self) -> Request | None:
-        """Return the next request, or None when the client is done."""
+        """Return the next request, or None when the client is done.
+
+        ``BadRequest`` when what came is none, or did not come in time.
+        """
         self.idle_since = time.monotonic()
-        deadline: float | None = None
+        started_s = self.idle_since if self._is_fresh else None
         while True:
-            end = self._early.find(b"\r\n\r\n")
-            if end >= 0:
-                head = bytes(self._early[:end])
-                del self._early[: end + 4]
-                self.idle_since = None
+            head = self._take_head()
+            if head is not None:
+                self.idle_since, self._is_fresh = None, False
                 return parse_head(head)
-            if len(self._early) > HEAD_BYTES_MAX:
-                raise BadRequest("head too long")
-            if self._early and deadline is None:
-                deadline = time.monotonic() + HEAD_S_MAX
-            wait_s = IDLE_S_MAX if deadline is None else deadline - time.monotonic()
-            if wait_s <= 0:
-                return None
-            part = self._receive(65536, timeout_s=wait_s)
+            if self._early and started_s is None:
+                started_s = time.monotonic()
+            wait_s = IDLE_S_MAX if started_s is None else HEAD_S_MAX - (time.monotonic() - started_s)
+            wait_s = min(wait_s, FIRST_WORD_S_MAX) if self._is_fresh else wait_s
+            part = self._receive(65536, timeout_s=wait_s) if wait_s > 0 else None
+            if part is None and started_s is not None:
+                raise BadRequest(pages.request_timeout())
             if not part:
                 return None
             self._early += part
 
-    def _receive(self, length_bytes: int, *, timeout_s: float) -> bytes:
+    def _take_head(self) -> bytes | None:
+        """Return the head that is there already, the empty line left out."""
+        if len(self._early) < HEAD_BYTES_MIN:
+            return None
+        end = self._early.find(b"\r\n\r\n")
+        length_bytes = end + 4 if end >= 0 else len(self._early)
+        if length_bytes > HEAD_BYTES_MAX:
+            raise BadRequest(pages.head_too_large())
+        if end < 0:
+            return None
+        head = bytes(self._early[:end])
+        del self._early[: max(length_bytes, HEAD_BYTES_MIN)]
+        return head
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether TLS is spoken."""
+        return isinstance(self.sock, ssl.SSLSocket)
+
+    def _receive(self, length_bytes: int, *, timeout_s: float) -> bytes | None:
+        """Return what comes, nothing at the end, None when the time is over."""
         try:
             self.sock.settimeout(timeout_s)
             return self.sock.recv(length_bytes)
+        except TimeoutError:
+            return None
         except (OSError, ValueError):
             return b""
 

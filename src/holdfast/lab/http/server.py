@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Collection
 
 from holdfast.core import get_log
-from holdfast.lab.http import pages
 from holdfast.lab.http.connection import Connection, Disconnected
 from holdfast.lab.http.request import BadRequest, Request
 
@@ -24,6 +23,14 @@ CONNECTIONS_MAX = 800
 
 HANDSHAKE_S_MAX = 15.0
 """How long a client may take to agree on TLS."""
+
+CONNECTIONS_BUSY_MAX = 1200
+"""Beyond this many, when none is idle, a new connection is closed at once: threads are not endless."""
+
+_ACCEPT_PAUSE_S = 0.05
+
+_LINGER_S = 0.2
+"""After a page for what was no request: unread bytes would otherwise turn the end into a reset that drops the page."""
 
 Serve = Callable[[Request, Connection], bool]
 """Answers one request; True keeps the connection."""
@@ -40,6 +47,7 @@ class Listener:
         self._sock = sock
         self._tls = tls
         self._serve = serve
+        self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._accept, name=f"lab-listen-{self.address[1]}", daemon=True)
         self._thread.start()
 
@@ -48,11 +56,16 @@ class Listener:
             try:
                 sock, peer = self._sock.accept()
             except OSError:
-                return
+                if self._is_closed.is_set():
+                    return
+                # Out of descriptors, or the client was gone already: the next accept decides.
+                self._is_closed.wait(_ACCEPT_PAUSE_S)
+                continue
             self._server.admit(sock, str(peer[0]), self._tls, self._serve)
 
     def close(self) -> None:
         """Stop listening."""
+        self._is_closed.set()
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
@@ -88,18 +101,26 @@ class HttpServer:
         connection = Connection(sock, peer=peer)
         thread = threading.Thread(target=self._run, args=(connection, tls, serve), name="lab-http", daemon=True)
         with self._lock:
-            if self._closing:
-                connection.close()
-                return
             if len(self._connections) >= CONNECTIONS_MAX:
                 self._evict_idle()
-            self._connections[connection] = thread
-        thread.start()
+            is_welcome = not self._closing and len(self._connections) < CONNECTIONS_BUSY_MAX
+            if is_welcome:
+                self._connections[connection] = thread
+        try:
+            if is_welcome:
+                thread.start()
+                return
+        except RuntimeError:
+            log.warning("lab.no-thread", peer=peer, why="the machine gives no more; the connection is closed")
+            self._forget(connection)
+        connection.close()
 
     def _evict_idle(self) -> None:
-        idle = [(since, c) for c in self._connections if (since := c.idle_since) is not None]
+        idle = [(since, each) for each in self._connections if (since := each.idle_since) is not None]
         if idle:
-            min(idle, key=lambda pair: pair[0])[1].abort()
+            longest = min(idle, key=lambda pair: pair[0])[1]
+            longest.idle_since = None
+            longest.abort()
 
     def abort_connections(self, addresses: Collection[tuple[str, int]]) -> None:
         """End every connection that came to one of these addresses, whatever it is doing."""
@@ -107,6 +128,10 @@ class HttpServer:
             for connection in self._connections:
                 if connection.local_address in addresses:
                     connection.abort()
+
+    def _forget(self, connection: Connection) -> None:
+        with self._lock:
+            self._connections.pop(connection, None)
 
     def _run(self, connection: Connection, tls: ssl.SSLContext | None, serve: Serve) -> None:
         try:
@@ -120,16 +145,16 @@ class HttpServer:
             log.exception("lab.request-failed", peer=connection.peer)
         finally:
             connection.close()
-            with self._lock:
-                self._connections.pop(connection, None)
+            self._forget(connection)
 
     @staticmethod
     def _converse(connection: Connection, serve: Serve) -> None:
         while True:
             try:
                 request = connection.read_request()
-            except BadRequest:
-                connection.send(pages.bad_request())
+            except BadRequest as refusal:
+                connection.send(refusal.page)
+                connection.linger(_LINGER_S)
                 return
             if request is None or not serve(request, connection):
                 return
