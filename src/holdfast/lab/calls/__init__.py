@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 from holdfast.lab.calls import (
     access,
+    appliance,
+    bios,
     cbt,
+    guest_agent,
     message,
     network,
     pbd,
@@ -19,8 +22,15 @@ from holdfast.lab.calls import (
     vif,
     vm,
     vm_copy,
+    vm_fields,
     vm_memory,
+    vm_migrate,
+    vm_placement,
     vm_power,
+    vm_revert,
+    vm_services,
+    vm_state,
+    vtpm,
 )
 from holdfast.lab.calls.event import make_event_calls
 from holdfast.lab.events import Events
@@ -28,6 +38,8 @@ from holdfast.lab.events import Events
 __all__ = [
     "add_subject",
     "all_handlers",
+    "await_guests",
+    "create_network",
     "create_vbd",
     "create_vif",
     "create_vm",
@@ -35,18 +47,32 @@ __all__ = [
     "destroy_vm",
     "halt_vm",
     "new_metrics",
+    "pause_vm",
+    "report_guest",
+    "settle_guests",
+    "snapshot_vm",
     "start_vm",
+    "start_vm_on",
+    "suspend_vm",
 ]
 
 add_subject = access.add_subject
+create_network = network.create_network
 create_vm = vm.create
 derived_mac = vif.derived_mac
 destroy_vm = vm.destroy_vm
-halt_vm = vm_power.take_down
-new_metrics = vm.new_metrics
+halt_vm = vm_state.take_down
+new_metrics = vm_state.new_metrics
+await_guests = guest_agent.await_guests
+report_guest = guest_agent.report_guest
+settle_guests = guest_agent.settle_guests
 create_vbd = vbd.create
 create_vif = vif.create_vif
+pause_vm = vm_power.pause
+snapshot_vm = vm_copy.snapshot
 start_vm = vm_power.start
+start_vm_on = vm_power.start_on
+suspend_vm = vm_power.suspend
 
 
 def all_handlers(events: Events) -> dict[str, Callable[..., object]]:
@@ -55,10 +81,12 @@ def all_handlers(events: Events) -> dict[str, Callable[..., object]]:
     for calls in (
         make_event_calls(events),
         access.calls,
+        appliance.calls,
+        bios.calls,
         cbt.calls,
-        message.calls,
         network.calls,
         pbd.calls,
+        message.calls,
         pool.calls,
         session.calls,
         storage.calls,
@@ -68,8 +96,14 @@ def all_handlers(events: Events) -> dict[str, Callable[..., object]]:
         vif.calls,
         vm.calls,
         vm_copy.calls,
+        vm_fields.calls,
         vm_memory.calls,
+        vm_migrate.calls,
+        vm_placement.calls,
         vm_power.calls,
+        vm_revert.calls,
+        vm_services.calls,
+        vtpm.calls,
     ):
         handlers |= calls.handlers
     return handlers
