@@ -19,8 +19,9 @@ _SECTOR_BYTES = 512
 _HEADER_BYTES = 1024
 _VERSION = 0x00010000
 _UNUSED = 0xFFFFFFFF
-_FOOTER = struct.Struct(">8sIIQ")
-_HEADER = struct.Struct(">8sQQIIII")
+_FOOTER = struct.Struct(">8sIIq")
+_HEADER = struct.Struct(">8sQqIIII")
+"""Offsets are signed: none at all, as fixed disks have it, is one in front of the start, and refused as such."""
 _FOOTER_SUM_AT, _HEADER_SUM_AT = 64, 36
 _DISK_TYPES = frozenset({2, 3, 4})
 _NAME = slice(64, 576)
