@@ -246,10 +246,22 @@ class Orchestra:
         return found
 
     def restore_pool(self) -> Step:
-        """Give the newest dump of the pool's database back to the pool."""
+        """Give the newest dump of the pool's database back to the pool, and let the host reboot with it.
+
+        The pool keeps the upload's connection open until then, and the engine waits for its end.
+        """
         dumps = self._peer.ask("poolDumps", folders=self._folders, folder=_FOLDER)
         newest = max(dump["id"].removeprefix("/") for dumps_of_pool in dumps.values() for dump in dumps_of_pool)
-        return Step.of(self._peer.ask("restorePool", folders=self._folders, folder=_FOLDER, id=newest))
+        answer = self._peer.begin("restorePool", folders=self._folders, folder=_FOLDER, id=newest)
+        wait_until(self.lab, lambda: self.lab.pool.chores.is_due("restore-reboot"))
+        wait_until(self.lab, lambda: not self._tasks("Import pool metadata"))  # it removes its task when that ended
+        self.lab.control.advance(_NIGHT_S)
+        return Step.of(self._peer.answer_of(answer))
+
+    def _tasks(self, label: str) -> list[str]:
+        """Return the tasks of that name."""
+        tasks = (row.fields for row in self.lab.pool.db.rows("task"))
+        return [str(task["uuid"]) for task in tasks if task["name_label"] == label]
 
 
 def _any_of(*ids: str) -> dict[str, Any]:

@@ -7,12 +7,13 @@ to the body tell how it went.
 from __future__ import annotations
 
 from holdfast.core import MIB, get_log
+from holdfast.lab.context import PoolCore
 from holdfast.lab.dump import Dump, DumpMalformed, DumpReader, write_dump
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.handlers.transfer import Transfer
 from holdfast.lab.http import pages
 from holdfast.lab.records import Records
-from holdfast.lab.restore import REBOOT_DELAY_S, apply_restore, plan_restore
+from holdfast.lab.restore import REBOOT_DELAY_S, RestorePlan, apply_restore, plan_restore
 
 __all__ = ["export_database", "import_database"]
 
@@ -41,7 +42,13 @@ def import_database(one: Transfer) -> None:
         return
     pool = one.pool
     log.info("lab.restore-waits", seconds=REBOOT_DELAY_S)
-    pool.chores.after("restore-reboot", REBOOT_DELAY_S, lambda: apply_restore(pool, plan))
+    pool.chores.after("restore-reboot", REBOOT_DELAY_S, lambda: _reboot(pool, plan))
+
+
+def _reboot(pool: PoolCore, plan: RestorePlan) -> None:
+    """Come up with the restored database; who still waits on a connection sees it cut, as with any reboot."""
+    apply_restore(pool, plan)
+    pool.faults.arm("toolstack-restarts", seconds=0.0)
 
 
 def _receive(one: Transfer, length_bytes: int) -> Dump:
