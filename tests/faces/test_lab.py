@@ -70,8 +70,23 @@ def test_an_unknown_scenario_is_refused_with_those_there_are(cli: Cli, tmp_path:
     assert not (tmp_path / "lab").exists()
 
 
+@pytest.mark.parametrize("hosts", ["0", "65", "many"])
+def test_a_number_of_hosts_that_no_pool_has_is_refused(cli: Cli, tmp_path: Path, hosts: str) -> None:
+    at = "--state", str(tmp_path / "lab")
+    assert cli("lab", "start", "--hosts", hosts, *at, status=2)["error"]["code"] == "cli.wrong-usage"
+    assert not (tmp_path / "lab").exists()
+
+
+def test_the_status_tells_what_there_is_the_time_and_what_is_armed(cli: Cli, at: tuple[str, str]) -> None:
+    cli("lab", "fault", "set", "nbd-busy", *at)
+    text = cli.text("lab", "status", *at)
+    assert "VMs: 2 Running" in text
+    assert "time in the lab: 20" in text
+    assert "armed faults: 1" in text
+
+
 def test_the_scenarios_are_listed_with_what_they_hold(cli: Cli) -> None:
-    assert [each["name"] for each in cli("lab", "scenarios")] == sorted(SCENARIOS)
+    assert [each["name"] for each in cli("lab", "scenarios")] == sorted(SCENARIO_SUMMARIES)
     assert "database" in cli.text("lab", "scenarios")
 
 

@@ -6,13 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
 from holdfast.cli import lab_fault
 from holdfast.cli.lab_folder import NoLabRuns, lab_folder, running_lab
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus
-from holdfast.lab import LAB_LOG, SCENARIO_SUMMARIES, SCENARIOS, LabHandle, LabOptions, spawn_lab
+from holdfast.lab import HOSTS_MAX, LAB_LOG, SCENARIO_SUMMARIES, LabHandle, LabOptions, spawn_lab
 
 __all__ = ["app"]
 
@@ -23,6 +23,7 @@ app.command(guest)
 
 _NO_COMMON = Common()
 _LOG_LINES = 40
+_STATUS_NAMES = {"time": "time in the lab", "faults": "armed faults"}
 
 
 @app.command
@@ -32,7 +33,7 @@ def start(
     scenario: str = "demo",
     nbd: Literal["tls", "plain", "none"] = "tls",
     no_cbt: Annotated[bool, Parameter(negative="")] = False,
-    hosts: int = 1,
+    hosts: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=HOSTS_MAX))] = 1,
     common: Common = _NO_COMMON,
 ) -> int:
     """Start a lab pool in the background; it runs until 'holdfast lab stop'.
@@ -52,7 +53,7 @@ def start(
     no_cbt
         Disks start without change tracking.
     hosts
-        How many; members send clients to the master.
+        How many at least; members send clients to the master. A scenario may need more.
     """
 
     def body(session: Session) -> ExitStatus:
@@ -64,6 +65,8 @@ def start(
         session.out.say(f"  user {lab.user}, password in {folder / 'lab.json'}")
         session.out.say(f"  certificate SHA-256 {lab.fingerprint}")
         session.out.say(f"Add it: HOLDFAST_POOL_PASSWORD=… holdfast pool add lab {lab.url} --yes")
+        for each in lab.companions:
+            session.out.say(f"Beside it runs a pool at {each.url}, with the same password; state in {each.state_dir}")
         session.out.result(_document(lab, folder))
         return ExitStatus.OK
 
@@ -88,9 +91,9 @@ def status(*, state: Path | None = None, common: Common = _NO_COMMON) -> int:
         session.out.say(f"The lab pool runs at {lab.url}, state in {folder}")
         for name, value in told.items():
             if isinstance(value, dict):
-                session.out.say(f"  {name}: {', '.join(f'{count} {kind}' for kind, count in value.items())}")
+                session.out.say(f"  VMs: {', '.join(f'{count} {kind}' for kind, count in value.items()) or 'none'}")
             elif not isinstance(value, list):
-                session.out.say(f"  {name}: {value}")
+                session.out.say(f"  {_STATUS_NAMES.get(name, name)}: {value}")
         session.out.result({**_document(lab, folder), "status": told})
         return ExitStatus.OK
 
@@ -127,7 +130,7 @@ def scenarios(*, common: Common = _NO_COMMON) -> int:
     """
 
     def body(session: Session) -> ExitStatus:
-        found = {name: SCENARIO_SUMMARIES[name] for name in sorted(SCENARIOS)}
+        found = dict(sorted(SCENARIO_SUMMARIES.items()))
         session.out.table(("SCENARIO", "WHAT IT HOLDS"), list(found.items()), empty="none")
         session.out.result([{"name": name, "summary": summary} for name, summary in found.items()])
         return ExitStatus.OK
@@ -242,4 +245,6 @@ def work(vm: str, *, state: Path | None = None, common: Common = _NO_COMMON) -> 
 
 
 def _document(lab: LabHandle, folder: Path) -> dict[str, object]:
-    return {"url": lab.url, "user": lab.user, "fingerprint": lab.fingerprint, "state": str(folder)}
+    companions = [_document(each, each.state_dir) for each in lab.companions]
+    facts = {"url": lab.url, "user": lab.user, "fingerprint": lab.fingerprint, "state": str(folder)}
+    return {**facts, "companions": companions}

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from holdfast.core import ExitStatus, HoldfastError, Secret, configure_log
@@ -40,10 +41,12 @@ def main() -> int:
             signal.signal(number, lambda *_: lab.stopped.set())
         if orphaned is not None:
             orphaned.end = lab.stopped.set
-        write_lab_file(lab, options)
-        lab.on_new_certificate = lambda: write_lab_file(lab, options)
+        for each in (*lab.companions, lab):  # the first pool last: its file says that all of them answer
+            write_lab_file(each)
+            each.on_new_certificate = partial(write_lab_file, each)
         lab.stopped.wait()
-    forget_lab_file(options.state_dir, pid=os.getpid())
+    for each in (lab, *lab.companions):
+        forget_lab_file(each.options.state_dir, pid=os.getpid())
     return 0
 
 

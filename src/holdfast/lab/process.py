@@ -22,7 +22,7 @@ from holdfast.core import Cancellation, Clock, ExitStatus, HoldfastError, Secret
 from holdfast.lab.client import LabControl, LabRefused, LabUnreachable
 from holdfast.lab.options import LabOptionInvalid, LabOptions
 from holdfast.lab.running import RunningLab, prepare_folder
-from holdfast.lab.scenarios import SCENARIOS
+from holdfast.lab.scenarios import SCENARIO_SUMMARIES, SCENARIOS
 from holdfast.model import JsonObject
 
 __all__ = [
@@ -92,6 +92,14 @@ class LabHandle:
     fingerprint: str
     certificate_pem: str
     control: LabControl
+    companion_folders: tuple[Path, ...] = ()
+    """The state of the pools that the scenario has beside this one, in the same process."""
+
+    @property
+    def companions(self) -> tuple[LabHandle, ...]:
+        """The pools beside this one that run."""
+        found = (read_lab(folder) for folder in self.companion_folders)
+        return tuple(each for each in found if each is not None)
 
     @property
     def is_alive(self) -> bool:
@@ -122,7 +130,8 @@ class LabHandle:
             if not self._is_gone_within(_STOP_S_MAX, the_clock):
                 self._signal(signal.SIGKILL)
                 self._is_gone_within(_STOP_S_MAX, the_clock)
-        forget_lab_file(self.state_dir, pid=self.pid, started_ticks=self.started_ticks)
+        for folder in (*self.companion_folders, self.state_dir):
+            forget_lab_file(folder, pid=self.pid, started_ticks=self.started_ticks)
 
     def _is_gone_within(self, timeout_s: float, clock: Clock) -> bool:
         deadline_s = clock.monotonic_s() + timeout_s
@@ -159,8 +168,9 @@ def _look_at(pid: int) -> tuple[str, int] | None:
     return fields[0], int(fields[22 - 3])
 
 
-def write_lab_file(lab: RunningLab, options: LabOptions) -> None:
+def write_lab_file(lab: RunningLab) -> None:
     """Write down where the lab listens and how to log in, for its owner alone, all at once."""
+    options = lab.options
     seen = _look_at(os.getpid())
     facts: JsonObject = {
         "pid": os.getpid(),
@@ -175,6 +185,7 @@ def write_lab_file(lab: RunningLab, options: LabOptions) -> None:
         "certificate": lab.certificate_pem,
         "control": list(lab.control.address),
         "token": lab.control.token.reveal(),
+        "companions": [str(each.options.state_dir.relative_to(options.state_dir)) for each in lab.companions],
     }
     path = options.state_dir / _FILE
     unfinished = path.with_suffix(".part")
@@ -215,6 +226,7 @@ def _handle(state_dir: Path, facts: JsonObject) -> LabHandle:
         fingerprint=str(facts["fingerprint"]),
         certificate_pem=str(facts["certificate"]),
         control=LabControl(_address(facts["control"]), Secret(str(facts["token"]))),
+        companion_folders=tuple(state_dir / str(each) for each in cast("list[object]", facts.get("companions", []))),
     )
 
 
@@ -231,7 +243,7 @@ def spawn_lab(options: LabOptions, *, clock: Clock | None = None, cancel: Cancel
     and leaves the folder as it was, or with its pool where it had one.
     """
     if options.scenario not in SCENARIOS:
-        raise LabOptionInvalid(option="scenario", given=options.scenario, choices=sorted(SCENARIOS))
+        raise LabOptionInvalid(option="scenario", given=options.scenario, choices=sorted(SCENARIO_SUMMARIES))
     folder = options.state_dir
     held = read_lab(folder)
     if held is not None and held.is_alive:

@@ -6,14 +6,14 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from holdfast.core import Clock, Entropy, ExitStatus, HoldfastError, Secret, SystemClock, SystemEntropy, get_log, mapped
 from holdfast.lab.attachments import sweep_attachments
-from holdfast.lab.calls import add_subject, all_handlers
+from holdfast.lab.calls import add_subject, all_handlers, await_guests, settle_guests
 from holdfast.lab.certificate import Certificate, ensure_certificate, renew_certificate
 from holdfast.lab.client import LabControl
 from holdfast.lab.clock import LabClock
@@ -36,7 +36,7 @@ from holdfast.lab.listening import HostDoors, open_doors
 from holdfast.lab.operations import Operations
 from holdfast.lab.options import LabOptions
 from holdfast.lab.records import Records
-from holdfast.lab.scenarios import build_scenario
+from holdfast.lab.scenarios import build_scenario, settle_options, side_pools
 from holdfast.lab.sessions import SESSION_SWEEP_S, Sessions
 from holdfast.lab.store import RowStore
 from holdfast.lab.tasks import TASK_COLLECTION_S, Tasks
@@ -94,11 +94,14 @@ class RunningLab:
     nbd_address: tuple[str, int]
     stopped: threading.Event
     """Set when somebody asked the lab to stop over the side channel."""
-    _options: LabOptions
+    options: LabOptions
+    """What it was started with."""
     _tls: ssl.SSLContext
     _http: HttpServer
     _doors: tuple[HostDoors, ...]
     _workload: Workload
+    companions: list[RunningLab] = field(default_factory=list)
+    """The pools that the scenario has beside this one; they end with it."""
     on_new_certificate: Callable[[], None] = lambda: None
     """Told when the pool shows another certificate than before."""
     _is_closed: bool = field(default=False)
@@ -120,7 +123,7 @@ class RunningLab:
 
     def renew_certificate(self) -> None:
         """Show a new certificate from now on, on every door; connections that are open keep the old one."""
-        options = self._options
+        options = self.options
         self.certificate = renew_certificate(
             options.state_dir, name=_CERTIFICATE_NAME, addresses=_addresses(options), clock=self.pool.clock
         )
@@ -141,6 +144,8 @@ class RunningLab:
         if self._is_closed:
             return
         self._is_closed = True
+        for companion in self.companions:
+            companion.close()
         self.pool.chores.close()
         self._workload.close()
         for each in self._doors:
@@ -168,9 +173,25 @@ def prepare_folder(folder: Path) -> None:
 def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entropy | None = None) -> RunningLab:
     """Return a lab pool that listens. A folder that holds a pool already is continued, at the same ports.
 
+    A scenario of several pools starts them all, with one user and password; the others are its ``companions``.
     ``LabOptionInvalid``, ``LabStateMismatch``, ``LabFolderNotWritable``, or ``DiskStoreInUse`` when another lab has
     the folder.
     """
+    options = settle_options(options)
+    lab = _start_pool(options, threading.Event(), clock=clock, entropy=entropy)
+    try:
+        for each in side_pools(options):
+            beside = replace(each, user=lab.user, password=lab.password)
+            lab.companions.append(_start_pool(beside, lab.stopped, clock=clock, entropy=entropy))
+    except BaseException:
+        lab.close()
+        raise
+    return lab
+
+
+def _start_pool(
+    options: LabOptions, stopped: threading.Event, *, clock: Clock | None, entropy: Entropy | None
+) -> RunningLab:
     the_clock, the_entropy = LabClock(clock or SystemClock()), entropy or SystemEntropy()
     prepare_folder(options.state_dir)
     disks = DiskStore(options.state_dir / "disks", entropy=the_entropy)
@@ -209,7 +230,7 @@ def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entro
     )
     try:
         _prepare(pool, store, options)
-        return _listen(pool, store, options, user=user, password=password, certificate=certificate)
+        return _listen(pool, store, options, stopped, user=user, password=password, certificate=certificate)
     except BaseException:
         db.close()
         disks.close()
@@ -244,6 +265,7 @@ def _prepare(pool: PoolCore, store: RowStore, options: LabOptions) -> None:
     if held is None:
         pool.disks.set_witness(enabled=options.witness)
         build_scenario(Context(pool), options)
+        settle_guests(pool)
         store.set_fact("scenario", options.scenario)
     elif held != options.scenario:
         raise LabStateMismatch(held=held, wanted=options.scenario)
@@ -251,6 +273,7 @@ def _prepare(pool: PoolCore, store: RowStore, options: LabOptions) -> None:
         sweep_attachments(pool)
         resume_collections(pool)
         forget_operations(pool)
+        await_guests(pool)
 
 
 def _admit_role_users(pool: PoolCore) -> None:
@@ -270,7 +293,14 @@ def _admit_role_users(pool: PoolCore) -> None:
 
 
 def _listen(
-    pool: PoolCore, store: RowStore, options: LabOptions, *, user: str, password: Secret, certificate: Certificate
+    pool: PoolCore,
+    store: RowStore,
+    options: LabOptions,
+    stopped: threading.Event,
+    *,
+    user: str,
+    password: Secret,
+    certificate: Certificate,
 ) -> RunningLab:
     records = Records(pool.db)
     records.follow_changes()
@@ -278,7 +308,6 @@ def _listen(
     gateway = Gateway(pool, Dispatcher(pool, records, all_handlers(events)))
     _admit_role_users(pool)
     server = HttpServer()
-    stopped = threading.Event()
     doors: list[HostDoors] = []
     tls = certificate.server_context()
     try:
@@ -309,7 +338,7 @@ def _listen(
         member_urls=tuple(each.url for each in doors if each is not master),
         nbd_address=master.nbd.address,
         stopped=stopped,
-        _options=options,
+        options=options,
         _tls=tls,
         _http=server,
         _doors=tuple(doors),

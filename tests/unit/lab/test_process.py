@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.core import Cancellation, Cancelled, ExitStatus, SystemClock
-from holdfast.lab import SCENARIOS, LabDidNotStart, LabOptions, read_lab, spawn_lab, start_lab
+from holdfast.lab import SCENARIO_SUMMARIES, LabDidNotStart, LabOptions, read_lab, spawn_lab, start_lab
 from holdfast.lab.options import LabOptionInvalid
 from holdfast.lab.process import LabAlreadyRuns
 from holdfast.lab.running import LabFolderNotWritable
@@ -41,7 +41,7 @@ def test_an_unknown_scenario_is_refused_before_anything_is_made(tmp_path: Path) 
     with pytest.raises(LabOptionInvalid, match="nope") as caught:
         spawn_lab(LabOptions(state_dir=tmp_path / "lab", scenario="nope"))
     assert caught.value.exit_status is ExitStatus.USAGE
-    assert all(name in caught.value.next_step() for name in SCENARIOS)
+    assert all(name in caught.value.next_step() for name in SCENARIO_SUMMARIES)
     assert not (tmp_path / "lab").exists()
 
 

@@ -15,6 +15,7 @@ from holdfast.lab.images.check import FilesystemReport, check_filesystem
 from holdfast.lab.images.data_disk import fill_data_disk
 from holdfast.lab.images.database import DATABASE_PAGE_BYTES
 from holdfast.lab.images.gpt import BOOT_MARKER, GptDamaged, Partition, pack_gpt, read_gpt
+from holdfast.lab.images.iso import pack_iso
 from holdfast.lab.images.linux_disk import fill_linux_disk
 from holdfast.lab.images.machine_disk import fill_prepared_disk, fill_volume_group
 from holdfast.lab.images.partitions import partition_places
@@ -89,6 +90,7 @@ __all__ = [
     "noise",
     "open_volume",
     "pack_gpt",
+    "pack_iso",
     "partition_places",
     "read_boot_record",
     "read_gpt",

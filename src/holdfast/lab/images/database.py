@@ -34,9 +34,12 @@ _Document = tuple[str, str, bytes]
 _Order = tuple[int, str, float, int]
 
 
-def write_database(path: Path, size_bytes: int, *, generator: np.random.Generator) -> None:
-    """Write a new database of about that size, never larger unless that is too small for a schema (64 KiB)."""
-    prose = Prose(generator, corpus_bytes=max(size_bytes // 8, 64 * KIB))
+def write_database(path: Path, size_bytes: int, *, generator: np.random.Generator, prose: Prose | None = None) -> None:
+    """Write a new database of about that size, never larger unless that is too small for a schema (64 KiB).
+
+    Its texts are cut from ``prose`` where that is given.
+    """
+    prose = prose or Prose(generator, corpus_bytes=max(size_bytes // 8, 64 * KIB))
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript(_SCHEMA)
         while (left_bytes := size_bytes - path.stat().st_size) > 8 * DATABASE_PAGE_BYTES:

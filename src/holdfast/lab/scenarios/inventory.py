@@ -14,9 +14,8 @@ from holdfast.lab.datamodel import EPOCH, NULL_REF
 from holdfast.lab.drivers import DRIVERS, add_drivers
 from holdfast.lab.hosts import host_address
 
-__all__ = ["Inventory", "build_inventory"]
+__all__ = ["UNLICENSED", "Inventory", "build_inventory"]
 
-_HOST_MEMORY_BYTES = 64 * GIB
 _TEST_DRIVERS = frozenset({"dummy", "file"})
 """Drivers of plain images: of the recorded pool, which had nothing else, and no pool that people use."""
 
@@ -69,18 +68,41 @@ _SOFTWARE_VERSION = {
 }
 
 
+UNLICENSED = frozenset(
+    """
+    restrict_vlan restrict_qos restrict_netapp restrict_equalogic restrict_pooling restrict_marathon
+    restrict_historical_performance restrict_checkpoint restrict_cpu_masking restrict_connection platform_filter
+    regular_nag_dialog restrict_vmpr restrict_vmss restrict_intellicache restrict_vif_locking restrict_vgpu
+    restrict_integrated_gpu_passthrough restrict_vss restrict_guest_agent_auto_update restrict_guest_ip_setting
+    restrict_nested_virt restrict_live_patching restrict_set_vcpus_number_live restrict_pvs_proxy restrict_igmp_snooping
+    restrict_rpu restrict_pool_size restrict_usb_passthrough restrict_network_sriov restrict_corosync
+    restrict_cluster_address restrict_zstd_export restrict_pool_secret_rotation restrict_certificate_verification
+    restrict_internal_repo_access restrict_vtpm restrict_vm_groups
+    """.split()
+)
+"""What a host without any licence forbids, as recorded from a real one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """References of what a scenario's VMs are built with."""
 
     pool: str
-    master: str
+    hosts: tuple[str, ...]
+    """The master is the first."""
     network: str
     sr: str
 
 
 def build_inventory(
-    pool: PoolCore, *, sr_type: str, purpose: str, hosts: int, name: str, restricted: frozenset[str] = frozenset()
+    pool: PoolCore,
+    *,
+    sr_type: str,
+    purpose: str,
+    hosts: int,
+    name: str,
+    host_memory_bytes: int = 64 * GIB,
+    restricted: frozenset[str] = frozenset(),
 ) -> Inventory:
     """Make the pool's own objects and return those that VMs need."""
     db = pool.db
@@ -104,19 +126,22 @@ def build_inventory(
                 "tls_verification_enabled": True,
             },
         )
-        refs = [_add_host(pool, number, network, has_no_hypervisor=bool(restricted)) for number in range(1, hosts + 1)]
+        refs = [
+            _add_host(pool, number, network, memory_bytes=host_memory_bytes, has_no_hypervisor=bool(restricted))
+            for number in range(1, hosts + 1)
+        ]
         db.set("pool", pool_ref, "master", refs[0])
         sr = _add_sr(pool, refs, sr_type)
         db.update("pool", pool_ref, {"default_SR": sr, "suspend_image_SR": sr, "crash_dump_SR": sr})
         db.touch("network", network)
-        return Inventory(pool_ref, refs[0], network, sr)
+        return Inventory(pool_ref, tuple(refs), network, sr)
 
 
-def _add_host(pool: PoolCore, number: int, network: str, *, has_no_hypervisor: bool) -> str:
+def _add_host(pool: PoolCore, number: int, network: str, *, memory_bytes: int, has_no_hypervisor: bool) -> str:
     db = pool.db
     metrics: Fields = {
-        "memory_total": _HOST_MEMORY_BYTES,
-        "memory_free": 0 if has_no_hypervisor else _HOST_MEMORY_BYTES // 2,
+        "memory_total": memory_bytes,
+        "memory_free": 0 if has_no_hypervisor else memory_bytes // 2,
         "live": True,
         "last_updated": pool.now(),
     }
@@ -131,8 +156,9 @@ def _add_host(pool: PoolCore, number: int, network: str, *, has_no_hypervisor: b
             "API_version_major": 2,
             "API_version_minor": 21,
             "API_version_vendor": "XenSource",
-            "software_version": _SOFTWARE_VERSION,
-            "capabilities": ["xen-3.0-x86_64", "hvm-3.0-x86_64"],
+            # The recorded pool was built from an unreleased tree, which counts from nothing.
+            "software_version": _SOFTWARE_VERSION | ({"xapi": "0.0"} if has_no_hypervisor else {}),
+            "capabilities": [] if has_no_hypervisor else ["xen-3.0-x86_64", "hvm-3.0-x86_64"],
             "cpu_info": _CPU_INFO,
             "metrics": db.create("host_metrics", metrics),
             "edition": "xcp-ng",

@@ -1,19 +1,31 @@
-"""The VMs of a scenario, with records as rich as those that people have: tags, NVRAM, cards, several disks."""
+"""The VMs of a scenario, with records as rich as those that people have: tags, NVRAM, cards, several disks.
+
+Invariant: a machine is made by the pool's own calls, so that whatever they promise of a VM holds for it.
+"""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from holdfast.core import GIB
-from holdfast.lab.calls import create_vbd, create_vif, create_vm, start_vm
+from holdfast.lab.calls import (
+    create_vbd,
+    create_vif,
+    create_vm,
+    pause_vm,
+    report_guest,
+    snapshot_vm,
+    start_vm_on,
+    suspend_vm,
+)
 from holdfast.lab.context import Context
-from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.scenarios.inventory import Inventory
-from holdfast.lab.volumes import create_vdi, disk_uuid, refresh_sr
+from holdfast.lab.scenarios.records import card_record, disk_record, drive_record, vbd_record, vm_record
+from holdfast.lab.scenarios.systems import DEBIAN, System
+from holdfast.lab.volumes import clone_vdi, create_vdi, disk_uuid
 
 __all__ = ["DiskSpec", "Fill", "MachineSpec", "add_machine"]
 
@@ -28,6 +40,11 @@ class DiskSpec:
     name: str
     size_bytes: int
     fill: Fill
+    description: str = ""
+    sr: str = ""
+    """Where it goes; the pool's default repository when left out."""
+    clone_of: str = ""
+    """The disk that it is a fast clone of; ``fill`` writes what differs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,135 +57,84 @@ class MachineSpec:
     tags: tuple[str, ...] = ()
     memory_bytes: int = GIB
     vcpus: int = 2
+    system: System = DEBIAN
     has_uefi: bool = False
+    has_secure_boot: bool = False
+    has_vtpm: bool = False
     cards: int = 1
+    networks: tuple[str, ...] = ()
+    """Where the cards are connected, in turn; the management network when left out."""
     other_config: dict[str, str] = field(default_factory=dict)
+    power: Literal["Halted", "Paused", "Running", "Suspended"] = "Running"
+    host: int = 0
+    """The number of the host it runs on."""
+    snapshots: tuple[str, ...] = ()
+    is_template: bool = False
+    restart_priority: str = ""
+    order: int = 0
+    start_delay_s: int = 0
+    appliance: str = NULL_REF
+    iso: str = NULL_REF
+    """What is in its drive."""
+    fill_together: Callable[[list[str]], None] | None = None
+    """Writes what spans several of its disks, given the uuids of all."""
 
 
 def add_machine(context: Context, inventory: Inventory, spec: MachineSpec, *, cbt: bool) -> str:
-    """Make the VM with its disks and cards, start it, and return it."""
-    pool, db = context.pool, context.db
-    vm = create_vm(context, _record(spec))
-    for number, disk in enumerate(spec.disks):
-        vdi = create_vdi(pool, _disk_record(disk, inventory.sr))
-        disk.fill(disk_uuid(pool, vdi))
-        if cbt:
-            pool.disks.enable_cbt(disk_uuid(pool, vdi))
-            db.set("VDI", vdi, "cbt_enabled", True)
-        create_vbd(context, _attachment(vm, vdi, number))
-    create_vbd(context, _attachment(vm, NULL_REF, len(spec.disks), is_drive=True))
+    """Make the VM with its disks, cards and snapshots, bring it to its power state, and return it."""
+    vm = create_vm(context, vm_record(spec))
+    disks = [_add_disk(context, inventory, disk) for disk in spec.disks]
+    for number, vdi in enumerate(disks):
+        create_vbd(context, vbd_record(vm, vdi, number))
+    if spec.fill_together is not None:
+        spec.fill_together([disk_uuid(context.pool, vdi) for vdi in disks])
+    for vdi in disks if cbt else ():
+        context.pool.disks.enable_cbt(disk_uuid(context.pool, vdi))
+        context.db.set("VDI", vdi, "cbt_enabled", True)
+    create_vbd(context, drive_record(vm, spec.iso, len(disks)))
     for number in range(spec.cards):
-        create_vif(context, _card(vm, inventory.network, number))
-    start_vm(context, vm, False, False)
-    refresh_sr(pool, inventory.sr)
+        network = spec.networks[number % len(spec.networks)] if spec.networks else inventory.network
+        create_vif(context, card_record(vm, network, number))
+    if spec.has_vtpm:
+        context.db.create("VTPM", {"VM": vm, "is_unique": False, "is_protected": False})
+    _bring_to(context, vm, inventory.hosts[spec.host % len(inventory.hosts)], spec.power)
+    _set_what_creation_ignores(context, vm, spec)  # after the start, which would wait for the start delay
+    for name in spec.snapshots:
+        snapshot_vm(context, vm, name)
     return vm
 
 
-def _record(spec: MachineSpec) -> Fields:
-    nvram = base64.b64encode(hashlib.sha256(spec.name.encode()).digest() * 16).decode()
-    boot = {"order": "cd", "firmware": "uefi" if spec.has_uefi else "bios"}
-    return {
-        "name_label": spec.name,
-        "name_description": spec.description,
-        "user_version": 1,
-        "is_a_template": False,
-        "affinity": NULL_REF,
-        "memory_static_max": spec.memory_bytes,
-        "memory_dynamic_max": spec.memory_bytes,
-        "memory_dynamic_min": spec.memory_bytes,
-        "memory_static_min": spec.memory_bytes // 2,
-        "VCPUs_params": {"weight": "256"},
-        "VCPUs_max": spec.vcpus,
-        "VCPUs_at_startup": spec.vcpus,
-        "actions_after_shutdown": "destroy",
-        "actions_after_reboot": "restart",
-        "actions_after_crash": "restart",
-        "PV_bootloader": "",
-        "PV_kernel": "",
-        "PV_ramdisk": "",
-        "PV_args": "",
-        "PV_bootloader_args": "",
-        "PV_legacy_args": "",
-        "HVM_boot_policy": "BIOS order",
-        "HVM_boot_params": boot,
-        "HVM_shadow_multiplier": 1.0,
-        "platform": {
-            "acpi": "1",
-            "apic": "true",
-            "pae": "true",
-            "nx": "true",
-            "viridian": "false",
-            "timeoffset": "0",
-            "device-model": "qemu-upstream-uefi" if spec.has_uefi else "qemu-upstream-compat",
-            "secureboot": "false",
+def _add_disk(context: Context, inventory: Inventory, spec: DiskSpec) -> str:
+    pool = context.pool
+    if spec.clone_of:
+        vdi = clone_vdi(pool, spec.clone_of)
+        context.db.update("VDI", vdi, {"name_label": spec.name, "name_description": spec.description})
+    else:
+        vdi = create_vdi(pool, disk_record(spec, sr=spec.sr or inventory.sr))
+    spec.fill(disk_uuid(pool, vdi))
+    return vdi
+
+
+def _set_what_creation_ignores(context: Context, vm: str, spec: MachineSpec) -> None:
+    context.db.update(
+        "VM",
+        vm,
+        {
+            "ha_restart_priority": spec.restart_priority,
+            "order": spec.order,
+            "start_delay": spec.start_delay_s,
+            "appliance": spec.appliance,
+            "is_a_template": spec.is_template,
         },
-        "PCI_bus": "",
-        "other_config": {"base_template_name": "Debian Trixie 13", "install-methods": "cdrom,nfs", **spec.other_config},
-        "recommendations": '<restrictions><restriction field="memory-static-max" max="137438953472"/></restrictions>',
-        "ha_always_run": False,
-        "ha_restart_priority": "",
-        "tags": list(spec.tags),
-        "xenstore_data": {"vm-data": ""},
-        "start_delay": 0,
-        "shutdown_delay": 0,
-        "order": 0,
-        "appliance": NULL_REF,
-        "suspend_SR": NULL_REF,
-        "version": 0,
-        "generation_id": "7316224831537212133:4188512336543231091",
-        "hardware_platform_version": 2,
-        "has_vendor_device": False,
-        "reference_label": "debian-13",
-        "domain_type": "hvm",
-        "NVRAM": {"EFI-variables": nvram} if spec.has_uefi else {},
-        "blocked_operations": {},
-        "bios_strings": {},
-    }
+    )
 
 
-def _disk_record(disk: DiskSpec, sr: str) -> Fields:
-    return {
-        "name_label": disk.name,
-        "name_description": "",
-        "SR": sr,
-        "virtual_size": disk.size_bytes,
-        "type": "user",
-        "sharable": False,
-        "read_only": False,
-        "other_config": {},
-        "xenstore_data": {},
-        "sm_config": {},
-        "tags": [],
-    }
-
-
-def _attachment(vm: str, vdi: str, number: int, *, is_drive: bool = False) -> Fields:
-    return {
-        "VM": vm,
-        "VDI": vdi,
-        "userdevice": str(number),
-        "bootable": number == 0,
-        "mode": "RO" if is_drive else "RW",
-        "type": "CD" if is_drive else "Disk",
-        "unpluggable": not is_drive,
-        "empty": is_drive,
-        "other_config": {} if is_drive else {"owner": ""},
-        "qos_algorithm_type": "",
-        "qos_algorithm_params": {},
-    }
-
-
-def _card(vm: str, network: str, number: int) -> Fields:
-    return {
-        "VM": vm,
-        "network": network,
-        "device": str(number),
-        "MAC": "",
-        "MTU": 1500,
-        "other_config": {},
-        "qos_algorithm_type": "",
-        "qos_algorithm_params": {},
-        "locking_mode": "network_default",
-        "ipv4_allowed": [],
-        "ipv6_allowed": [],
-    }
+def _bring_to(context: Context, vm: str, host: str, power: str) -> None:
+    if power == "Halted":
+        return
+    start_vm_on(context, vm, host, False, False)
+    report_guest(context, vm)
+    if power == "Paused":
+        pause_vm(context, vm)
+    if power == "Suspended":
+        suspend_vm(context, vm)

@@ -89,7 +89,7 @@ def fill_files(
     left_bytes = content_bytes
     for number, file in enumerate(filesystem.files):
         if file.path in DATABASE_PATHS:
-            _fill_database(file, write, store=store, generator=generator)
+            _fill_database(file, write, store=store, generator=generator, prose=prose)
             continue
         if file.path in _BOOT_PATHS:
             content = new_boot_file(generator, length_bytes=file.size_bytes)
@@ -119,10 +119,12 @@ def placed_files(filesystem: PreparedFilesystem, *, base_bytes: int) -> tuple[Pl
     )
 
 
-def _fill_database(file: PreparedFile, write: Writer, *, store: DiskStore, generator: np.random.Generator) -> None:
+def _fill_database(
+    file: PreparedFile, write: Writer, *, store: DiskStore, generator: np.random.Generator, prose: Prose
+) -> None:
     with store.scratch() as scratch:
         path = scratch / "database"
-        write_database(path, file.size_bytes, generator=generator)
+        write_database(path, file.size_bytes, generator=generator, prose=prose)
         for offset, piece in pieces_of(path):
             _write_file(file, write, piece, offset_bytes=offset)
 

@@ -1,0 +1,1 @@
+"""The worlds that a lab can be started with."""
