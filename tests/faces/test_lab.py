@@ -11,7 +11,7 @@ import pytest
 import XenAPI
 
 from holdfast.core import Secret, parse_time
-from holdfast.lab import FAULT_KINDS, SCENARIOS, LabHandle, LabOptions, spawn_lab
+from holdfast.lab import FAULT_KINDS, SCENARIO_SUMMARIES, LabHandle, LabOptions, spawn_lab
 from tests.faces.conftest import Cli
 from tests.support.lab import PASSWORD
 
