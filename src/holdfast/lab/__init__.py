@@ -2,7 +2,7 @@
 
 from holdfast.lab.client import FilesystemTold, LabControl, LabRefused, LabUnreachable
 from holdfast.lab.faults import FAULT_AREAS, FAULT_KINDS, UNTIL_CLEARED, FaultKind, FaultManner
-from holdfast.lab.options import LabDelays, LabOptionInvalid, LabOptions
+from holdfast.lab.options import HOSTS_MAX, LabDelays, LabOptionInvalid, LabOptions
 from holdfast.lab.process import LAB_LOG, LabAlreadyRuns, LabDidNotStart, LabHandle, read_lab, spawn_lab
 from holdfast.lab.running import LabFolderNotWritable, LabStateMismatch, RunningLab, start_lab
 from holdfast.lab.scenarios import SCENARIO_SUMMARIES, SCENARIOS
@@ -11,6 +11,7 @@ from holdfast.lab.workload import GuestNotRunning
 __all__ = [
     "FAULT_AREAS",
     "FAULT_KINDS",
+    "HOSTS_MAX",
     "LAB_LOG",
     "SCENARIOS",
     "SCENARIO_SUMMARIES",

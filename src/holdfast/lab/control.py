@@ -108,6 +108,8 @@ class ControlServer:
             "disks": db.count("VDI"),
             "sessions": db.count("session"),
             "tasks": db.count("task"),
+            "time": format_time(self._pool.clock.now()),
+            "faults": len(self._pool.faults.armed()),
         }
 
     def _hash(self, asked: JsonObject) -> JsonValue:

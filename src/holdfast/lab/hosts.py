@@ -15,7 +15,6 @@ from holdfast.lab.errors import ApiFailure
 from holdfast.lab.http import Request, pages
 
 __all__ = [
-    "HOSTS_MAX",
     "forget_operations",
     "host_address",
     "make_master",
@@ -25,9 +24,6 @@ __all__ = [
     "sees_storage",
     "storage_host",
 ]
-
-HOSTS_MAX = 64
-"""A pool has at most so many; each takes two ports of the machine."""
 
 _TLS_PORT = 443
 

@@ -9,7 +9,10 @@ from typing import Literal
 
 from holdfast.core import ExitStatus, HoldfastError, Secret
 
-__all__ = ["LabDelays", "LabOptionInvalid", "LabOptions"]
+__all__ = ["HOSTS_MAX", "LabDelays", "LabOptionInvalid", "LabOptions"]
+
+HOSTS_MAX = 64
+"""A pool has at most so many; each takes three ports of the machine."""
 
 
 class LabOptionInvalid(HoldfastError):
@@ -20,7 +23,7 @@ class LabOptionInvalid(HoldfastError):
     effect = "No lab was started."
 
     def __init__(self, *, option: str, given: str, choices: Sequence[str]) -> None:
-        super().__init__(f"the lab has no {option} {given!r}")
+        super().__init__(f"{given!r} is no {option} of the lab")
         self.option, self.given = option, given
         self.choices = ", ".join(choices)
 
@@ -42,6 +45,8 @@ class LabDelays:
     linger_s: float = 0.5
     """How long a finished transfer's connection stays open. Some clients abort when the close arrives together with the
     last byte."""
+    tools_s: float = 0.2
+    """From the start of a VM to the first report of the tools in its guest: about 20 s on a real host."""
     data_destroy_wait_s: float = 4.0
     """How long data_destroy waits for the disk to be free; not configurable on a real host."""
 

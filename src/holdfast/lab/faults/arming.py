@@ -6,6 +6,7 @@ of arming, and then is gone; one that lasts has begun exactly while it is armed.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
 import threading
@@ -19,6 +20,8 @@ __all__ = ["UNTIL_CLEARED", "ArmedFault", "FaultUnknown", "FaultValueInvalid", "
 
 UNTIL_CLEARED = -1
 """The count of a fault that happens again and again."""
+
+_NEAR_NAMES_MAX = 3
 
 Fact = Value | tuple[Value, ...]
 """What the place of a fault knows of itself: one value, or several that all name the same thing."""
@@ -94,7 +97,9 @@ class Faults:
         """
         kind = FAULT_KINDS.get(name)
         if kind is None:
-            raise FaultUnknown(f"no fault is called {name!r}; there are: {', '.join(sorted(FAULT_KINDS))}")
+            near = difflib.get_close_matches(name, FAULT_KINDS, n=_NEAR_NAMES_MAX)
+            meant = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise FaultUnknown(f"no fault is called {name!r}.{meant} 'holdfast lab fault list' shows them all")
         stray = sorted(set(parameters) - set(kind.parameters))
         if stray:
             raise FaultUnknown(f"fault {name!r} has no parameter {stray[0]!r}")
