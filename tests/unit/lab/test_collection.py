@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from holdfast.lab import RunningLab
 from tests.support.lab import logged_in, tiny_lab
@@ -34,9 +36,9 @@ def session(lab: RunningLab) -> Iterator[Any]:
 class Tree:
     """One disk with what is under it."""
 
-    def __init__(self, lab: RunningLab, api: Any) -> None:
+    def __init__(self, lab: RunningLab, api: Any, *, size_bytes: int = SIZE_BYTES) -> None:
         self.lab, self.api = lab, api
-        self.disk = new_disk(api, SIZE_BYTES)
+        self.disk = new_disk(api, size_bytes)
         self.uuid = api.VDI.get_uuid(self.disk)
         self.sr = api.VDI.get_SR(self.disk)
 
@@ -202,3 +204,35 @@ def test_a_disk_that_is_reset_on_boot_keeps_what_it_goes_back_to(tree: Tree) -> 
     assert len(tree.bases()) == 1
     tree.lab.pool.disks.reset(tree.uuid)
     assert tree.lab.pool.disks.sha256(tree.uuid) == content
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(("write", "write", "snapshot", "snapshot", "destroy", "pass")), min_size=20, max_size=40)
+)
+def test_no_disk_changes_whatever_is_collected(lab: RunningLab, api: Any, steps: list[str]) -> None:
+    tree = Tree(lab, api, size_bytes=16 * MIB)
+    proofs = {tree.uuid: lab.pool.disks.sha256(tree.uuid)}
+    for number, step in enumerate(steps):
+        if step == "write":
+            lab.pool.disks.write(tree.uuid, number % 12 * MIB, os.urandom(3 * MIB))
+            proofs[tree.uuid] = lab.pool.disks.sha256(tree.uuid)
+        elif step == "snapshot":
+            proofs[api.VDI.get_uuid(api.VDI.snapshot(tree.disk))] = proofs[tree.uuid]
+        elif step == "destroy" and len(proofs) > 1:
+            oldest = next(uuid for uuid in proofs if uuid != tree.uuid)
+            api.VDI.destroy(api.VDI.get_by_uuid(oldest))
+            del proofs[oldest]
+        else:
+            lab.control.advance(130.5)
+        assert {uuid: lab.pool.disks.sha256(uuid) for uuid in proofs} == proofs
+    lab.control.advance(2 * PAUSE_S)
+    assert {uuid: lab.pool.disks.sha256(uuid) for uuid in proofs} == proofs
+    for base in tree.bases():
+        standing = lab.pool.disks.children(base)
+        assert len(standing) > 1, "a node that one other stands on was left"
+    for uuid in proofs:
+        api.VDI.destroy(api.VDI.get_by_uuid(uuid))
+    lab.control.advance(PAUSE_S + 60)
+    assert lab.pool.disks.uuids() == []
+    assert tree.api.SR.get_physical_utilisation(tree.sr) == "0"

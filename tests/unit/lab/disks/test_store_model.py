@@ -16,7 +16,9 @@ from holdfast.core import BLOCK_BYTES, KIB, SeededEntropy
 from holdfast.lab.disks import CbtUnrelated, DiskStore
 
 KINDS = (
-    ("write",) * 5 + ("snapshot",) * 4 + ("zero", "zero", "destroy", "destroy", "merge", "clone", "resize", "restart")
+    ("write",) * 5
+    + ("snapshot",) * 4
+    + ("zero", "zero", "destroy", "destroy", "merge", "clone", "resize", "restart", "freeze", "prune")
 )
 LENGTHS_BYTES = (1, 511, 4 * KIB, 64 * KIB, 130 * KIB)
 
@@ -93,6 +95,10 @@ class World:
             case "merge":
                 while names := self.store.coalescable():
                     self.store.coalesce(names[operation.disk % len(names)])
+            case "freeze" if name not in self.snapshots:
+                self.store.freeze(name)
+            case "prune":
+                self.store.prune(self.store.uuids())
             case "resize" if len(shadow.content) < 640 * KIB:
                 shadow.content.extend(bytes(operation.length_bytes * 512 % (192 * KIB)))
                 self.store.resize(name, len(shadow.content))
