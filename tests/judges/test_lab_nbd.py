@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import subprocess
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from holdfast.lab import RunningLab
 from holdfast.lab.nbd import NbdMode
+from tests.support.lab import logged_in, tiny_lab
 from tests.unit.lab.nbd.support import CONTENT, NAME, UUID, certificate_pem, serving
+from tests.unit.lab.talk import new_disk
 
 pytestmark = pytest.mark.judge
 
@@ -67,3 +74,96 @@ def test_nbdcopy_gets_the_disk_bit_for_bit(tmp_path: Path, mode: NbdMode) -> Non
         copied = run(tool("nbdcopy"), source, str(tmp_path / "copy.raw"))
     assert copied.returncode == 0, copied.stderr
     assert (tmp_path / "copy.raw").read_bytes() == CONTENT
+
+
+# -- a whole lab, as a client meets it: the disk by its name, the certificate by what the pool tells of it
+
+SIZE = 5 << 20
+
+SHELL = """
+import hashlib
+h.set_tls(nbd.TLS_REQUIRE)
+h.set_tls_certificates({folder!r})
+h.set_tls_verify_peer(True)
+h.set_export_name({name!r})
+h.connect_tcp({address!r}, {port!r})
+digest = hashlib.sha256()
+for offset in range(0, h.get_size(), 1 << 20):
+    digest.update(h.pread(min(1 << 20, h.get_size() - offset), offset))
+print("tls", h.get_tls_negotiated(), "size", h.get_size(), "digest", digest.hexdigest())
+print("can", h.is_read_only(), h.can_multi_conn(), h.can_flush(), h.can_trim(), h.get_protocol())
+try:
+    h.pread(512, 100, 0)
+except nbd.Error as refused:
+    print("misaligned", refused.errno)
+try:
+    h.pread(512, 0)
+except nbd.Error:
+    print("dead")
+"""
+
+
+@pytest.fixture
+def nbd_lab(request: pytest.FixtureRequest) -> Iterator[tuple[RunningLab, Any, str]]:
+    """A lab with a disk of noise, its session, and the disk; the mode is the parameter."""
+    with tiny_lab(nbd=request.param) as lab, logged_in(lab) as session:
+        disk = new_disk(session.xenapi, SIZE)
+        name = session.xenapi.VDI.get_uuid(disk)
+        lab.pool.disks.write(name, 0, hashlib.shake_256(b"disk").digest(SIZE))
+        yield lab, session, disk
+
+
+def nbdsh(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in libnbd's shell, with the system's Python: no other has its module."""
+    environment = {**os.environ, "PATH": "/usr/bin:/bin"}
+    command = [tool("nbdsh"), "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+
+
+@pytest.mark.slow(reason="starts a lab")
+@pytest.mark.parametrize("nbd_lab", ["tls"], indirect=True)
+def test_nbdsh_verifies_the_certificate_that_the_pool_tells_and_reads_the_disk(
+    nbd_lab: tuple[RunningLab, Any, str], tmp_path: Path
+) -> None:
+    lab, session, disk = nbd_lab
+    (info,) = session.xenapi.VDI.get_nbd_info(disk)
+    (tmp_path / "ca-cert.pem").write_text(info["cert"])
+    facts = {"folder": str(tmp_path), "name": info["exportname"], "address": info["address"], "port": info["port"]}
+    told = nbdsh(SHELL.format(**facts))
+    assert told.returncode == 0, told.stderr
+    size = lab.pool.disks.size_bytes(session.xenapi.VDI.get_uuid(disk))
+    content = lab.pool.disks.read(session.xenapi.VDI.get_uuid(disk), 0, size)
+    assert told.stdout.splitlines() == [
+        f"tls True size {size} digest {hashlib.sha256(content).hexdigest()}",
+        "can True False False False newstyle-fixed",
+        "misaligned EINVAL",
+        "dead",
+    ]
+
+
+@pytest.mark.slow(reason="starts a lab")
+@pytest.mark.parametrize("nbd_lab", ["tls"], indirect=True)
+def test_nbdsh_does_not_accept_the_lab_under_another_certificate(
+    nbd_lab: tuple[RunningLab, Any, str], tmp_path: Path
+) -> None:
+    _, session, disk = nbd_lab
+    (info,) = session.xenapi.VDI.get_nbd_info(disk)
+    (tmp_path / "ca-cert.pem").write_bytes(certificate_pem()[0])
+    facts = {"folder": str(tmp_path), "name": info["exportname"], "address": info["address"], "port": info["port"]}
+    told = nbdsh(SHELL.format(**facts))
+    assert told.returncode != 0
+    assert "certificate" in told.stderr
+
+
+@pytest.mark.slow(reason="starts a lab")
+@pytest.mark.parametrize("nbd_lab", ["plain"], indirect=True)
+def test_qemu_fails_as_on_a_real_host_because_it_may_not_list(nbd_lab: tuple[RunningLab, Any, str]) -> None:
+    lab, session, disk = nbd_lab
+    qemu_img = shutil.which("qemu-img")
+    if qemu_img is None:
+        pytest.skip("qemu-img is not installed (Debian: qemu-utils)")
+    name = f"/{session.xenapi.VDI.get_uuid(disk)}?session_id={session._session}"
+    host, port = lab.nbd_address
+    told = run(qemu_img, "info", "--image-opts", f"driver=nbd,host={host},port={port},export={name}")
+    assert told.returncode != 0
+    assert "Denied by server for option 3 (list)" in told.stderr
