@@ -59,8 +59,16 @@ def attach_to_control_domain(pool: PoolCore, vdi: str, *, is_writable: bool) -> 
 
 
 def _collides(pool: PoolCore, vbd: str, *, is_writable: bool) -> bool:
+    """Whether another attachment forbids this one.
+
+    What a sleeping VM has attached is only a note for its waking, and the control domain shares disks with itself:
+    some clients try an upload before they begin it, and the trial is still detaching then.
+    """
     fields = pool.db.row("VBD", vbd).fields
-    return bool(fields["currently_attached"]) and (is_writable or fields["mode"] == "RW")
+    vm = pool.db.row("VM", str(fields["VM"])).fields
+    if not fields["currently_attached"] or vm["power_state"] == "Suspended" or vm["is_control_domain"]:
+        return False
+    return is_writable or fields["mode"] == "RW"
 
 
 def _free_device(pool: PoolCore) -> int:
@@ -90,7 +98,8 @@ def remove_attachment(pool: PoolCore, vbd: str) -> None:
         vdi = str(row.fields["VDI"])
         db.destroy("VBD", vbd)
         if vdi != NULL_REF and db.exists("VDI", vdi):
-            deactivate_vdi(pool, vdi)
+            if not any(db.flag("VBD", other, "currently_attached") for other in db.texts("VDI", vdi, "VBDs")):
+                deactivate_vdi(pool, vdi)
             db.touch("VDI", vdi)
 
 
