@@ -26,12 +26,17 @@ class NbdService:
         """Return what the pool's networks allow now."""
         db = self._pool.db
         purposes = {purpose for row in db.rows("network") for purpose in db.texts("network", row.ref, "purpose")}
-        if "nbd" in purposes:
-            return NbdMode.TLS
-        return NbdMode.PLAIN if "insecure_nbd" in purposes else NbdMode.CLOSED
+        match "nbd" in purposes, "insecure_nbd" in purposes:
+            case True, False:
+                return NbdMode.TLS
+            case False, True:
+                return NbdMode.PLAIN
+            case _:
+                return NbdMode.CLOSED
 
     def resolve(self, name: str) -> NbdExport | None:
-        """Return the disk of an export name, attached to the control domain; None when session or disk is wrong."""
+        """Return the disk of an export name, attached to the control domain; None when session or disk is wrong, or
+        the session's user may not attach disks."""
         parsed = parse_export_name(name)
         if parsed is None:
             return None
@@ -41,6 +46,8 @@ class NbdService:
             return None
         vdi = pool.db.by_uuid("VDI", uuid)
         try:
+            for permission in ("vbd.create", "vbd.plug"):
+                pool.sessions.rbac.check(pool.db, session, permission)
             vbd = attach_to_control_domain(pool, vdi, is_writable=False)
             return _Export(pool, disk_uuid(pool, vdi), vbd)
         except (ApiFailure, HoldfastError) as refusal:
