@@ -1,8 +1,8 @@
 """Writes the pages that are made from the program: ``python -m tests.tidy.generate``, or ``./dev docs``.
 
-These are the lists of errors and of the lab's faults, and the pages with dumps of frozen bytes, which a module
-``pages`` beside those bytes names. With ``--check`` nothing is written, and the exit status says whether every page is
-up to date.
+These are the lists of errors, of the lab's faults and of the calls it leaves out, and the pages with dumps of frozen
+bytes, which a module ``pages`` beside those bytes names. With ``--check`` nothing is written, and the exit status says
+whether every page is up to date.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable
 
 import tests.golden
-from holdfast.lab import FAULT_AREAS
+from holdfast.lab import FAULT_AREAS, unanswered_calls
 from tests.tidy.errors import ERRORS_PAGE, error_classes, errors_page
 from tests.tidy.faults import FAULTS_PAGE, faults_page
+from tests.tidy.left_out import LEFT_OUT_PAGE, left_out_page
 from tests.tidy.source import PROJECT
 
 __all__ = ["main", "makers", "stale_pages"]
@@ -26,6 +27,7 @@ def makers() -> dict[str, Callable[[], str]]:
     found: dict[str, Callable[[], str]] = {
         ERRORS_PAGE: lambda: errors_page(error_classes()),
         FAULTS_PAGE: lambda: faults_page(FAULT_AREAS),
+        LEFT_OUT_PAGE: lambda: left_out_page(unanswered_calls()),
     }
     for module in pkgutil.walk_packages(tests.golden.__path__, prefix="tests.golden."):
         if module.name.endswith(".pages"):

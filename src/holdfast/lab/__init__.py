@@ -6,6 +6,7 @@ from holdfast.lab.options import HOSTS_MAX, LabDelays, LabOptionInvalid, LabOpti
 from holdfast.lab.process import LAB_LOG, LabAlreadyRuns, LabDidNotStart, LabHandle, read_lab, spawn_lab
 from holdfast.lab.running import LabFolderNotWritable, LabStateMismatch, RunningLab, start_lab
 from holdfast.lab.scenarios import SCENARIO_SUMMARIES, SCENARIOS
+from holdfast.lab.unanswered import unanswered_calls
 from holdfast.lab.workload import GuestNotRunning
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "read_lab",
     "spawn_lab",
     "start_lab",
+    "unanswered_calls",
 ]

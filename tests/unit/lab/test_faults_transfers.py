@@ -227,3 +227,42 @@ def test_the_dump_of_the_database_can_end_early(lab: RunningLab, session: Any, n
     assert b"</database>" not in body
     assert body.startswith(b"<?xml")
     assert (b"HTTP/1.1 500" in body) is (name == "export-fails-late")
+
+
+def _import(lab: RunningLab, session: Any, archive: bytes, task: str) -> bytes:
+    head = (
+        f"PUT /import?session_id={session._session}&task_id={task} HTTP/1.1\r\nContent-Length: {len(archive)}\r\n\r\n"
+    )
+    with contextlib.suppress(OSError):  # depends on how much the sockets took before a cut
+        return converse(lab, head.encode() + archive, half_close=True)
+    return b""
+
+
+def test_an_import_of_a_vm_can_be_cut_or_be_reset_though_it_succeeded(
+    lab: RunningLab, session: Any, api: Any, snapshot: str
+) -> None:
+    archive = fetch(lab, "GET", f"/export?session_id={session._session}&ref={snapshot}").body
+    before = set(api.VM.get_all())
+    task = api.task.create("import", "")
+    lab.control.arm_fault("import-cut", path="/import", after_bytes=2 * MIB)
+    _import(lab, session, archive, task)
+    assert ended(lab, task)["status"] == "failure"
+    assert set(api.VM.get_all()) == before
+    task = api.task.create("import", "")
+    lab.control.arm_fault("import-resets", path="/import")
+    _import(lab, session, archive, task)
+    assert ended(lab, task)["status"] == "success"
+    assert lab.control.faults() == []
+    for made in set(api.VM.get_all()) - before:
+        discard(api, made)
+
+
+def test_a_wrong_checksum_inside_an_archive_fails_its_import(
+    lab: RunningLab, session: Any, api: Any, snapshot: str
+) -> None:
+    lab.control.arm_fault("xva-checksum-wrong", block=1)
+    archive = fetch(lab, "GET", f"/export?session_id={session._session}&ref={snapshot}").body
+    task = api.task.create("import", "")
+    _import(lab, session, archive, task)
+    record = ended(lab, task)
+    assert (record["status"], record["error_info"][0]) == ("failure", "IMPORT_ERROR")

@@ -63,6 +63,6 @@ TRANSFER_FAULTS = (
     FaultKind(
         "import-slow", "An import reads no more than so many bytes a second.", {"path": "", "bytes_per_s": 1 << 20}
     ),
-    FaultKind("import-fails-late", "An import reads everything and then fails with an I/O error."),
-    FaultKind("import-resets", "An import succeeds, but its connection is reset instead of closed."),
+    FaultKind("import-fails-late", "An import onto a disk reads everything and then fails with an I/O error."),
+    FaultKind("import-resets", "An import succeeds, but its connection is reset instead of closed.", {"path": ""}),
 )

@@ -70,7 +70,6 @@ def _import(one: Transfer, vdi: str | None) -> None:
         raise IO_ERROR()
     mark_written(one.pool, target)
     one.result = target
-    one.resets_at_end = one.pool.faults.take("import-resets") is not None
 
 
 def _checked_kind(one: Transfer) -> tuple[DiskFormat, bool]:

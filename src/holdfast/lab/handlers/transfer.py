@@ -241,7 +241,8 @@ def _run(one: Transfer, work: Work) -> bool:
         tasks.destroy(one.task)
     else:
         tasks.succeed(one.task, "" if one.result is None else write_value(one.result))
-    if one.resets_at_end:
+    is_reset = one.request.method == "PUT" and one.pool.faults.take("import-resets", path=one.request.path)
+    if is_reset or one.resets_at_end:
         # A pool needs a moment to finish what it read; by then the client has sent all, as some clients count on.
         one.pool.clock.sleep(one.pool.delays.linger_s)
         one.connection.reset()
