@@ -1,12 +1,14 @@
-"""Volumes that a repository holds though the pool has no record of them: disks that were forgotten, files put there.
+"""What lies on storage though the pool has no record of it: volumes that were forgotten, and whole repositories.
 
-A scan finds them again. Invariant: a disk in the store has a record in the pool or a place on the shelf, and what a
-driver does not write down beside the bytes (the name, on a repository of files) is lost with the record.
+A scan finds volumes again, a probe repositories. Invariant: a disk in the store has a record in the pool or a place
+on the shelf, and what a driver does not write down beside the bytes (the name, on a repository of files) is lost with
+the record.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +20,16 @@ from holdfast.lab.rules import CBT_METADATA
 from holdfast.lab.space import node_bytes
 from holdfast.lab.trees import show_parents
 
-__all__ = ["drop_volumes", "find_volume", "shelve", "take_up", "take_up_all"]
+__all__ = [
+    "drop_volumes",
+    "find_repositories",
+    "find_volume",
+    "known_size_bytes",
+    "shelve",
+    "shelve_repository",
+    "take_up",
+    "take_up_all",
+]
 
 _BESIDE_THE_BYTES = ("uuid", "location", "virtual_size", "managed", "read_only")
 _IN_VOLUME_METADATA = ("name_label", "name_description", "type", "is_a_snapshot")
@@ -44,14 +55,14 @@ def shelve(pool: PoolCore, vdi: str) -> None:
         volume["snapshot_of"] = live.fields["uuid"]
     with db.lock:
         shelves = _read(pool)
-        shelves.setdefault(db.text("SR", sr, "uuid"), []).append(volume)
+        shelves.volumes.setdefault(db.text("SR", sr, "uuid"), []).append(volume)
         _write(pool, shelves)
     pool.space.drop(sr, str(fields["uuid"]))
 
 
 def find_volume(pool: PoolCore, sr: str, location: str) -> Volume | None:
     """Return the volume that lies there without a record."""
-    volumes = _read(pool).get(pool.db.text("SR", sr, "uuid"), [])
+    volumes = _read(pool).volumes.get(pool.db.text("SR", sr, "uuid"), [])
     return next((volume for volume in volumes if volume["location"] == location), None)
 
 
@@ -60,7 +71,7 @@ def take_up(pool: PoolCore, sr: str, volume: Volume) -> str:
     uuid = pool.db.text("SR", sr, "uuid")
     with pool.db.transaction():
         shelves = _read(pool)
-        shelves[uuid] = [each for each in shelves.get(uuid, []) if each["uuid"] != volume["uuid"]]
+        shelves.volumes[uuid] = [each for each in shelves.volumes.get(uuid, []) if each["uuid"] != volume["uuid"]]
         _write(pool, shelves)
         return _record(pool, sr, volume)
 
@@ -70,7 +81,7 @@ def take_up_all(pool: PoolCore, sr: str) -> None:
     db = pool.db
     with db.transaction():
         shelves = _read(pool)
-        volumes = shelves.pop(db.text("SR", sr, "uuid"), [])
+        volumes = shelves.volumes.pop(db.text("SR", sr, "uuid"), [])
         if not volumes:
             return
         _write(pool, shelves)
@@ -83,11 +94,11 @@ def take_up_all(pool: PoolCore, sr: str) -> None:
 
 
 def drop_volumes(pool: PoolCore, sr_uuid: str) -> list[str]:
-    """Forget what lies on a repository's shelf for good; return the disks' uuids."""
+    """Forget for good what a repository that is no more had on the shelf; return the disks' uuids."""
     with pool.db.lock:
         shelves = _read(pool)
-        volumes = shelves.pop(sr_uuid, [])
-        if volumes:
+        volumes = shelves.volumes.pop(sr_uuid, [])
+        if shelves.repositories.pop(sr_uuid, None) is not None or volumes:
             _write(pool, shelves)
     return [str(volume["uuid"]) for volume in volumes]
 
@@ -112,19 +123,55 @@ def _record(pool: PoolCore, sr: str, volume: Volume) -> str:
     return vdi
 
 
+def shelve_repository(pool: PoolCore, sr: str) -> None:
+    """Remember a repository that is about to be forgotten: its size, and where each host found it."""
+    db = pool.db
+    fields = db.row("SR", sr).fields
+    ways = [db.mapping("PBD", pbd, "device_config") for pbd in db.texts("SR", sr, "PBDs")]
+    known = {"type": fields["type"], "size_bytes": fields["physical_size"], "ways": ways}
+    with db.lock:
+        shelves = _read(pool)
+        shelves.repositories[str(fields["uuid"])] = known
+        _write(pool, shelves)
+
+
+def find_repositories(pool: PoolCore, kind: str, device_config: Fields) -> list[tuple[str, int]]:
+    """Return uuid and size of the forgotten repositories of that type which lie at that place."""
+    keys = [key for key, _ in driver_of(kind).required]
+    found: list[tuple[str, int]] = []
+    for uuid, known in _read(pool).repositories.items():
+        ways = cast("list[dict[str, str]]", known["ways"])
+        is_there = any(all(way.get(key) == device_config.get(key) for key in keys) for way in ways)
+        if known["type"] == kind and is_there and not pool.db.has_uuid("SR", uuid):
+            found.append((uuid, int(cast(int, known["size_bytes"]))))
+    return found
+
+
+def known_size_bytes(pool: PoolCore, sr_uuid: str) -> int | None:
+    """Return how large a repository was when it was forgotten; None when it never was."""
+    known = _read(pool).repositories.get(sr_uuid)
+    return None if known is None else int(cast(int, known["size_bytes"]))
+
+
+@dataclass(slots=True)
+class _Shelves:
+    volumes: dict[str, list[Volume]] = field(default_factory=dict)
+    repositories: dict[str, dict[str, object]] = field(default_factory=dict)
+
+
 def _path(pool: PoolCore) -> Path:
     return pool.disks.folder / "shelved.json"
 
 
-def _read(pool: PoolCore) -> dict[str, list[Volume]]:
+def _read(pool: PoolCore) -> _Shelves:
     try:
-        return cast("dict[str, list[Volume]]", json.loads(_path(pool).read_bytes()))
+        return _Shelves(**json.loads(_path(pool).read_bytes()))
     except FileNotFoundError:
-        return {}
+        return _Shelves()
 
 
-def _write(pool: PoolCore, shelves: dict[str, list[Volume]]) -> None:
+def _write(pool: PoolCore, shelves: _Shelves) -> None:
     path = _path(pool)
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(shelves))
+    temporary.write_text(json.dumps({"volumes": shelves.volumes, "repositories": shelves.repositories}))
     temporary.replace(path)

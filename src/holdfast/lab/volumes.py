@@ -19,6 +19,7 @@ from holdfast.lab.driver_faults import lose_tracking, meet_disk_fault, meet_sr_f
 from holdfast.lab.drivers import QCOW2_DISK_BYTES_MAX, ImageKind, driver_of
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.rules import CBT_METADATA, has_vhd_disks
+from holdfast.lab.shelf import known_size_bytes
 from holdfast.lab.space import empty_bytes, full_bytes, node_bytes
 from holdfast.lab.tracking import keep_tracking_room, stop_tracking
 from holdfast.lab.trees import forget_bases, inherited_config, show_base, show_parents
@@ -344,7 +345,7 @@ def tell_sizes(pool: PoolCore, sr: str) -> None:
     db = pool.db
     sizes: Fields = {"physical_utilisation": pool.space.used_bytes(sr)}
     if db.number("SR", sr, "physical_size") < 0:
-        sizes["physical_size"] = _DEVICE_BYTES
+        sizes["physical_size"] = known_size_bytes(pool, db.text("SR", sr, "uuid")) or _DEVICE_BYTES
     db.update("SR", sr, sizes)
 
 

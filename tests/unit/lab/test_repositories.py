@@ -136,6 +136,8 @@ def test_a_repository_that_was_forgotten_is_introduced_with_all_it_holds(lab: Ru
     assert refusal(lambda: api.VDI.snapshot(disk)) == ["SR_HAS_NO_PBDS", sr]
     assert refusal(lambda: api.SR.destroy(sr)) == ["SR_NOT_EMPTY"]
     api.SR.forget(sr)
+    assert record["uuid"] in api.SR.probe(host, {"server": "nas", "serverpath": "/vm"}, "nfs", {})
+    assert record["uuid"] not in api.SR.probe(host, {"server": "nas", "serverpath": "/other"}, "nfs", {})
     again = api.SR.introduce(record["uuid"], "back", "", "nfs", "user", False, {})
     assert refusal(lambda: api.SR.introduce(record["uuid"], "", "", "nfs", "", False, {})) == [
         "SR_UUID_EXISTS",
@@ -147,6 +149,7 @@ def test_a_repository_that_was_forgotten_is_introduced_with_all_it_holds(lab: Ru
     found = [each for each in api.VDI.get_all_records().values() if each["SR"] == again]
     assert {each["uuid"] for each in found} == uuids
     assert sorted(each["managed"] for each in found) == [False, True, True]
+    assert api.SR.get_physical_size(again) == record["physical_size"]
 
 
 def test_a_destroyed_repository_takes_its_base_copies_with_it(lab: RunningLab, api: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from holdfast.core import TIB
+from holdfast.core import MIB, TIB
 from holdfast.lab.calls.pbd import add_pbd, drop_pbd, plug, with_secrets
 from holdfast.lab.calls.storage_lock import repository_operation
 from holdfast.lab.collector import collect_later, stop_collection
@@ -15,7 +15,7 @@ from holdfast.lab.driver_faults import meet_sr_fault
 from holdfast.lab.drivers import driver_of
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.rules import driver_features
-from holdfast.lab.shelf import drop_volumes, shelve, take_up_all
+from holdfast.lab.shelf import drop_volumes, find_repositories, shelve, shelve_repository, take_up_all
 from holdfast.lab.volumes import check_sr_attached, drop_bytes, refresh_sr, tell_sizes
 
 __all__ = ["calls"]
@@ -24,6 +24,9 @@ calls = CallSet()
 
 _DEVICE_BYTES = TIB
 """What a device or share holds when its creator does not say."""
+
+_HA_BYTES_MIN = 260 * MIB
+"""A heartbeat of one volume extent and a log of 256 MiB."""
 
 _CONFIG_TEXTS = {
     "90": "The request is missing the device parameter",
@@ -121,11 +124,14 @@ def _check_config(kind: str, device_config: Fields) -> None:
 
 @calls.on("SR.probe")
 def probe(context: Context, host: str, device_config: Fields, kind: str, sm_config: Fields | None = None) -> str:
-    """Find nothing, with a driver that exists."""
+    """Return the repositories of that type at that place which the pool has forgotten, as the drivers spell it."""
+    kind = kind.lower()
     _check_host(context, host)
-    _check_driver(context, kind.lower())
-    _check_config(kind.lower(), device_config)
-    return "<SRlist/>"
+    _check_driver(context, kind)
+    _check_config(kind, device_config)
+    found = find_repositories(context.pool, kind, device_config)
+    each = (f"<SR><UUID>{uuid}</UUID><size>{size_bytes}</size></SR>" for uuid, size_bytes in found)
+    return f'<?xml version="1.0" ?>\n<SRlist>{"".join(each)}</SRlist>\n'
 
 
 @calls.on("SR.probe_ext")
@@ -217,6 +223,7 @@ def make(context: Context, host: str, *ignored: object) -> str:
 def forget(context: Context, sr: str) -> str:
     """Remove the records of a repository that no host has attached; what it holds stays there."""
     with repository_operation(context, sr, "forget"):
+        shelve_repository(context.pool, sr)
         for vdi in context.db.texts("SR", sr, "VDIs"):
             shelve(context.pool, vdi)
         _remove(context, sr)
@@ -253,22 +260,34 @@ def _remove(context: Context, sr: str) -> None:
 # -- what they are good for
 
 
+def _check_everywhere(context: Context, sr: str) -> None:
+    """Return when every host has the repository attached."""
+    db = context.db
+    pbds = db.texts("SR", sr, "PBDs")
+    is_everywhere = len({db.text("PBD", pbd, "host") for pbd in pbds}) >= db.count("host")
+    if not is_everywhere or not all(db.flag("PBD", pbd, "currently_attached") for pbd in pbds):
+        raise ApiFailure("SR_HAS_NO_PBDS", sr)
+
+
 @calls.on("SR.assert_can_host_ha_statefile")
 def assert_can_host_ha_statefile(context: Context, sr: str) -> str:
-    """Return when the repository could hold the pool's heartbeat."""
-    context.db.row("SR", sr)
+    """Return when the repository could hold the pool's heartbeat and the log of its database."""
+    db = context.db
+    _check_everywhere(context, sr)
+    if not driver_features(db, sr) & {"VDI_GENERATE_CONFIG", "VDI_ATTACH_OFFLINE"}:
+        raise ApiFailure("SR_OPERATION_NOT_SUPPORTED", sr)
+    kinds = {db.text("VDI", vdi, "type") for vdi in db.texts("SR", sr, "VDIs")}
+    free_bytes = db.number("SR", sr, "physical_size") - db.number("SR", sr, "physical_utilisation")
+    if not kinds >= {"ha_statefile", "redo_log"} and free_bytes < _HA_BYTES_MIN:
+        raise ApiFailure("SR_SOURCE_SPACE_INSUFFICIENT", sr)
     return ""
 
 
 @calls.on("SR.assert_supports_database_replication")
 def assert_supports_database_replication(context: Context, sr: str) -> str:
     """Return when every host has the repository attached and its driver can keep a copy of the database."""
-    db = context.db
-    pbds = db.texts("SR", sr, "PBDs")
-    is_everywhere = len({db.text("PBD", pbd, "host") for pbd in pbds}) >= db.count("host")
-    if not is_everywhere or not all(db.flag("PBD", pbd, "currently_attached") for pbd in pbds):
-        raise ApiFailure("SR_HAS_NO_PBDS", sr)
-    if "SR_METADATA" not in driver_features(db, sr):
+    _check_everywhere(context, sr)
+    if "SR_METADATA" not in driver_features(context.db, sr):
         raise ApiFailure("SR_OPERATION_NOT_SUPPORTED", sr)
     return ""
 

@@ -41,12 +41,14 @@ def hand_over(catalog: Catalog, disk: Disk, *, snapshot: Disk) -> None:
     if disk.log is None:
         return
     snapshot.log, disk.log = disk.log, catalog.new_log(size_bytes=disk.size_bytes)
-    # The storage manager keeps a doubt with the live disk, where the next use looks for it, and trusts the snapshot's.
-    disk.log.is_consistent, snapshot.log.is_consistent = snapshot.log.is_consistent, True
     before = _neighbour(catalog, snapshot.log.parent)
     if before is not None and before.log is not None:
         before.log.child = snapshot.uuid
-    snapshot.log.child, disk.log.parent = disk.uuid, snapshot.uuid
+    # What came after the disk comes after it still: a snapshot of a snapshot is put into the chain before it.
+    disk.log.parent, disk.log.child = snapshot.uuid, snapshot.log.child
+    snapshot.log.child = disk.uuid
+    # The storage manager keeps a doubt with the live disk, where the next use looks for it, and trusts the snapshot's.
+    disk.log.is_consistent, snapshot.log.is_consistent = snapshot.log.is_consistent, True
 
 
 def fold(catalog: Catalog, disk: Disk) -> None:

@@ -138,3 +138,23 @@ def test_a_copy_of_data_is_seen_as_a_change_of_the_target(store: DiskStore) -> N
     snapshot_after(store, "b")
     assert 7 in changed(store, "a", "b")
     assert 1 in changed(store, "a", "b")
+
+
+def test_a_snapshot_of_a_snapshot_is_put_into_the_chain(store: DiskStore) -> None:
+    snapshot_after(store, "one", 0)
+    snapshot_after(store, "two", 0)
+    store.write("two", 3 * BLOCK_BYTES, b"by somebody who writes to snapshots")
+    store.snapshot("two", "two again")
+    store.write("live", 5 * BLOCK_BYTES, b"x")
+    assert changed(store, "one", "two again") == [0, 3]
+    assert changed(store, "two", "live") == [5]
+    assert changed(store, "one", "live") == [0, 3, 5]
+
+
+def test_a_log_in_doubt_stays_with_the_live_disk_until_it_is_thrown_away(store: DiskStore) -> None:
+    store.break_log("live")
+    store.snapshot("live", "snap")
+    assert (store.log_is_consistent("snap"), store.log_is_consistent("live")) == (True, False)
+    store.disable_cbt("live")
+    store.enable_cbt("live")
+    assert store.log_is_consistent("live")
