@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.contenders import Contender, Holdfast, Restic
 from bench.engine import RestoredWrongly, compare, table
 from bench.images import Images, Recipe, ToolMissing, default_folder, prepare_images
+from bench.lab import measure_lab
 from bench.machine import describe_machine
 from bench.measure import CommandFailed
 from bench.memory import measure_memory
@@ -22,9 +23,10 @@ SMALL = Recipe(disk_bytes=512 * MIB, files_bytes=150_000_000, database_bytes=128
 def main(arguments: list[str]) -> int:
     """Run what was asked for; return the exit status."""
     options = _parser().parse_args(arguments)
-    if options.verb == "pool":
+    if options.verb in ("lab", "pool"):
         print(describe_machine())
-        print(measure_pool(rounds=options.rounds, folder=options.dir / "pool"))
+        measure = measure_lab if options.verb == "lab" else measure_pool
+        print(measure(rounds=options.rounds, folder=options.dir / options.verb))
         return 0
     folder: Path = options.dir / ("small" if options.small else "full")
     try:
@@ -48,8 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     engine = verbs.add_parser("engine", help="our engine beside restic: backup, increment, restore, verify")
     memory = verbs.add_parser("memory", help="peak memory of a backup: a 4 GiB disk beside a 64 GiB sparse one")
     pool = verbs.add_parser("pool", help="the whole command against a lab pool: backup, increments, restore")
-    pool.add_argument("--dir", type=Path, default=default_folder(), help="where to work (%(default)s)")
-    pool.add_argument("--rounds", type=int, default=3, help="how often (%(default)s)")
+    lab = verbs.add_parser("lab", help="the lab pool itself: exports, NBD, calls, and the start of a fleet")
+    for verb in (lab, pool):
+        verb.add_argument("--dir", type=Path, default=default_folder(), help="where to work (%(default)s)")
+        verb.add_argument("--rounds", type=int, default=3, help="how often (%(default)s)")
     for verb in (images, engine, memory):
         verb.add_argument("--dir", type=Path, default=default_folder(), help="where images are kept (%(default)s)")
         verb.add_argument("--small", action="store_true", help="an eighth of everything: to try the harness itself")
