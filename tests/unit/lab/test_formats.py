@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import socket
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -321,3 +322,16 @@ def test_a_tar_export_can_be_cancelled_and_says_so(lab: RunningLab, session: Any
     record = ended(lab, task)
     assert (record["status"], record["error_info"]) == ("cancelled", ["TASK_CANCELLED", task])
     assert b"HTTP/1.1 500" in answer.body
+
+
+def test_a_client_that_is_lost_in_the_middle_fails_its_import(
+    lab: RunningLab, session: Any, api: Any, disk: str
+) -> None:
+    task = api.task.create("import", "")
+    path = f"/import_raw_vdi?session_id={session._session}&task_id={task}&vdi={disk}&format=raw"
+    host, _, port = lab.plain_url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as sock:
+        sock.sendall(f"PUT {path} HTTP/1.1\r\nContent-Length: {2 * MIB}\r\n\r\n".encode() + b"r" * MIB)
+        assert sock.recv(15) == b"HTTP/1.1 200 OK"
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert ended(lab, task)["error_info"] == _IO_ERROR

@@ -145,11 +145,16 @@ def _receive_raw(one: Transfer, writer: DiskWriter, announced_bytes: int) -> Non
     offset = 0
     while offset < announced_bytes:
         piece = buffer[: min(_PIECE_BYTES, announced_bytes - offset)]
-        if one.connection.readinto_fully(piece) == 0:
-            raise IO_ERROR()
+        _fill(one, piece)
         writer.write(offset, piece)
         offset += len(piece)
         one.progress(offset / announced_bytes)
+
+
+def _fill(one: Transfer, piece: memoryview) -> None:
+    """Read a piece; one that ends too early keeps what stood behind its end, and only the next one fails."""
+    if one.connection.readinto_fully(piece) == 0 or one.connection.is_broken:
+        raise IO_ERROR()
 
 
 def _receive_pieces(one: Transfer, writer: DiskWriter) -> None:
@@ -163,7 +168,6 @@ def _receive_pieces(one: Transfer, writer: DiskWriter) -> None:
             raise IO_ERROR()
         while length_bytes:
             piece = buffer[: min(length_bytes, _PIECE_BYTES)]
-            if one.connection.readinto_fully(piece) == 0:
-                raise IO_ERROR()
+            _fill(one, piece)
             writer.write(offset, piece)
             offset, length_bytes = offset + len(piece), length_bytes - len(piece)

@@ -39,6 +39,8 @@ class Connection:
         self.sock = sock
         self.peer = peer
         self.idle_since: float | None = time.monotonic()
+        self.is_broken = False
+        """Whether the client was lost while it was being read from, rather than having said all."""
         self._early = bytearray()
         self._is_fresh = True
 
@@ -112,6 +114,7 @@ class Connection:
             self.sock.settimeout(STALL_S_MAX)
             return self.sock.recv_into(view)
         except (OSError, ValueError):
+            self.is_broken = True
             return 0
 
     def readinto_fully(self, view: memoryview) -> int:
