@@ -107,10 +107,13 @@ def _halted(api: Any) -> str:
     return snapshot
 
 
-def test_a_restore_over_a_vm_that_is_as_new_is_refused(api: Any, export: Export, put: Import) -> None:
-    vm = vm_named(api, "alpha")
-    record = put(export(vm), "restore=true")
-    assert record["error_info"] == ["VM_TO_IMPORT_IS_NOT_NEWER_VERSION", vm, "0", "0"]
+def test_a_restore_over_a_vm_that_runs_or_is_as_new_is_refused(api: Any, export: Export, put: Import) -> None:
+    running = vm_named(api, "alpha")
+    assert put(export(running), "restore=true")["error_info"] == ["VM_BAD_POWER_STATE", running, "Halted", "Running"]
+    halted = api.VM.clone(_halted(api), "as new")
+    record = put(export(halted), "restore=true")
+    assert record["error_info"] == ["VM_TO_IMPORT_IS_NOT_NEWER_VERSION", halted, "0", "0"]
+    discard(api, halted)
 
 
 def test_a_missing_disk_refuses_the_import_and_changes_nothing(api: Any, export: Export, put: Import) -> None:
@@ -152,7 +155,7 @@ def test_a_hostile_description_fails_the_task(api: Any, export: Export, put: Imp
     body = export(clone)
     before = set(api.VM.get_all())
     for old, new in (
-        (b"<name>is_a_snapshot</name>", b"<name>is_a_snapshop</name>"),
+        (b"<name>memory_static_max</name>", b"<name>memory_static_mux</name>"),
         (b"<name>userdevice</name>", b"<name>userdevics</name>"),
         (b"<value>Halted</value>", b"<value>Hovers</value>"),
         (b"objects", b"objekts"),

@@ -12,9 +12,8 @@ from holdfast.lab.errors import ApiFailure, internal_failure
 from holdfast.lab.handlers.ova_collect import Collection, Wishes, pool_version
 from holdfast.lab.handlers.ova_document import write_ova
 from holdfast.lab.handlers.transfer import Refused, Transfer, error_page
-from holdfast.lab.handlers.vm_export import LOCK_WAIT_S_MAX, archive_head, find_vm
+from holdfast.lab.handlers.vm_export import archive_head, busy_vm, find_vm
 from holdfast.lab.http import pages
-from holdfast.lab.rules import check_vm_operation
 
 __all__ = ["export_metadata"]
 
@@ -87,20 +86,12 @@ def _one_vm(one: Transfer) -> str:
 
 def _description(one: Transfer, vms: list[str], wishes: Wishes) -> bytes:
     pool = one.pool
-    pool.tasks.allow_cancel(one.task)
     if not vms:
         raise internal_failure("need to specify at least one VM")
     with ExitStack() as locks:
         for vm in vms:
             pool.db.row("VM", vm)
-
-            def check(vm: str = vm) -> None:
-                check_vm_operation(pool.db, vm, "metadata_export")
-
-            lock = pool.operations.running(
-                "VM", vm, "metadata_export", task=one.task, check=check, wait_s_max=LOCK_WAIT_S_MAX
-            )
-            locks.enter_context(lock)
+            locks.enter_context(busy_vm(one, vm, "metadata_export"))
         with pool.db.lock:
             collection = Collection(pool, wishes)
             for vm in vms:

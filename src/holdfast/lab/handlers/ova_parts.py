@@ -50,6 +50,7 @@ def complete_import(one: Import) -> list[str]:
     with db.transaction():
         for vm in vms:
             db.drop_key("VM", vm, "current_operations", key=one.context.task)
+            db.set("VM", vm, "allowed_operations", [])
     return [vm for vm in vms if not db.flag("VM", vm, "is_a_snapshot")] or vms
 
 

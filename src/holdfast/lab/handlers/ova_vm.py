@@ -15,7 +15,6 @@ from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.handlers.ova_document import OvaObject
 from holdfast.lab.handlers.ova_import import Import
-from holdfast.lab.rules import bad_power_state
 
 __all__ = ["assert_seeds_free", "handle_guest_metrics", "handle_metrics", "handle_vm", "link_snapshots"]
 
@@ -123,7 +122,7 @@ def _replaced(one: Import, fields: Fields) -> str | None:
     if power != "Halted":
         if one.wishes.is_forced:
             return ""
-        raise bad_power_state(vm, wanted=("Halted",), actual=power)
+        raise ApiFailure("VM_BAD_POWER_STATE", vm, "Halted", power)  # capitals, unlike everywhere else
     held, offered = db.number("VM", vm, "version"), cast(int, fields["version"])
     if held >= offered and not one.wishes.is_forced:
         raise ApiFailure("VM_TO_IMPORT_IS_NOT_NEWER_VERSION", vm, str(held), str(offered))

@@ -6,9 +6,10 @@ later ones come inside the body. Invariant: the archive is sent as it is made, s
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from backports import zstd
 
@@ -23,9 +24,9 @@ from holdfast.lab.hosts import redirect, sees_storage, storage_host
 from holdfast.lab.http import Disconnected, pages
 from holdfast.lab.rules import check_vm_operation
 
-__all__ = ["archive_head", "export_vm", "find_vm", "query_word"]
+__all__ = ["archive_head", "busy_vm", "export_vm", "find_vm", "query_word"]
 
-LOCK_WAIT_S_MAX = 120.0
+_LOCK_WAIT_S_MAX = 120.0
 """How long an export waits for a VM that is busy otherwise."""
 
 
@@ -69,18 +70,33 @@ def export_vm(one: Transfer) -> None:
         _send_elsewhere(one, vm)
     one.progress(0.0)
     keeps_state = query_word(one, "preserve_power_state")
-    pool = one.pool
-    pool.tasks.allow_cancel(one.task)
-    with pool.operations.running(
-        "VM",
-        vm,
-        "export",
-        task=one.task,
-        check=lambda: check_vm_operation(pool.db, vm, "export"),
-        wait_s_max=LOCK_WAIT_S_MAX,
-    ):
+    with busy_vm(one, vm, "export"):
         one.connection.send(archive_head(one))
         _send_archive(one, vm, keeps_state=keeps_state)
+
+
+@contextlib.contextmanager
+def busy_vm(one: Transfer, vm: str, operation: str) -> Iterator[None]:
+    """Have the operation running on the VM while the block runs; what else is possible is computed anew."""
+    pool = one.pool
+
+    def recompute() -> None:
+        if pool.db.exists("VM", vm):
+            pool.db.set("VM", vm, "allowed_operations", [])
+
+    pool.tasks.allow_cancel(one.task)
+    lock = pool.operations.running(
+        "VM",
+        vm,
+        operation,
+        task=one.task,
+        check=lambda: check_vm_operation(pool.db, vm, operation),
+        wait_s_max=_LOCK_WAIT_S_MAX,
+    )
+    with contextlib.ExitStack() as end, lock:
+        recompute()
+        end.callback(recompute)  # when the lock is gone
+        yield
 
 
 def _is_reachable(one: Transfer, vm: str, host: str) -> bool:
