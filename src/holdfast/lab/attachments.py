@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 from holdfast.lab.context import PoolCore
 from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.driver_faults import meet_disk_fault
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.rules import CBT_METADATA
+from holdfast.lab.rules import CBT_METADATA, type_text
 from holdfast.lab.volumes import activate_vdi, deactivate_vdi
 
 __all__ = [
@@ -24,38 +25,70 @@ __all__ = [
     "sweep_attachments",
 ]
 
+_NOT_ATTACHED = frozenset({CBT_METADATA, "ha_statefile", "redo_log"})
+"""Types of disks that no VM may have."""
+
+_HARMLESS = frozenset({"copy", "mirror"})
+"""What may be going on with a disk while it is attached."""
+
 
 def attach_to_control_domain(pool: PoolCore, vdi: str, *, is_writable: bool) -> str:
-    """Attach the disk and return the VBD; the pool's refusal when someone else writes to it."""
+    """Attach the disk and return the VBD.
+
+    It waits while something else is being done with the disk. The pool's refusal when the disk is none to attach, or
+    someone else writes to it.
+    """
     db = pool.db
     meet_disk_fault(pool, vdi, "attach")
+    vbd = _create(pool, vdi, is_writable=is_writable)
+    task = f"DummyRef:|{pool.new_uuid()}|VBD.plug"
+    check = partial(_check_plug, pool, vdi, vbd, is_writable=is_writable)
+    try:
+        with pool.operations.running("VBD", vbd, "plug", task=task, check=check):
+            with db.transaction():
+                db.update("VBD", vbd, {"device": f"sm/backend/{pool.new_uuid()}", "currently_attached": True})
+                activate_vdi(pool, vdi, is_writable=is_writable)
+                db.touch("VDI", vdi)
+            if pool.delays.plug_s:
+                pool.clock.sleep(pool.delays.plug_s)
+    except BaseException:
+        remove_attachment(pool, vbd)
+        raise
+    return vbd
+
+
+def _create(pool: PoolCore, vdi: str, *, is_writable: bool) -> str:
+    db = pool.db
     with db.transaction():
-        row = db.row("VDI", vdi)
-        if row.fields["type"] == CBT_METADATA:
-            raise ApiFailure("VDI_INCOMPATIBLE_TYPE", vdi, "CBT metadata")
-        for vbd in db.texts("VDI", vdi, "VBDs"):
-            if _collides(pool, vbd, is_writable=is_writable):
-                raise ApiFailure("VDI_IN_USE", vdi, "attach")
-        number = _free_device(pool)
-        vbd = db.create(
+        fields = db.row("VDI", vdi).fields
+        if fields["type"] in _NOT_ATTACHED:
+            raise ApiFailure("VDI_INCOMPATIBLE_TYPE", vdi, type_text(str(fields["type"])))
+        if is_writable and fields["read_only"]:
+            raise ApiFailure("VDI_READONLY", vdi)
+        return db.create(
             "VBD",
             {
                 "VM": pool.control_domain_ref,
                 "VDI": vdi,
-                "userdevice": str(number),
-                "device": f"sm/backend/{pool.new_uuid()}",
+                "userdevice": str(_free_device(pool)),
                 "mode": "RW" if is_writable else "RO",
                 "type": "Disk",
                 "unpluggable": True,
-                "currently_attached": True,
                 "metrics": f"OpaqueRef:{pool.new_uuid()}",
             },
         )
-        activate_vdi(pool, vdi, is_writable=is_writable)
-        db.touch("VDI", vdi)
-    if pool.delays.plug_s:
-        pool.clock.sleep(pool.delays.plug_s)
-    return vbd
+
+
+def _check_plug(pool: PoolCore, vdi: str, vbd: str, *, is_writable: bool) -> None:
+    db = pool.db
+    if not db.flag("VDI", vdi, "managed"):
+        raise ApiFailure("VDI_NOT_MANAGED", vbd)
+    for task, operation in db.mapping("VDI", vdi, "current_operations").items():
+        if operation not in _HARMLESS:
+            raise ApiFailure("OTHER_OPERATION_IN_PROGRESS", "VDI", vdi, operation, task)
+    for other in db.texts("VDI", vdi, "VBDs"):
+        if other != vbd and _collides(pool, other, is_writable=is_writable):
+            raise ApiFailure("VDI_IN_USE", vdi, "attach")
 
 
 def _collides(pool: PoolCore, vbd: str, *, is_writable: bool) -> bool:
@@ -96,9 +129,12 @@ def remove_attachment(pool: PoolCore, vbd: str) -> None:
         if row is None:
             return
         vdi = str(row.fields["VDI"])
+        was_attached = bool(row.fields["currently_attached"])
         db.destroy("VBD", vbd)
         if vdi != NULL_REF and db.exists("VDI", vdi):
-            if not any(db.flag("VBD", other, "currently_attached") for other in db.texts("VDI", vdi, "VBDs")):
+            if was_attached and not any(
+                db.flag("VBD", other, "currently_attached") for other in db.texts("VDI", vdi, "VBDs")
+            ):
                 deactivate_vdi(pool, vdi)
             db.touch("VDI", vdi)
 

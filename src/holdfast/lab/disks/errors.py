@@ -14,6 +14,7 @@ __all__ = [
     "DiskExists",
     "DiskFull",
     "DiskHasNoData",
+    "DiskOffline",
     "DiskRangeInvalid",
     "DiskReadOnly",
     "DiskSizeInvalid",
@@ -63,6 +64,17 @@ class DiskFull(_DiskError):
     def __init__(self, *, disk: str, needed_bytes: int, free_bytes: int) -> None:
         super().__init__(f"the write needs {needed_bytes} bytes, its repository has {free_bytes}", disk=disk)
         self.needed_bytes, self.free_bytes = needed_bytes, free_bytes
+
+
+class DiskOffline(_DiskError):
+    """The SR that holds the disk is gone for the moment, so that nothing can be read or written."""
+
+    code = "lab.disk-offline"
+    retry = Retry.LATER
+    advice = "Bring the SR back; 'holdfast lab fault clear' does when a fault took it away."
+
+    def __init__(self, *, disk: str) -> None:
+        super().__init__("the SR that holds it is gone", disk=disk)
 
 
 class DiskHasNoData(_DiskError):

@@ -22,6 +22,7 @@ from holdfast.lab.disks import cbt, chain, merge, tree, witness
 from holdfast.lab.disks.catalog import SCRATCH_PREFIX, Catalog, Disk, Role
 from holdfast.lab.disks.errors import (
     DiskBusy,
+    DiskOffline,
     DiskRangeInvalid,
     DiskSizeInvalid,
 )
@@ -51,6 +52,7 @@ class DiskStore:
         self._entropy = entropy or SystemEntropy()
         self._catalog = Catalog(folder)
         self._guard: Callable[[str, int], None] | None = None
+        self._offline: frozenset[str] = frozenset()
 
     def __enter__(self) -> Self:
         return self
@@ -257,6 +259,7 @@ class DiskStore:
 
     def read_into(self, uuid: str, offset_bytes: int, view: memoryview) -> None:
         """Fill ``view`` from there. Ranges without data touch no file. ``DiskRangeInvalid`` beyond the end."""
+        self._check_online(uuid)
         disk = self._catalog.disk(uuid)
         _check_range(disk, offset_bytes, len(view))
         if len(view):
@@ -423,6 +426,14 @@ class DiskStore:
         disk = self._catalog.disk(uuid)
         return _reading(disk, lambda layer: witness.disk_sha256(disk, layer))
 
+    def set_offline(self, uuids: Iterable[str]) -> None:
+        """Let reading and writing these disks, and no others, fail with ``DiskOffline`` from now on."""
+        self._offline = frozenset(uuids)
+
+    def _check_online(self, uuid: str) -> None:
+        if uuid in self._offline:
+            raise DiskOffline(disk=uuid)
+
     def _check_room(self, disk: Disk, offset_bytes: int, length_bytes: int) -> None:
         if self._guard is not None:
             blocks = tree.top_of(disk).missing_blocks(offset_bytes, length_bytes)
@@ -439,6 +450,7 @@ class DiskStore:
     @contextlib.contextmanager
     def _holding(self, uuid: str, offset_bytes: int, length_bytes: int) -> Iterator[Disk]:
         """Hold the lock of a disk that may be written there."""
+        self._check_online(uuid)
         disk = self._catalog.disk(uuid)
         tree.check_not_base(disk)
         with disk.lock:
