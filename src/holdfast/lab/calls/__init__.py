@@ -48,6 +48,7 @@ __all__ = [
     "halt_vm",
     "new_metrics",
     "pause_vm",
+    "remove_vm",
     "report_guest",
     "settle_guests",
     "snapshot_vm",
@@ -69,6 +70,7 @@ settle_guests = guest_agent.settle_guests
 create_vbd = vbd.create
 create_vif = vif.create_vif
 pause_vm = vm_power.pause
+remove_vm = vm.destroy
 snapshot_vm = vm_copy.snapshot
 start_vm = vm_power.start
 start_vm_on = vm_power.start_on

@@ -22,6 +22,7 @@ from holdfast.formats.xva import (
     XVA_LEGACY_CHECKSUM_SUFFIX,
     XvaMember,
     XvaWriter,
+    block_checksum,
 )
 from holdfast.lab.attachments import attached
 from holdfast.lab.context import PoolCore
@@ -34,6 +35,9 @@ from holdfast.lab.rules import has_vhd_disks
 from holdfast.lab.volumes import disk_uuid, mark_written
 
 __all__ = ["ArchivedDisk", "Progress", "receive_disks", "send_disks"]
+
+_CHECKSUMS_KEPT_MAX = 1024
+"""A checksum comes right behind its block; some are kept for files whose members changed places."""
 
 _REPORT_S = 10.0
 """How often a pool tells how far a transfer is, and looks whether somebody wants it to end."""
@@ -128,19 +132,28 @@ def _has_data(data: memoryview) -> bool:
 class _Receipt:
     """What an import has seen: the unit of gaps, and the checksum of every block by its name."""
 
+    keeps_all: bool
     zero_block_bytes: int | None = None
     checksums: dict[str, str] = field(default_factory=dict)
 
+    def note(self, name: str, checksum: str) -> None:
+        """Remember the checksum of a block. Unless a table of all follows, only the newest are ever looked up."""
+        self.checksums[name] = checksum
+        if not self.keeps_all and len(self.checksums) > _CHECKSUMS_KEPT_MAX:
+            del self.checksums[next(iter(self.checksums))]
+
 
 def receive_disks(
-    one: Transfer, archive: OpenArchive, disks: list[ArchivedDisk], *, has_checksums: bool, is_forced: bool
+    one: Transfer, archive: OpenArchive, disks: list[ArchivedDisk], *, version: int, is_forced: bool
 ) -> dict[str, str]:
     """Write the blocks of the disks and return their checksums by name; the pool's own exceptions as ``ApiFailure``.
 
-    ``has_checksums`` is whether they are compared with the file's own, ``is_forced`` whether a difference matters not.
+    ``version`` is the archive's: above 0 the checksums are compared with the file's own, and below 2 all of them are
+    returned. ``is_forced`` is whether a difference matters not.
     """
     progress = Progress(one, disks)
-    receipt = _Receipt()
+    receipt = _Receipt(keeps_all=version < 2)
+    has_checksums = version > 0
     for disk in sorted(disks):
         with attached(one.pool, disk.vdi, is_writable=True):
             _receive_disk(one, archive, disk, receipt, progress, (has_checksums, is_forced))
@@ -166,7 +179,7 @@ def _receive_disk(
         skipped_bytes = (parse_int(suffix) - parse_int(before) - 1) * receipt.zero_block_bytes
         offset_bytes += skipped_bytes
         told, right = _receive_block(one, archive, disk, member, offset_bytes)
-        receipt.checksums[member.name] = right
+        receipt.note(member.name, right)
         progress.moved(skipped_bytes + member.length_bytes)
         if not has_checksums:
             # The pool forgets to read the checksum itself, and takes it for the next header.
@@ -192,18 +205,22 @@ def _receive_block(
     """Write one block; return the member that follows it, and what a checksum of its kind should say."""
     modern, legacy = xxhash.xxh64(), hashlib.sha1(usedforsecurity=False)
     buffer = memoryview(bytearray(min(member.length_bytes, XVA_BLOCK_BYTES)))
+    is_whole = member.length_bytes <= XVA_BLOCK_BYTES
     for at in range(0, member.length_bytes, XVA_BLOCK_BYTES):
         data = buffer[: min(XVA_BLOCK_BYTES, member.length_bytes - at)]
         archive.readinto(data)
         _write(one.pool, disk, offset_bytes + at, data)
-        modern.update(data)
-        legacy.update(data)
+        if not is_whole:
+            modern.update(data)
+            legacy.update(data)
     told = archive.next_member()
     name = told.name.rpartition("/")[2]
     match name[name.rfind(".") :] if "." in name.lstrip(".") else "":
         case suffix if suffix == XVA_CHECKSUM_SUFFIX:
-            return told, f"{modern.intdigest():016X}"
+            return told, block_checksum(buffer) if is_whole else f"{modern.intdigest():016X}"
         case suffix if suffix == XVA_LEGACY_CHECKSUM_SUFFIX:
+            if is_whole:
+                legacy.update(buffer)
             return told, legacy.hexdigest()
         case _:
             text = f"Found unsupported checksum file: {told.name}"

@@ -65,7 +65,7 @@ def _excluded(one: Transfer) -> frozenset[str]:
 def _all_vms(one: Transfer) -> list[str]:
     """Return every VM, snapshots included, but for the templates that come with a pool."""
     with_control_domain = _flag(one, "include_dom0", default=True)
-    own = {row.fields["control_domain"] for row in one.pool.db.rows("host") if row.ref == one.pool.master_ref}
+    own = {row.fields["control_domain"] for row in one.pool.db.rows("host")}
     found: list[str] = []
     for row in one.pool.db.rows("VM"):
         config = row.fields["other_config"]

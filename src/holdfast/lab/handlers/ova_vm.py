@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import cast
 
-from holdfast.lab.calls import create_vm, destroy_vm
+from holdfast.lab.calls import create_vm, destroy_vm, remove_vm
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.errors import ApiFailure
@@ -95,7 +95,7 @@ def handle_vm(one: Import, each: OvaObject) -> None:
         one.dreamt(each)
         return
     if replaced is not None:
-        destroy_vm(one.context, replaced)
+        remove_vm(one.context, replaced)  # waits until nothing else is done with it
     _make(one, each, fields)
 
 

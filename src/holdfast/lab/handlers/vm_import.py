@@ -35,7 +35,7 @@ def import_vm(one: Transfer) -> None:
         raise refused_early(one, failure) from failure
     one.progress(0.0)
     if one.pool.db.text("SR", sr, "content_type") == "iso":
-        one.connection.send(pages.bad_request(version=one.request.version))
+        one.connection.send(pages.bad_request())
         raise ApiFailure("SR_OPERATION_NOT_SUPPORTED")
     if "transfer-encoding" in one.request.headers:
         one.connection.send(pages.bare_forbidden())
@@ -91,7 +91,7 @@ def _receive(one: Transfer, archive: OpenArchive, document: OvaDocument, work: I
         one,
         archive,
         disks,
-        has_checksums=document.version.archive > 0,
+        version=document.version.archive,
         is_forced=work.wishes.is_forced,
     )
     Progress(one, disks).check()
