@@ -77,6 +77,9 @@ class Workload:
         """Let the VM's guest do an ordinary day's work on each disk; return what it did, a sentence each."""
         told: list[str] = []
         for disk, name in self.disks_of(vm_uuid):
+            if not any(True for _ in self._pool.disks.data_extents(disk)):
+                told.append(f"{name}: nothing; the guest has not begun to use this disk")
+                continue
             share = _TINY_SHARE if self._pool.disks.size_bytes(disk) <= _TINY_DISK_BYTES else 1
             guest, lock = self._guest(disk)
             with lock:
