@@ -6,6 +6,7 @@ import io
 import random
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -335,3 +336,32 @@ def test_a_client_that_is_lost_in_the_middle_fails_its_import(
         assert sock.recv(15) == b"HTTP/1.1 200 OK"
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert ended(lab, task)["error_info"] == _IO_ERROR
+
+
+def test_a_read_only_disk_takes_no_import(lab: RunningLab, session: Any, api: Any, disk: str) -> None:
+    lab.pool.db.set("VDI", disk, "read_only", True)
+    said, failure = outcome(lab, api, session, disk, b"r" * 512, format="raw")
+    assert failure == ["VDI_READONLY", disk]
+    assert said.startswith(_TWICE)
+    assert get_raw(lab, session, disk, format="vhd").body.startswith(b"conectix")
+
+
+def test_a_hidden_base_copy_cannot_be_exported(lab: RunningLab, session: Any, api: Any, disk: str) -> None:
+    api.VDI.snapshot(disk)
+    base = api.VDI.get_by_uuid(api.VDI.get_sm_config(disk)["vhd-parent"])
+    task = api.task.create("export", "")
+    get_raw(lab, session, base, format="raw", task_id=task)
+    assert ended(lab, task)["error_info"][0] == "VDI_NOT_MANAGED"
+    assert lab.control.attachments() == []
+
+
+def test_an_export_waits_while_something_else_is_done_with_the_disk(
+    lab: RunningLab, session: Any, api: Any, disk: str
+) -> None:
+    db = lab.pool.db
+    db.put_key("VDI", disk, "current_operations", key="somebody", value="resize")
+    threading.Timer(0.02, lambda: db.drop_key("VDI", disk, "current_operations", key="somebody")).start()
+    task = api.task.create("export", "")
+    assert get_raw(lab, session, disk, format="vhd", task_id=task).body.startswith(b"conectix")
+    assert ended(lab, task)["status"] == "success"
+    assert db.mapping("VDI", disk, "current_operations") == {}
