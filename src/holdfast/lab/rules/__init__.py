@@ -7,6 +7,12 @@ from holdfast.lab.rules.device import (
     check_vbd_operation,
     check_vif_operation,
 )
+from holdfast.lab.rules.estate import (
+    allowed_host_operations,
+    allowed_pool_operations,
+    check_host_operation,
+    check_pool_operation,
+)
 from holdfast.lab.rules.guest import has_feature, has_tools
 from holdfast.lab.rules.repository import allowed_sr_operations, check_sr_operation, driver_features
 from holdfast.lab.rules.storage import (
@@ -25,12 +31,13 @@ from holdfast.lab.rules.vm import (
     check_power_state,
     check_vm_operation,
     is_live,
-    is_protected_default,
 )
 
 __all__ = [
     "CBT_METADATA",
     "allowed_appliance_operations",
+    "allowed_host_operations",
+    "allowed_pool_operations",
     "allowed_sr_operations",
     "allowed_vbd_operations",
     "allowed_vdi_operations",
@@ -39,6 +46,8 @@ __all__ = [
     "allowed_vtpm_operations",
     "bad_power_state",
     "check_appliance_operation",
+    "check_host_operation",
+    "check_pool_operation",
     "check_power_state",
     "check_sr_operation",
     "check_vbd_operation",
@@ -52,6 +61,5 @@ __all__ = [
     "has_vhd_disks",
     "is_in_use",
     "is_live",
-    "is_protected_default",
     "type_text",
 ]

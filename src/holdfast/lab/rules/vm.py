@@ -6,13 +6,13 @@ only reads; the same rule answers ``allowed_operations`` and refuses a call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 from typing import cast
 
 from holdfast.lab.database import Database, Fields, Row
-from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.rules.guest import booted_paravirtual, cannot_suspend_reason, has_feature, has_tools
+from holdfast.lab.rules.vm_facts import VmFacts, gather_facts
 
 __all__ = [
     "allowed_vm_operations",
@@ -21,7 +21,6 @@ __all__ = [
     "check_power_state",
     "check_vm_operation",
     "is_live",
-    "is_protected_default",
 ]
 
 _ANY = ("Halted", "Paused", "Suspended", "Running")
@@ -134,7 +133,8 @@ _INTO_MIGRATION = frozenset({"metadata_export", "clean_shutdown", "clean_reboot"
 _SAVES_MEMORY = frozenset({"suspend", "checkpoint", "pool_migrate", "migrate_send"})
 _RESET_DISKS_FORBID = frozenset({"suspend", "checkpoint", "snapshot", "snapshot_with_quiesce"})
 
-_Refusals = Iterator[ApiFailure]
+_FACTS_KEPT_MAX = 4096
+"""So many kinds of VMs are remembered with what they allow: a pool of thousands has a few dozen."""
 
 
 def bad_power_state(ref: str, *, wanted: tuple[str, ...], actual: str) -> ApiFailure:
@@ -154,18 +154,12 @@ def is_live(fields: Fields) -> bool:
     return fields["power_state"] in ("Running", "Paused")
 
 
-def is_protected_default(fields: Fields) -> bool:
-    """Whether the VM is a template that came with the pool."""
-    flag = cast("dict[str, str]", fields["other_config"]).get("default_template", "")
-    return bool(fields["is_default_template"]) or flag == "1" or flag.lower() == "true"
-
-
 def check_vm_operation(db: Database, ref: str, operation: str, *, is_strict: bool = True) -> None:
     """Return when the operation may begin now; the pool's refusal otherwise.
 
     A check that is not strict does not ask what the guest can do.
     """
-    refusal = _refusal(db, db.row("VM", ref), operation, is_strict=is_strict)
+    refusal = _refusal(gather_facts(db, db.row("VM", ref)), ref, operation, is_strict=is_strict)
     if refusal is not None:
         raise refusal
 
@@ -176,9 +170,12 @@ def allowed_vm_operations(db: Database, row: Row) -> list[str]:
     A list that the row itself holds is an old one that the pool has not computed anew yet.
     """
     held = cast("list[str]", row.fields["allowed_operations"])
-    if held:
-        return held
-    return [operation for operation in _OFFERED if _refusal(db, row, operation, is_strict=True) is None]
+    return held or list(_allowed(gather_facts(db, row)))
+
+
+@functools.lru_cache(maxsize=_FACTS_KEPT_MAX)
+def _allowed(facts: VmFacts) -> tuple[str, ...]:
+    return tuple(each for each in _OFFERED if _refusal(facts, "", each, is_strict=True) is None)
 
 
 def allowed_vtpm_operations(db: Database, row: Row) -> list[str]:
@@ -187,42 +184,39 @@ def allowed_vtpm_operations(db: Database, row: Row) -> list[str]:
     return ["destroy"] if vm is not None and vm.fields["power_state"] == "Halted" else []
 
 
-def _refusal(db: Database, row: Row, operation: str, *, is_strict: bool) -> ApiFailure | None:
-    checks: tuple[Callable[[], _Refusals], ...] = (
-        lambda: _by_state(db, row, operation),
-        lambda: _by_kind(row, operation),
-        lambda: _by_mobility(db, row, operation, is_strict=is_strict),
-        lambda: _by_guest(db, row, operation, is_strict=is_strict),
-        lambda: _by_devices(db, row, operation),
-        lambda: _by_membership(db, row, operation),
-    )
-    return next((refusal for check in checks for refusal in check()), None)
+def _refusal(facts: VmFacts, ref: str, operation: str, *, is_strict: bool) -> ApiFailure | None:
+    for check in (_by_state, _by_kind, _by_mobility, _by_guest, _by_devices, _by_membership):
+        for code, *params in check(facts, operation, is_strict):
+            return ApiFailure(code, *(ref if param is _SELF else param for param in params))
+    return None
 
 
-def _by_state(db: Database, row: Row, operation: str) -> _Refusals:
-    fields = row.fields
-    blocked = cast("dict[str, str]", fields["blocked_operations"])
-    if operation in blocked:
-        yield ApiFailure("OPERATION_BLOCKED", row.ref, blocked[operation])
-    power, wanted = str(fields["power_state"]), _wanted_states(db, fields, operation)
-    if power not in wanted:
-        yield bad_power_state(row.ref, wanted=wanted, actual=power)
-    running = cast("dict[str, str]", fields["current_operations"])
-    if running and not _may_join(operation, list(running.values())):
-        tasks, names = list(running), list(running.values())
-        if len(running) > 1:
-            tasks, names = [f"{{{','.join(tasks)}}}"], [f"{{{','.join(names)}}}"]
-        yield ApiFailure("OTHER_OPERATION_IN_PROGRESS", "VM", row.ref, names[0], tasks[0])
+_SELF = "the VM itself"
+"""Stands in an error for the VM's reference."""
+
+_Errors = Iterator[tuple[str, ...]]
 
 
-def _wanted_states(db: Database, fields: Fields, operation: str) -> tuple[str, ...]:
+def _by_state(facts: VmFacts, operation: str, is_strict: bool) -> _Errors:
+    for blocked, reason in facts.blocked:
+        if blocked == operation:
+            yield "OPERATION_BLOCKED", _SELF, reason
+    wanted = _wanted_states(facts, operation)
+    if facts.power_state not in wanted:
+        yield "VM_BAD_POWER_STATE", _SELF, ", ".join(wanted).lower(), facts.power_state.lower()
+    if facts.running and not _may_join(operation, [running for _, running in facts.running]):
+        tasks, names = (",".join(parts) for parts in zip(*facts.running, strict=True))
+        if len(facts.running) > 1:
+            tasks, names = f"{{{tasks}}}", f"{{{names}}}"
+        yield "OTHER_OPERATION_IN_PROGRESS", "VM", _SELF, names, tasks
+
+
+def _wanted_states(facts: VmFacts, operation: str) -> tuple[str, ...]:
     wanted = _POWER_STATES[operation]
     if operation in ("clone", "copy"):
-        config = cast("dict[str, str]", db.rows("pool")[0].fields["other_config"])
-        if fields["is_a_snapshot"] or config.get("allow_clone_suspended_vm") == "true":
-            return ("Halted", "Suspended")
+        return ("Halted", "Suspended") if facts.is_a_snapshot or facts.clones_suspended else wanted
     if operation in ("changing_VCPUs", "changing_static_range", "changing_memory_limits"):
-        return ("Halted", "Running") if fields["is_control_domain"] else wanted
+        return ("Halted", "Running") if facts.is_control_domain else wanted
     return wanted
 
 
@@ -238,110 +232,70 @@ def _may_join(operation: str, running: list[str]) -> bool:
     return operation == "snapshot" and running == ["snapshot_with_quiesce"]
 
 
-def _by_kind(row: Row, operation: str) -> _Refusals:
-    fields = row.fields
-    if fields["is_a_template"] and not fields["is_a_snapshot"]:
+def _by_kind(facts: VmFacts, operation: str, is_strict: bool) -> _Errors:
+    if facts.is_a_template and not facts.is_a_snapshot:
         allowed = operation in _ON_TEMPLATES
-        if not allowed and (operation not in _ON_OWN_TEMPLATES or is_protected_default(fields)):
-            yield ApiFailure("VM_IS_TEMPLATE", row.ref, operation)
-    if fields["is_a_snapshot"] and operation not in _ON_SNAPSHOTS:
-        yield ApiFailure("VM_IS_SNAPSHOT", row.ref, operation)
-    if operation == "provision" and not fields["is_a_template"]:
-        yield ApiFailure("PROVISION_ONLY_ALLOWED_ON_TEMPLATE")
-    if operation == "revert" and not fields["is_a_snapshot"]:
-        yield ApiFailure("REVERT_ONLY_ALLOWED_ON_SNAPSHOT")
+        if not allowed and (operation not in _ON_OWN_TEMPLATES or facts.is_default_template):
+            yield "VM_IS_TEMPLATE", _SELF, operation
+    if facts.is_a_snapshot and operation not in _ON_SNAPSHOTS:
+        yield "VM_IS_SNAPSHOT", _SELF, operation
+    if operation == "provision" and not facts.is_a_template:
+        yield ("PROVISION_ONLY_ALLOWED_ON_TEMPLATE",)
+    if operation == "revert" and not facts.is_a_snapshot:
+        yield ("REVERT_ONLY_ALLOWED_ON_SNAPSHOT",)
 
 
-def _by_mobility(db: Database, row: Row, operation: str, *, is_strict: bool) -> _Refusals:
-    fields = row.fields
-    is_nested = _is_set(db, fields, "nested_virt", "nested-virt")
-    if operation in _SAVES_MEMORY and is_strict and (is_nested or _is_set(db, fields, "nomigrate", "nomigrate")):
-        yield ApiFailure("VM_IS_IMMOBILE", row.ref)
-    if operation == "changing_dynamic_range" and is_strict and is_nested:
-        yield ApiFailure("VM_IS_USING_NESTED_VIRT", row.ref)
-    if fields["is_control_domain"]:
+def _by_mobility(facts: VmFacts, operation: str, is_strict: bool) -> _Errors:
+    if operation in _SAVES_MEMORY and is_strict and (facts.is_nested or facts.is_fixed):
+        yield "VM_IS_IMMOBILE", _SELF
+    if operation == "changing_dynamic_range" and is_strict and facts.is_nested:
+        yield "VM_IS_USING_NESTED_VIRT", _SELF
+    if facts.is_control_domain:
         if operation in ("changing_VCPUs", "destroy"):
-            yield ApiFailure("OPERATION_NOT_ALLOWED", "This operation is not allowed on dom0")
+            yield "OPERATION_NOT_ALLOWED", "This operation is not allowed on dom0"
         if operation not in _ON_CONTROL_DOMAIN:
-            yield ApiFailure("OPERATION_NOT_ALLOWED", "This operation is not allowed on a control domain")
+            yield "OPERATION_NOT_ALLOWED", "This operation is not allowed on a control domain"
 
 
-def _is_set(db: Database, fields: Fields, metric: str, key: str) -> bool:
-    """Whether the running guest has the property; one that never ran is judged by what it would start with."""
-    metrics = db.find("VM_metrics", str(fields["metrics"]))
-    if metrics is not None:
-        return bool(metrics.fields[metric])
-    return cast("dict[str, str]", fields["platform"]).get(key, "").lower() in ("1", "true")
-
-
-def _by_guest(db: Database, row: Row, operation: str, *, is_strict: bool) -> _Refusals:
+def _by_guest(facts: VmFacts, operation: str, is_strict: bool) -> _Errors:
     """What the guest has to do for an operation it must be able to do."""
-    fields = row.fields
-    live = is_live(fields)
-    metrics = db.find("VM_guest_metrics", str(fields["guest_metrics"]))
-    is_able = not live or booted_paravirtual(db, fields) or has_tools(metrics)
-    if operation in _SAVES_MEMORY and live:
-        reason = cannot_suspend_reason(metrics)
-        if reason is not None:
-            yield ApiFailure("VM_NON_SUSPENDABLE", row.ref, reason)
-        if not is_able and is_strict and not has_feature(metrics, "feature-suspend"):
-            yield ApiFailure("VM_LACKS_FEATURE", row.ref)
+    is_able = not facts.is_live or facts.booted_paravirtual or facts.has_tools
+    if operation in _SAVES_MEMORY and facts.is_live:
+        if facts.cannot_suspend is not None:
+            yield "VM_NON_SUSPENDABLE", _SELF, facts.cannot_suspend
+        if not is_able and is_strict and "feature-suspend" not in facts.features:
+            yield "VM_LACKS_FEATURE", _SELF
     wanted = {"clean_shutdown": "feature-poweroff", "clean_reboot": "feature-reboot"}.get(operation)
-    goes_down = wanted is None or has_feature(metrics, "feature-shutdown") or has_feature(metrics, wanted)
+    goes_down = wanted is None or "feature-shutdown" in facts.features or wanted in facts.features
     if not goes_down and not is_able and is_strict:
-        yield ApiFailure("VM_LACKS_FEATURE", row.ref)
-    if operation == "changing_VCPUs_live" and not is_able and not has_feature(metrics, "feature-vcpu-hotplug"):
-        yield ApiFailure("VM_LACKS_FEATURE", row.ref)
+        yield "VM_LACKS_FEATURE", _SELF
+    if operation == "changing_VCPUs_live" and not is_able and "feature-vcpu-hotplug" not in facts.features:
+        yield "VM_LACKS_FEATURE", _SELF
     if operation == "snapshot_with_quiesce":
-        yield ApiFailure("VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED", row.ref)
+        yield "VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED", _SELF
 
 
-def _by_devices(db: Database, row: Row, operation: str) -> _Refusals:
-    fields = row.fields
-    if operation in _RESET_DISKS_FORBID and any(_is_reset(vdi) for vdi in _disks(db, fields)):
-        yield ApiFailure("VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION")
-    if operation == "pool_migrate" and any(_is_reset(vdi) and _is_cached(vdi) for vdi in _disks(db, fields)):
-        yield ApiFailure("VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION")
+def _by_devices(facts: VmFacts, operation: str, is_strict: bool) -> _Errors:
+    if operation in _RESET_DISKS_FORBID and facts.has_reset_disks:
+        yield ("VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION",)
+    if operation == "pool_migrate" and facts.has_cached_reset_disks:
+        yield ("VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION",)
     if operation in _SAVES_MEMORY:
-        if fields["attached_PCIs"]:
-            yield ApiFailure("VM_HAS_PCI_ATTACHED", row.ref)
+        if facts.has_pcis:
+            yield "VM_HAS_PCI_ATTACHED", _SELF
         spared = {"migrate_send": "Halted", "checkpoint": "Suspended"}.get(operation)
-        if fields["VGPUs"] and fields["power_state"] != spared:
-            yield ApiFailure("VM_HAS_VGPU", row.ref)
-    if operation in _SAVES_MEMORY | {"snapshot"} and fields["VUSBs"]:
-        yield ApiFailure("VM_HAS_VUSBS", row.ref)
+        if facts.has_vgpus and facts.power_state != spared:
+            yield "VM_HAS_VGPU", _SELF
+    if operation in _SAVES_MEMORY | {"snapshot"} and facts.has_vusbs:
+        yield "VM_HAS_VUSBS", _SELF
 
 
-def _disks(db: Database, fields: Fields) -> Iterator[Fields]:
-    for vbd in cast("list[str]", fields["VBDs"]):
-        found = db.find("VBD", vbd)
-        vdi = db.find("VDI", str(found.fields["VDI"])) if found is not None else None
-        if vdi is not None:
-            yield vdi.fields
-
-
-def _is_reset(vdi: Fields) -> bool:
-    return vdi["on_boot"] == "reset" or cast("dict[str, str]", vdi["sm_config"]).get("on_boot") == "reset"
-
-
-def _is_cached(vdi: Fields) -> bool:
-    return cast("dict[str, str]", vdi["sm_config"]).get("caching", "").lower() in ("1", "true")
-
-
-def _by_membership(db: Database, row: Row, operation: str) -> _Refusals:
-    fields = row.fields
-    if operation == "make_into_template":
-        for cls, name, code in (
-            ("VM_appliance", "appliance", "VM_IS_PART_OF_AN_APPLIANCE"),
-            ("VMSS", "snapshot_schedule", "VM_ASSIGNED_TO_SNAPSHOT_SCHEDULE"),
-        ):
-            ref = str(fields[name])
-            if ref != NULL_REF and db.exists(cls, ref):
-                yield ApiFailure(code, row.ref, ref)
-    if operation == "query_services":
-        flag = cast("dict[str, str]", fields["other_config"]).get("is_system_domain", "")
-        if flag.lower() not in ("1", "true"):
-            yield ApiFailure("NOT_SYSTEM_DOMAIN", row.ref)
-    vtpms = cast("list[str]", fields["VTPMs"])
-    if operation == "create_vtpm" and vtpms:
-        yield ApiFailure("VTPM_MAX_AMOUNT_REACHED", str(len(vtpms)))
+def _by_membership(facts: VmFacts, operation: str, is_strict: bool) -> _Errors:
+    if operation == "make_into_template" and facts.appliance is not None:
+        yield "VM_IS_PART_OF_AN_APPLIANCE", _SELF, facts.appliance
+    if operation == "make_into_template" and facts.snapshot_schedule is not None:
+        yield "VM_ASSIGNED_TO_SNAPSHOT_SCHEDULE", _SELF, facts.snapshot_schedule
+    if operation == "query_services" and not facts.is_system_domain:
+        yield "NOT_SYSTEM_DOMAIN", _SELF
+    if operation == "create_vtpm" and facts.vtpms:
+        yield "VTPM_MAX_AMOUNT_REACHED", str(facts.vtpms)
