@@ -365,3 +365,35 @@ def test_an_export_waits_while_something_else_is_done_with_the_disk(
     assert get_raw(lab, session, disk, format="vhd", task_id=task).body.startswith(b"conectix")
     assert ended(lab, task)["status"] == "success"
     assert db.mapping("VDI", disk, "current_operations") == {}
+
+
+def test_a_disk_that_is_too_large_for_a_vhd_travels_as_qcow2(lab: RunningLab, session: Any, api: Any) -> None:
+    size = 3 << 40
+    sr = api.pool.get_default_SR(api.pool.get_all()[0])
+    record = {"name_label": "large", "name_description": "", "SR": sr, "virtual_size": str(size), "type": "user"}
+    record |= {"sharable": False, "read_only": False, "other_config": {}, "sm_config": {"image-format": "qcow2"}}
+    large = api.VDI.create(record)
+    name = api.VDI.get_uuid(large)
+    lab.pool.disks.write(name, size - 5, b"tail!")
+    exported = get_raw(lab, session, large, format="qcow2").body
+    lab.pool.disks.zero(name, size - 65536, 65536)
+    assert outcome(lab, api, session, large, exported, format="qcow2") == (b"", [])
+    assert lab.pool.disks.read(name, size - 5, 5) == b"tail!"
+    task = api.task.create("export", "")
+    get_raw(lab, session, large, format="vhd", task_id=task)
+    assert ended(lab, task)["error_info"] == ["VDI_TOO_LARGE", large, str(2040 << 30)]
+    api.VDI.destroy(large)
+
+
+def test_of_a_disk_that_is_kept_as_qcow2_there_is_no_vhd_difference(lab: RunningLab, session: Any, api: Any) -> None:
+    made = new_disk(api, _SIZE)
+    lab.pool.db.put_key("VDI", made, "sm_config", key="image-format", value="qcow2")
+    lab.pool.disks.write(api.VDI.get_uuid(made), 5 * MIB, bytes(MIB))
+    snapshot = api.VDI.snapshot(made)
+    for disk, base in ((made, snapshot), (snapshot, made)):
+        task = api.task.create("export", "")
+        get_raw(lab, session, disk, format="vhd", base=base, task_id=task)
+        assert ended(lab, task)["error_info"][1] == 'Failure("Cannot compute differences on non-VHD images")'
+    assert len(get_raw(lab, session, made, format="vhd").body) == 3072, "zeros are looked for in what is not a VHD"
+    for each in (snapshot, made):
+        api.VDI.destroy(each)

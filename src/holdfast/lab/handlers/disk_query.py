@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import enum
 
+from holdfast.lab.context import PoolCore
 from holdfast.lab.handlers.transfer import Refused, Transfer
+from holdfast.lab.rules import has_vhd_disks
 
-__all__ = ["DiskFormat", "assert_reachable", "find_disk", "find_repository", "wanted_format"]
+__all__ = ["DiskFormat", "assert_reachable", "find_disk", "find_repository", "is_kept_as_vhd", "wanted_format"]
 
 
 class DiskFormat(enum.Enum):
@@ -57,6 +59,18 @@ def find_disk(one: Transfer, name: str) -> str | None:
     if any(db.exists(cls, value) for cls in db.datamodel.classes):
         return db.row("VDI", value).ref
     return db.by_uuid("VDI", value)
+
+
+def is_kept_as_vhd(pool: PoolCore, vdi: str) -> bool:
+    """Whether the pool's storage has the disk as a VHD, whose table its tools read; other disks they read whole."""
+    db = pool.db
+    if not has_vhd_disks(db, db.text("VDI", vdi, "SR")):
+        return False
+    kinds = [db.mapping("VDI", vdi, "sm_config").get("image-format")]
+    source = db.text("VDI", vdi, "snapshot_of")
+    if kinds == [None] and db.exists("VDI", source):
+        kinds.append(db.mapping("VDI", source, "sm_config").get("image-format"))
+    return "qcow2" not in kinds
 
 
 def find_repository(one: Transfer) -> str | None:

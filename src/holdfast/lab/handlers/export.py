@@ -29,13 +29,12 @@ from holdfast.lab.attachments import attached
 from holdfast.lab.context import PoolCore
 from holdfast.lab.disks import DiskStore
 from holdfast.lab.errors import ApiFailure, internal_failure
-from holdfast.lab.handlers.disk_query import DiskFormat, assert_reachable, find_disk, wanted_format
+from holdfast.lab.handlers.disk_query import DiskFormat, assert_reachable, find_disk, is_kept_as_vhd, wanted_format
 from holdfast.lab.handlers.faulty import with_faults
 from holdfast.lab.handlers.qcow2 import qcow2_pieces
 from holdfast.lab.handlers.tar import send_tar
 from holdfast.lab.handlers.transfer import IO_ERROR, Refused, Transfer, refused_early
 from holdfast.lab.http import pages
-from holdfast.lab.rules import has_vhd_disks
 from holdfast.lab.volumes import disk_uuid
 from holdfast.model import DataRun, Extent
 
@@ -100,10 +99,9 @@ def _whole(pool: PoolCore, vdi: str, kind: DiskFormat) -> tuple[Iterator[Piece],
 
 
 def _difference(pool: PoolCore, vdi: str, base: str, kind: DiskFormat) -> tuple[Iterator[Piece], int]:
-    db = pool.db
-    if not has_vhd_disks(db, db.text("VDI", vdi, "SR")):
+    if not is_kept_as_vhd(pool, vdi):
         raise internal_failure("Cannot compute differences on non-VHD images")
-    if not has_vhd_disks(db, db.text("VDI", base, "SR")):
+    if not is_kept_as_vhd(pool, base):
         text = "Vhd_tool_wrapper.send: base VDI is not a vhd; cannot compute differences: not backed by a vhd driver"
         raise internal_failure(text)
     blocks = pool.disks.difference_blocks(disk_uuid(pool, base), disk_uuid(pool, vdi))
@@ -151,7 +149,7 @@ def _vhd(
 
 def _allocated_blocks(pool: PoolCore, vdi: str) -> NDArray[np.int64]:
     name = disk_uuid(pool, vdi)
-    if has_vhd_disks(pool.db, pool.db.text("VDI", vdi, "SR")):
+    if is_kept_as_vhd(pool, vdi):
         return pool.disks.allocated_blocks(name)
     return _blocks_with_data(pool.disks, name)
 

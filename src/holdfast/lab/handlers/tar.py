@@ -18,10 +18,10 @@ from holdfast.formats.vhd import VHD_BLOCK_BYTES
 from holdfast.formats.xva import XVA_BLOCK_BYTES, XVA_CHECKSUM_SUFFIX, block_checksum, xva_header
 from holdfast.lab.disks import DiskRangeInvalid
 from holdfast.lab.errors import ApiFailure, quoted
+from holdfast.lab.handlers.disk_query import is_kept_as_vhd
 from holdfast.lab.handlers.disk_write import DiskWriter
 from holdfast.lab.handlers.transfer import Transfer, client_gone, end_of_file
 from holdfast.lab.http import Disconnected
-from holdfast.lab.rules import has_vhd_disks
 from holdfast.lab.volumes import disk_uuid
 
 __all__ = ["receive_tar", "send_tar"]
@@ -82,7 +82,7 @@ def send_tar(one: Transfer, vdi: str) -> None:
 def _candidates(one: Transfer, vdi: str, size_bytes: int) -> Iterator[tuple[int, bool]]:
     """Yield the numbers of blocks to look at, and whether they are sent even when they are all zeros."""
     last = (size_bytes - 1) // XVA_BLOCK_BYTES
-    if has_vhd_disks(one.pool.db, one.pool.db.text("VDI", vdi, "SR")):
+    if is_kept_as_vhd(one.pool, vdi):
         blocks = one.pool.disks.allocated_blocks(disk_uuid(one.pool, vdi)).tolist()
         width = VHD_BLOCK_BYTES // XVA_BLOCK_BYTES
         inner = {block * width + step for block in blocks for step in range(width)}
