@@ -168,3 +168,20 @@ def test_a_hostile_description_fails_the_task(api: Any, export: Export, put: Imp
     huge[124:136] = b"77777777777\0"
     assert put(bytes(huge))["error_info"] == ["INTERNAL_ERROR", "End_of_file"]
     assert len(body) < MIB
+
+
+def test_a_guest_that_goes_on_needs_a_processor_that_is_as_good(api: Any, export: Export, put: Import) -> None:
+    vm = vm_named(api, "alpha")
+    api.VM.suspend(vm)
+    try:
+        host = api.pool.get_master(api.pool.get_all()[0])
+        body = export(vm)
+        vendor = api.host.get_cpu_info(host)["vendor"].encode()
+        assert vendor in body
+        alien = body.replace(b"<value>" + vendor + b"</value>", b"<value>" + vendor[::-1] + b"</value>")
+        refused = put(alien, "check_cpu=true")["error_info"]
+        assert refused[:3] == ["VM_INCOMPATIBLE_WITH_THIS_HOST", "OpaqueRef:NULL", host]
+        api.VM.destroy(_made(put(alien)))
+        api.VM.destroy(_made(put(body, "check_cpu=true")))
+    finally:
+        api.VM.resume(vm, False, False)

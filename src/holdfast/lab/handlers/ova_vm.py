@@ -139,17 +139,34 @@ def _check_host(one: Import, fields: Fields) -> None:
             raise ApiFailure("HOST_NOT_ENOUGH_FREE_MEMORY", str(needed), str(available))
     if one.wishes.checks_cpu and fields["power_state"] != "Halted":
         metrics = one.in_file(fields["metrics"])
-        asleep = one.fields(metrics, "VM_metrics")["current_domain_type"] == "unspecified"
-        if not (fields["is_a_snapshot"] and asleep):
-            _check_processor(one, fields)
+        domain_type = str(one.fields(metrics, "VM_metrics")["current_domain_type"])
+        if not (fields["is_a_snapshot"] and domain_type == "unspecified"):
+            _check_processor(one, fields, domain_type)
 
 
-def _check_processor(one: Import, fields: Fields) -> None:
-    flags = cast("dict[str, str]", fields["last_boot_CPU_flags"])
-    vendor = one.context.db.mapping("host", one.context.host, "cpu_info").get("vendor", "")
-    if flags.get("vendor", vendor) != vendor:
+def _check_processor(one: Import, fields: Fields, domain_type: str) -> None:
+    """A guest that goes on must find the processor that it has seen, or a better one of the same make."""
+    seen = cast("dict[str, str]", fields["last_boot_CPU_flags"])
+    own = one.context.db.mapping("host", one.context.host, "cpu_info")
+    features = own.get("features_pv" if domain_type == "pv" else "features_hvm")
+    if features is None:
+        text = "Host does not have new leveling feature keys - not comparing VM's flags"
+    elif seen.get("vendor", own.get("vendor")) != own.get("vendor"):
         text = "VM last booted on a host which had a CPU from a different vendor."
-        raise ApiFailure("VM_INCOMPATIBLE_WITH_THIS_HOST", NULL_REF, one.context.host, text)
+    elif _lacks(features, seen.get("features", "")):
+        text = "VM last booted on a CPU with features this host's CPU does not have."
+    else:
+        return
+    raise ApiFailure("VM_INCOMPATIBLE_WITH_THIS_HOST", NULL_REF, one.context.host, text)
+
+
+def _lacks(own: str, wanted: str) -> bool:
+    """Whether a bit is wanted that the own ones lack; both are words of hexadecimal digits."""
+    words = own.split("-")
+    for index, word in enumerate(wanted.split("-") if wanted else ()):
+        if int(word, 16) & ~int(words[index] if index < len(words) else "0", 16):
+            return True
+    return False
 
 
 def _make(one: Import, each: OvaObject, fields: Fields) -> None:
