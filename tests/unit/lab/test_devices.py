@@ -204,3 +204,16 @@ def test_what_a_card_may_send_is_checked(api: Any, vm: str) -> None:
     assert refusal(lambda: api.VIF.set_trunks(vif, ["4095"])) == ["VLAN_TAG_INVALID", "4095"]
     api.VIF.add_trunks(vif, "7")
     assert api.VIF.get_trunks(vif) == ["7"]
+
+
+def test_a_vm_with_a_device_of_its_host_is_tied_to_it(lab: RunningLab, api: Any, vm: str) -> None:
+    group = lab.pool.db.create("USB_group", {"name_label": "stick"})
+    vusb = api.VUSB.create(vm, group, {})
+    assert refusal(lambda: api.VUSB.create(vm, group, {})) == ["USB_GROUP_CONFLICT", group]
+    assert refusal(lambda: api.VM.snapshot(vm, "x")) == ["VM_HAS_VUSBS", vm]
+    api.VUSB.destroy(vusb)
+    vgpu = api.VGPU.create(vm, NULL, "0", {}, NULL)
+    assert refusal(lambda: api.VGPU.create(vm, NULL, "0", {}, NULL)) == ["DEVICE_ALREADY_EXISTS", "0"]
+    assert refusal(lambda: api.VM.assert_agile(vm)) == ["VM_HAS_VGPU", vm]
+    api.VGPU.destroy(vgpu)
+    api.VM.snapshot(vm, "free again")

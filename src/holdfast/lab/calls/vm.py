@@ -49,6 +49,7 @@ def create(context: Context, record: Fields) -> str:
     is_suspended = fields["power_state"] == "Suspended"
     with db.transaction():
         current: Fields = {"current_domain_type": record["domain_type"] if is_suspended else "unspecified"}
+        current["VCPUs_utilisation"] = {"0": 0.0}
         made = db.create("VM", {**fields, "metrics": new_metrics(context, current)}, ref=ref)
         update_overhead(context, made)
         return made

@@ -53,6 +53,7 @@ class BootFileNotFound(HoldfastError):
 
     code = "lab.boot-file-not-found"
     effect = "The lab's disk has no boot record, so a machine does not boot from it."
+    advice = "Put the file into the file system before the boot record is made, or name its places on the disk."
 
     def __init__(self, *, disk: str, path: str) -> None:
         super().__init__(f"lab disk {disk}: the blocks of {path} are not found")
