@@ -93,7 +93,7 @@ class Import:
                 return each
         raise ApiFailure("IMPORT_ERROR_FAILED_TO_FIND_OBJECT", str(name))
 
-    def fields(self, each: OvaObject, cls: str | None = None) -> Fields:
+    def fields(self, each: OvaObject, *, cls: str | None = None) -> Fields:
         """Return an object's fields as the datamodel has them; the pool's own exception when one does not convert."""
         wanted = cls or each.cls
         key = (wanted, each.id)

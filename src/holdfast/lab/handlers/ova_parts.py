@@ -93,7 +93,7 @@ def _handle_network(one: Import, each: OvaObject) -> None:
 
 def _handle_disk(one: Import, each: OvaObject) -> None:
     fields = one.fields(each)
-    library = one.fields(one.in_file(fields["SR"]), "SR")
+    library = one.fields(one.in_file(fields["SR"]), cls="SR")
     if library["content_type"] == "iso":
         disc = _find_disc(one, str(fields["location"]))
         if disc is not None:
@@ -182,7 +182,7 @@ def _handle_vbd(one: Import, each: OvaObject) -> None:
         one.found(each, db.by_uuid("VBD", str(fields["uuid"])))
         return
     vm = one.ref(fields["VM"])
-    owner = one.fields(one.in_file(fields["VM"]), "VM")
+    owner = one.fields(one.in_file(fields["VM"]), cls="VM")
     is_there = one.has(fields["VDI"])
     _check_attached(one, fields, owner, is_there=is_there)
     record = one.creation_fields(each) | {"VM": vm, "VDI": one.ref_or_null(fields["VDI"])}

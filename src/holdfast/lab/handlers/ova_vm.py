@@ -67,7 +67,7 @@ def _origin(one: Import, fields: Fields) -> str | None:
 
 
 def _record(one: Import, each: OvaObject) -> Fields:
-    fields = one.fields(each, "VM")
+    fields = one.fields(each, cls="VM")
     if fields["domain_type"] == "unspecified":
         fields["domain_type"] = "hvm" if fields["HVM_boot_policy"] else "pv"
     return fields
@@ -139,7 +139,7 @@ def _check_host(one: Import, fields: Fields) -> None:
             raise ApiFailure("HOST_NOT_ENOUGH_FREE_MEMORY", str(needed), str(available))
     if one.wishes.checks_cpu and fields["power_state"] != "Halted":
         metrics = one.in_file(fields["metrics"])
-        domain_type = str(one.fields(metrics, "VM_metrics")["current_domain_type"])
+        domain_type = str(one.fields(metrics, cls="VM_metrics")["current_domain_type"])
         if not (fields["is_a_snapshot"] and domain_type == "unspecified"):
             _check_processor(one, fields, domain_type)
 

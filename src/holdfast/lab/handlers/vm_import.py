@@ -107,8 +107,8 @@ def _disks(work: Import) -> list[ArchivedDisk]:
         fields = work.fields(vbd)
         if fields["type"] == "CD":
             continue
-        disk = work.fields(work.in_file(fields["VDI"]), "VDI")
-        if work.fields(work.in_file(disk["SR"]), "SR")["content_type"] != "iso":
+        disk = work.fields(work.in_file(fields["VDI"]), cls="VDI")
+        if work.fields(work.in_file(disk["SR"]), cls="SR")["content_type"] != "iso":
             attached.append(str(fields["VDI"]))
     disks: list[ArchivedDisk] = []
     for each in work.of("VDI"):
