@@ -6,6 +6,7 @@ Invariant: what an accident leaves behind is a pool that goes on; nothing that w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from holdfast.lab.calls import halt_vm
@@ -32,6 +33,7 @@ class Disasters:
         self._server = server
         self._doors = doors
         self._unplugged: dict[int, list[str]] = {}
+        self._offline: dict[int, list[str]] = {}
         faults = pool.faults
         faults.enact("toolstack-restarts", self._restart_toolstack)
         faults.enact("master-moves", self._move_master)
@@ -39,6 +41,7 @@ class Disasters:
         faults.enact("certificate-changes", lambda fault: renew_certificate())
         faults.enact("clock-skewed", self._skew_clock, end=self._unskew_clock)
         faults.enact("storage-detached", self._detach_storage, end=self._attach_storage)
+        faults.enact("storage-unreachable", self._lose_storage, end=self._find_storage)
         pool.operations.on_begin = self._hold_operation
 
     # -- hosts
@@ -104,31 +107,45 @@ class Disasters:
         return self._pool.clock
 
     def _detach_storage(self, fault: ArmedFault) -> None:
-        pool, db = self._pool, self._pool.db
-        wanted = fault.text("sr")
+        db = self._pool.db
         with db.transaction():
-            meant = [row for row in db.rows("SR") if _is_meant(row.fields, row.ref, wanted)]
-            if not meant:
-                raise ApiFailure("HANDLE_INVALID", "SR", wanted)
-            plugged = [
-                pbd
-                for row in meant
-                for pbd in db.texts("SR", row.ref, "PBDs")
-                if db.flag("PBD", pbd, "currently_attached")
-            ]
+            meant = self._meant_storage(fault)
+            pbds = [pbd for sr in meant for pbd in db.texts("SR", sr, "PBDs")]
+            plugged = [pbd for pbd in pbds if db.flag("PBD", pbd, "currently_attached")]
             for pbd in plugged:
                 db.set("PBD", pbd, "currently_attached", False)
-            for row in meant:
-                pool.db.touch("SR", row.ref)
+            for sr in meant:
+                db.touch("SR", sr)
         self._unplugged[fault.id] = plugged
+        self._lose_storage(fault)
 
     def _attach_storage(self, fault: ArmedFault) -> None:
         db = self._pool.db
+        self._find_storage(fault)
         with db.transaction():
             for pbd in self._unplugged.pop(fault.id, []):
                 if db.exists("PBD", pbd):
                     db.set("PBD", pbd, "currently_attached", True)
                     db.touch("SR", db.text("PBD", pbd, "SR"))
+
+    def _lose_storage(self, fault: ArmedFault) -> None:
+        """Let whoever reads or writes a disk of the SR fail, in the middle of it, too."""
+        db = self._pool.db
+        vdis = [vdi for sr in self._meant_storage(fault) for vdi in db.texts("SR", sr, "VDIs")]
+        self._offline[fault.id] = [db.text("VDI", vdi, "uuid") for vdi in vdis]
+        self._pool.disks.set_offline(itertools.chain.from_iterable(self._offline.values()))
+
+    def _find_storage(self, fault: ArmedFault) -> None:
+        self._offline.pop(fault.id, None)
+        self._pool.disks.set_offline(itertools.chain.from_iterable(self._offline.values()))
+
+    def _meant_storage(self, fault: ArmedFault) -> list[str]:
+        """Return the SRs that a fault names; without a name all that hold disks of VMs are meant."""
+        wanted = fault.text("sr")
+        found = [row.ref for row in self._pool.db.rows("SR") if _is_meant(row.fields, row.ref, wanted)]
+        if not found:
+            raise ApiFailure("HANDLE_INVALID", "SR", wanted)
+        return found
 
     # -- operations
 
@@ -150,7 +167,6 @@ class Disasters:
 
 
 def _is_meant(fields: dict[str, object], ref: str, wanted: str) -> bool:
-    """Whether an SR is the one named; without a name all that hold disks of VMs are meant."""
     if wanted:
         return wanted in (ref, fields["uuid"], fields["name_label"])
     return fields["content_type"] != "iso"

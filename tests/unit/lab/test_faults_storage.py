@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from holdfast.core import MIB
 from holdfast.lab import RunningLab
-from tests.unit.lab.talk import get_raw, new_disk, refusal, vm_named, wait_until
+from tests.unit.lab.talk import ended, get_raw, new_disk, refusal, vm_named, wait_until
 from tests.unit.lab.test_nbd_service import _reading
 
 
@@ -52,6 +53,36 @@ def test_an_unreachable_sr_fails_everything_until_it_is_back(
     assert refusal(lambda: api.VDI.destroy(disk))[0] == "SR_BACKEND_FAILURE_47"
     lab.control.clear_faults(name="storage-unreachable")
     assert api.VDI.snapshot(disk)
+
+
+@pytest.mark.parametrize("name", ["storage-unreachable", "storage-detached"])
+def test_an_sr_that_goes_away_ends_what_reads_from_it(
+    lab: RunningLab, session: Any, api: Any, disk: str, name: str
+) -> None:
+    lab.pool.disks.write(api.VDI.get_uuid(disk), 0, b"kept")
+    with _reading(lab, session, disk) as client:
+        assert client.read(0, 512).startswith(b"kept")
+        lab.control.arm_fault(name)
+        with pytest.raises(OSError):
+            client.read(0, 512)
+    lab.control.clear_faults()
+    wait_until(lab, lambda: lab.control.attachments() == [])
+    assert get_raw(lab, session, disk).body.startswith(b"kept")
+
+
+def test_an_export_that_loses_its_sr_fails_with_an_error_of_the_device(
+    lab: RunningLab, session: Any, api: Any, disk: str
+) -> None:
+    lab.pool.disks.write(api.VDI.get_uuid(disk), 0, b"kept")
+    task = api.task.create("export", "")
+    lab.control.arm_fault("export-stalls", after_bytes=0, seconds=3600)
+    reader = threading.Thread(target=lambda: get_raw(lab, session, disk, task_id=task))
+    reader.start()
+    wait_until(lab, lambda: lab.control.faults() == [])
+    lab.control.arm_fault("storage-unreachable")
+    lab.control.advance(3600)
+    reader.join(10)
+    assert ended(lab, task)["error_info"][0] == "VDI_IO_ERROR"
 
 
 def test_a_detached_sr_has_no_pbds_and_comes_back_when_cleared(lab: RunningLab, api: Any, disk: str) -> None:

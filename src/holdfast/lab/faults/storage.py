@@ -23,7 +23,7 @@ STORAGE_FAULTS = (
     ),
     FaultKind(
         "storage-unreachable",
-        "Whatever the storage driver is asked, the SR is not available: SR_BACKEND_FAILURE_47.",
+        "The SR is gone: whatever its driver is asked fails with SR_BACKEND_FAILURE_47, and so do reads and writes.",
         {"sr": ""},
         FaultManner.LASTS,
     ),
