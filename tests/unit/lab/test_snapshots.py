@@ -162,8 +162,9 @@ def test_a_snapshot_that_fails_on_its_second_disk_leaves_nothing(lab: RunningLab
     assert (_managed(api), set(api.VM.get_all())) == before
 
 
-def test_a_running_vms_disk_is_in_use_and_its_power_decides_what_may_be_done(api: Any) -> None:
+def test_a_running_vms_disk_is_in_use_and_its_power_decides_what_may_be_done(lab: RunningLab, api: Any) -> None:
     vm = vm_named(api, "alpha")
+    lab.control.advance(1)  # the guest must have said that it can be suspended
     disk = first_disk(api, vm)
     assert refusal(lambda: api.VDI.destroy(disk)) == ["VDI_IN_USE", disk, "destroy"]
     assert refusal(lambda: api.VM.start(vm, False, False)) == ["VM_BAD_POWER_STATE", vm, "halted", "running"]

@@ -22,7 +22,7 @@ from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import EPOCH, NULL_REF
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.rules import driver_features
+from holdfast.lab.rules import allowed_vm_operations, driver_features
 from holdfast.lab.volumes import destroy_vdi
 
 __all__ = [
@@ -304,7 +304,7 @@ def _fields(context: Context, vm: str, manner: _Manner) -> Fields:
         "snapshot_of": vm if manner.is_snapshot else NULL_REF,
         "snapshot_time": context.pool.now() if manner.is_snapshot else EPOCH,
         "snapshot_info": manner.snapshot_info or {},
-        "snapshot_metadata": _spell_record(source) if manner.is_snapshot else "",
+        "snapshot_metadata": _spell_record(context, vm) if manner.is_snapshot else "",
         "parent": source["parent"] if manner.is_snapshot else NULL_REF,
     }
     return fields
@@ -358,6 +358,9 @@ def fresh_generation(context: Context, vm: str) -> str:
     return f"{digits >> 65}:{digits & ((1 << 63) - 1)}"
 
 
-def _spell_record(fields: Fields) -> str:
+def _spell_record(context: Context, vm: str) -> str:
     """Return a record as the pool keeps it inside a snapshot: its database row, one pair for each column."""
-    return spell({column_of(name): value for name, value in fields.items()})
+    row = context.db.row("VM", vm)
+    columns = {column_of(name): value for name, value in row.fields.items()}
+    columns |= {"_ref": vm, "allowed_operations": allowed_vm_operations(context.db, row), "recommended_guidances": []}
+    return spell({name: columns[name] for name in sorted(columns, reverse=True)})
