@@ -34,6 +34,7 @@ def build_office(world: World) -> None:
     lan = world.add_network("Office", "Where people work", bridge="xapi2")
     isos = world.add_iso_library(_ISOS)
     _add_windows_servers(world, lan)
+    _add_other_windows(world, lan)
     _add_web_shop(world, dmz)
     _add_linux_servers(world, lan)
     _add_rarely_used(world, lan, install_iso=isos[0])
@@ -75,6 +76,9 @@ def _add_windows_servers(world: World, lan: str) -> None:
             snapshots=("before the quota change",),
         )
     )
+
+
+def _add_other_windows(world: World, lan: str) -> None:
     world.add(
         MachineSpec(
             name="print01",
