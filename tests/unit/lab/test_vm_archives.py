@@ -7,6 +7,7 @@ import hashlib
 import io
 import socket
 import struct
+import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import pytest
 from backports import zstd
 
 from holdfast.core import MIB
-from holdfast.formats.xva import XvaReader, XvaWriter
+from holdfast.formats.xva import XvaReader, XvaWriter, xva_header
 from holdfast.lab import RunningLab
 from holdfast.lab.rpc import parse_value, write_value
 from tests.unit.lab.talk import converse, discard, ended, fetch, refusal, vm_named, wait_until
@@ -319,3 +320,65 @@ def test_rubbish_that_claims_to_be_packed_costs_no_memory(lab: RunningLab, archi
     header = b"ova.xml".ljust(124, b"\0") + b"77777777777\0" + bytes(376)
     packed = bomb.compress(header) + b"".join(bomb.compress(bytes(MIB)) for _ in range(64)) + bomb.flush()
     assert archives.put(packed)["error_info"][0].startswith("IMPORT_ERROR")
+
+
+# -- archives of old pools
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_an_old_archive_ends_with_a_table_of_its_checksums(
+    api: Any, archives: Archives, source: str, is_right: bool
+) -> None:
+    body = edited(archives.get(source), lambda document: document["version"].update(export_vsn="1"))
+    table: dict[str, object] = {}
+    with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+        for name in tar.getnames():
+            stream = tar.extractfile(name)
+            assert stream is not None
+            if name.endswith(".xxhash"):
+                table[name.removesuffix(".xxhash")] = stream.read().decode() if is_right else "other"
+    told = write_value(table).encode()
+    record = archives.put(body[:-1024] + member("checksum.xml", told) + bytes(1024))
+    if not is_right:
+        assert record["error_info"] == ["IMPORT_ERROR_SOME_CHECKSUMS_FAILED"]
+        return
+    discard(api, record["result"].partition("<data><value>")[2].partition("</value>")[0])
+
+
+def test_sums_of_the_older_kind_are_compared_as_they_are_spelled(api: Any, archives: Archives, source: str) -> None:
+    def resealed(spell: Callable[[str], str]) -> bytes:
+        pieces = []
+        with tarfile.open(fileobj=io.BytesIO(archives.get(source))) as tar:
+            for name in tar.getnames():
+                stream = tar.extractfile(name)
+                assert stream is not None
+                if name.endswith(".xxhash"):
+                    continue
+                data = stream.read()
+                pieces.append(member(name, data))
+                if name != "ova.xml":
+                    digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+                    pieces.append(member(f"{name}.checksum", spell(digest).encode()))
+        return b"".join(pieces) + bytes(1024)
+
+    discard(api, archives.made(resealed(str.lower)))
+    assert "Invalid_checksum" in archives.put(resealed(str.upper))["error_info"][1]
+
+
+def member(name: str, data: bytes) -> bytes:
+    """Return one member of an archive."""
+    return xva_header(name, len(data)) + data + bytes(-len(data) % 512)
+
+
+def test_an_export_ends_soon_after_its_session(lab: RunningLab, session: Any, api: Any, source: str) -> None:
+    own = lab.pool.sessions.open(user="root", originator="", host=lab.pool.master_ref)
+    task = api.task.create("orphaned", "")
+    with connection(lab, f"GET /export?session_id={own}&task_id={task}&ref={source} HTTP/1.1") as sock:
+        assert sock.recv(15) == b"HTTP/1.0 200 OK"
+        lab.pool.sessions.close(own)
+        lab.control.advance(31)
+        received = bytearray()
+        while part := sock.recv(1 << 20):
+            received += part
+    assert ended(lab, task)["error_info"] == ["SESSION_INVALID", own]
+    assert b"SESSION_INVALID" in received[-2000:]

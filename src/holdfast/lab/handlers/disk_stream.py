@@ -42,6 +42,9 @@ _CHECKSUMS_KEPT_MAX = 1024
 _REPORT_S = 10.0
 """How often a pool tells how far a transfer is, and looks whether somebody wants it to end."""
 
+_TOUCH_S = 30.0
+"""How often a pool uses the session of a transfer; one that is gone ends it."""
+
 Bytes = bytes | bytearray | memoryview
 Send = Callable[[Bytes], None]
 
@@ -63,11 +66,15 @@ class Progress:
         self._total = sum(disk.size_bytes for disk in disks) // XVA_BLOCK_BYTES
         self._done_bytes = 0
         self._told_s: float | None = None
+        self._touched_s = one.pool.clock.monotonic_s()
 
     def moved(self, length_bytes: int) -> None:
-        """Count bytes; every ten seconds, tell the task and ask it."""
+        """Count bytes; every ten seconds tell the task and ask it, every thirty use the session, lest it ends."""
         self._done_bytes += length_bytes
         now_s = self._one.pool.clock.monotonic_s()
+        if now_s - self._touched_s > _TOUCH_S:
+            self._touched_s = now_s
+            self._one.pool.sessions.check(self._one.context.session)
         if self._told_s is not None and now_s - self._told_s <= _REPORT_S:
             return
         self._told_s = now_s
