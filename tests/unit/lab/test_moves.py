@@ -115,3 +115,18 @@ def test_a_tracked_disk_does_not_move_and_another_becomes_another(pair: tuple[Ru
     assert lab.pool.disks.sha256(api.VDI.get_uuid(moved)) == content
     assert api.VM.get_resident_on(vm) == member
     assert refusal(lambda: api.VM.migrate_send(vm, {}, True, {}, {}, {})) == ["INTERNAL_ERROR", "Not_found"]
+
+
+def test_a_disk_that_a_vm_has_twice_is_copied_twice(api: Any) -> None:
+    vm = vm_named(api, "alpha")
+    made = api.VM.snapshot(vm, "source")
+    source = api.VM.clone(made, "twice")
+    api.VM.set_is_a_template(source, False)
+    vbd = next(b for b in api.VM.get_VBDs(source) if api.VBD.get_type(b) == "Disk")
+    record = {**api.VBD.get_record(vbd), "userdevice": "7"}
+    api.VBD.create(record)
+    copy = api.VM.clone(source, "copy")
+    disks = [api.VBD.get_VDI(b) for b in api.VM.get_VBDs(copy) if api.VBD.get_type(b) == "Disk"]
+    assert len(disks) == len(set(disks)) == 2
+    for each in (copy, source, made):
+        api.VM.destroy(each)

@@ -31,6 +31,7 @@ __all__ = [
     "copy_guest_metrics",
     "copy_metrics",
     "copy_vbd",
+    "disk_vbds",
     "drop_disks",
     "fresh_generation",
     "vm_vdis",
@@ -216,7 +217,7 @@ def _copy_vm(context: Context, vm: str, label: str, copy_disk: CopyDisk, *, oper
 
 def _make(context: Context, vm: str, manner: _Manner, *, ignored: frozenset[str] = frozenset()) -> str:
     db = context.db
-    disks = copy_disks(vm_vdis(context, vm), manner.copy_disk, ignored=ignored, undo=lambda made: _drop(context, made))
+    disks = copy_disks(context, disk_vbds(context, vm), manner.copy_disk, ignored=ignored)
     try:
         image = db.text("VM", vm, "suspend_VDI")
         kept = manner.copy_disk(image) if manner.keeps_memory and image != NULL_REF else NULL_REF
@@ -229,7 +230,7 @@ def _make(context: Context, vm: str, manner: _Manner, *, ignored: frozenset[str]
         for vbd in db.texts("VM", vm, "VBDs"):
             vdi = db.text("VBD", vbd, "VDI")
             if vdi not in ignored:
-                copy_vbd(context, vbd, made, disks.get(vdi, vdi), owns=True)
+                copy_vbd(context, vbd, made, disks.get(vbd, vdi), owns=True)
         for vif in db.texts("VM", vm, "VIFs"):
             copy_card(context, vif, made, keeps_address=manner.is_snapshot)
         for vtpm in db.texts("VM", vm, "VTPMs"):
@@ -241,35 +242,36 @@ def _make(context: Context, vm: str, manner: _Manner, *, ignored: frozenset[str]
         return made
 
 
+def disk_vbds(context: Context, vm: str) -> list[str]:
+    """Return the VM's virtual disks, without its drives, in the order of their devices."""
+    db = context.db
+    rows = {vbd: db.row("VBD", vbd).fields for vbd in db.texts("VM", vm, "VBDs")}
+    found = [vbd for vbd, row in rows.items() if row["type"] != "CD" and not row["empty"]]
+    return sorted(found, key=lambda vbd: (len(str(rows[vbd]["userdevice"])), str(rows[vbd]["userdevice"])))
+
+
 def vm_vdis(context: Context, vm: str) -> list[str]:
     """Return the VM's disks, without the discs in its drives, in the order of their devices."""
-    db = context.db
-    rows = [db.row("VBD", vbd).fields for vbd in db.texts("VM", vm, "VBDs")]
-    rows = [row for row in rows if row["type"] != "CD" and not row["empty"]]
-    rows.sort(key=lambda row: (len(str(row["userdevice"])), str(row["userdevice"])))
-    return list(dict.fromkeys(str(row["VDI"]) for row in rows))
+    return list(dict.fromkeys(context.db.text("VBD", vbd, "VDI") for vbd in disk_vbds(context, vm)))
 
 
 def copy_disks(
-    vdis: list[str], copy_disk: CopyDisk, *, ignored: frozenset[str] = frozenset(), undo: CopyDisk | None = None
+    context: Context, vbds: list[str], copy_disk: CopyDisk, *, ignored: frozenset[str] = frozenset()
 ) -> dict[str, str]:
-    """Return the copy of each disk by the original; on a failure nothing is left."""
+    """Return a copy of the disk of each virtual disk; on a failure nothing is left.
+
+    A disk that a VM has twice is copied twice, as on a real pool.
+    """
     made: dict[str, str] = {}
     try:
-        for vdi in vdis:
+        for vbd in vbds:
+            vdi = context.db.text("VBD", vbd, "VDI")
             if vdi not in ignored:
-                made[vdi] = copy_disk(vdi)
+                made[vbd] = copy_disk(vdi)
     except BaseException:
-        for copied in made.values():
-            if undo is not None:
-                undo(copied)
+        drop_disks(context, made)
         raise
     return made
-
-
-def _drop(context: Context, vdi: str) -> str:
-    destroy_vdi(context.pool, vdi)
-    return vdi
 
 
 def drop_disks(context: Context, disks: dict[str, str]) -> None:

@@ -15,6 +15,7 @@ from holdfast.lab.calls.vm_copy import (
     copy_guest_metrics,
     copy_metrics,
     copy_vbd,
+    disk_vbds,
     drop_disks,
     fresh_generation,
     vm_vdis,
@@ -152,12 +153,10 @@ def _take_fields(context: Context, made: str, vm: str) -> None:
 
 def _take_devices(context: Context, made: str, vm: str) -> None:
     db = context.db
-    snapshot_disks = vm_vdis(context, made)
-    replaced = {vdi: db.text("VDI", vdi, "snapshot_of") for vdi in snapshot_disks}
+    vbds = disk_vbds(context, made)
+    replaced = {vbd: db.text("VDI", db.text("VBD", vbd, "VDI"), "snapshot_of") for vbd in vbds}
     _drop_devices(context, vm, replaced=set(replaced.values()))
-    disks = copy_disks(
-        snapshot_disks, lambda vdi: vdi_copy.clone(context, vdi), undo=lambda vdi: _destroy(context, vdi)
-    )
+    disks = copy_disks(context, vbds, lambda vdi: vdi_copy.clone(context, vdi))
     try:
         image = db.text("VM", made, "suspend_VDI")
         kept = vdi_copy.clone(context, image) if image != NULL_REF else NULL_REF
@@ -165,10 +164,10 @@ def _take_devices(context: Context, made: str, vm: str) -> None:
         drop_disks(context, disks)
         raise
     with db.transaction():
-        _repoint(context, {disks[vdi]: live for vdi, live in replaced.items()})
+        _repoint(context, {disks[vbd]: live for vbd, live in replaced.items()})
         for vbd in reversed(db.texts("VM", made, "VBDs")):
             vdi = db.text("VBD", vbd, "VDI")
-            copy_vbd(context, vbd, vm, disks.get(vdi, vdi), owns=False)
+            copy_vbd(context, vbd, vm, disks.get(vbd, vdi), owns=False)
         for vif in reversed(db.texts("VM", made, "VIFs")):
             copy_card(context, vif, vm, keeps_address=True)
         forget_guest(context, vm)
@@ -191,17 +190,12 @@ def _take_devices(context: Context, made: str, vm: str) -> None:
             db.destroy("VM_metrics", old_metrics)
 
 
-def _destroy(context: Context, vdi: str) -> str:
-    destroy_vdi(context.pool, vdi)
-    return vdi
-
-
 def _drop_devices(context: Context, vm: str, *, replaced: set[str]) -> None:
     """Remove the VM's attachments and cards, and the disks that the snapshot has; others are left to nobody."""
     db = context.db
     for vdi in vm_vdis(context, vm):
         if vdi in replaced:
-            _destroy(context, vdi)
+            destroy_vdi(context.pool, vdi)
     with db.transaction():
         for cls, name in (("VBD", "VBDs"), ("VIF", "VIFs"), ("VUSB", "VUSBs")):
             for ref in db.texts("VM", vm, name):
