@@ -5,6 +5,7 @@ Invariant: a code belongs to one class; a code that no class claims becomes a pl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from holdfast.core import ExitStatus, Retry
@@ -331,5 +332,19 @@ _BY_CODE = _claimed()
 
 def failure_from(params: Sequence[str], *, operation: str) -> PoolFailure:
     """Return the error for an ``ErrorDescription``: code first, then its parameters."""
+    params = _unwrapped(params)
     entry = _BY_CODE.get(params[0], PoolFailure) if params else PoolFailure
     return entry(operation=operation, params=params)
+
+
+_INNER = re.compile(r"([A-Z][A-Z0-9_]+): \[ (.*) \]", re.DOTALL)
+
+
+def _unwrapped(params: Sequence[str]) -> Sequence[str]:
+    """Return what a transfer was really refused for: whatever fails before its handler begins, XAPI wraps as a matter
+    of permissions, with the true failure printed behind."""
+    if len(params) == 3 and params[0] == "RBAC_PERMISSION_DENIED" and params[1].startswith("http/"):
+        found = _INNER.fullmatch(params[2])
+        if found is not None:
+            return [found[1], *(each for each in found[2].split("; ") if each)]
+    return params

@@ -6,7 +6,7 @@ import pytest
 
 from holdfast.core import ExitStatus, Retry
 from holdfast.xapi import ObjectGone, PoolFailure, SrFull
-from holdfast.xapi.catalogue import failure_from
+from holdfast.xapi.catalogue import RightsMissing, StorageOffline, failure_from
 
 
 def test_a_known_answer_becomes_its_cause_and_keeps_the_raw_text() -> None:
@@ -17,6 +17,18 @@ def test_a_known_answer_becomes_its_cause_and_keeps_the_raw_text() -> None:
     assert failure.facts()["xapi_code"] == "SR_BACKEND_FAILURE_44"
     assert "insufficient space" in str(failure.facts()["xapi_text"])
     assert str(failure).startswith("VM.snapshot: ")
+
+
+def test_what_a_transfer_was_refused_for_is_not_taken_for_missing_rights() -> None:
+    wrapped = ["RBAC_PERMISSION_DENIED", "http/get_export_raw_vdi", "NO_HOSTS_AVAILABLE: [  ]"]
+    assert isinstance(failure_from(wrapped, operation="export"), StorageOffline)
+    wrapped[2] = "HANDLE_INVALID: [ VDI; OpaqueRef:1 ]"
+    failure = failure_from(wrapped, operation="export")
+    assert isinstance(failure, ObjectGone)
+    assert failure.facts()["xapi_code"] == "HANDLE_INVALID"
+    assert "OpaqueRef:1" in str(failure)
+    denied = ["RBAC_PERMISSION_DENIED", "http/get_export_raw_vdi", "No permission in user session"]
+    assert isinstance(failure_from(denied, operation="export"), RightsMissing)
 
 
 @pytest.mark.parametrize("params", [["SOMETHING_NEW", "x"], []])
