@@ -35,6 +35,7 @@ __all__ = [
     "destroy_vdi",
     "disk_uuid",
     "drop_bytes",
+    "has_tree",
     "mark_written",
     "refresh_sr",
     "refresh_vdi",
@@ -188,6 +189,11 @@ def clone_vdi(pool: PoolCore, vdi: str) -> str:
         return _add_branch(pool, made, uuid, _inherited(pool, vdi) | {"snapshot_time": pool.now()}, vdi=vdi)
 
 
+def has_tree(pool: PoolCore, vdi: str) -> bool:
+    """Whether the disk can branch: a raw volume, which one may ask for, cannot."""
+    return pool.db.mapping("VDI", vdi, "sm_config").get("type") != "raw"
+
+
 def _check_branch(pool: PoolCore, vdi: str, *, is_clone: bool) -> None:
     """Return when the repository can put a second disk beside this one.
 
@@ -198,7 +204,7 @@ def _check_branch(pool: PoolCore, vdi: str, *, is_clone: bool) -> None:
     driver = driver_of(db.text("SR", sr, "type"))
     if driver.kind is not ImageKind.TREE:
         return
-    if db.mapping("VDI", vdi, "sm_config").get("type") == "raw":
+    if not has_tree(pool, vdi):
         raise ApiFailure("UNIMPLEMENTED_IN_SM_BACKEND", sr)
     size_bytes = db.number("VDI", vdi, "virtual_size")
     empty, full = empty_bytes(size_bytes, driver=driver), full_bytes(size_bytes, driver=driver)

@@ -240,6 +240,29 @@ def test_a_thick_snapshot_needs_room_for_the_disk_as_it_may_become(lab: RunningL
     new_disk(api, sr, 64 * MIB)
 
 
+def test_a_collected_thick_disk_has_its_whole_size_again(lab: RunningLab, api: Any) -> None:
+    sr = new_sr(api, "lvm")
+    disk = new_disk(api, sr, 64 * MIB)
+    alone_bytes = int(api.SR.get_physical_utilisation(sr))
+    lab.pool.disks.write(uuid_of(api, disk), 0, os.urandom(8 * MIB))
+    snapshot = api.VDI.snapshot(disk)
+    assert int(api.SR.get_physical_utilisation(sr)) > alone_bytes + 8 * MIB
+    api.VDI.destroy(snapshot)
+    lab.control.advance(330)
+    assert int(api.SR.get_physical_utilisation(sr)) == alone_bytes
+    assert "vhd-parent" not in api.VDI.get_sm_config(disk)
+
+
+def test_a_raw_volume_has_no_snapshots_and_is_cloned_by_copying(lab: RunningLab, api: Any) -> None:
+    sr = new_sr(api, "lvm")
+    disk = new_disk(api, sr, 8 * MIB, sm_config={"type": "raw"})
+    lab.pool.disks.write(uuid_of(api, disk), 0, b"content")
+    assert refusal(lambda: api.VDI.snapshot(disk)) == ["UNIMPLEMENTED_IN_SM_BACKEND", sr]
+    assert refusal(lambda: api.VDI.enable_cbt(disk))[0] == "SR_BACKEND_FAILURE_66"
+    assert api.VDI.checksum(api.VDI.clone(disk)) == api.VDI.checksum(disk)
+    assert len(api.SR.get_VDIs(sr)) == 2
+
+
 def test_a_copy_into_a_full_repository_leaves_nothing(lab: RunningLab, api: Any) -> None:
     source = new_disk(api, new_sr(api, "ext"), 64 * MIB)
     lab.pool.disks.write(uuid_of(api, source), 0, os.urandom(40 * MIB))
@@ -351,3 +374,40 @@ def test_a_restarted_lab_takes_the_collection_up_again(tmp_path: Path) -> None:
         assert "relinking" not in session.xenapi.VDI.get_sm_config(disk)
         again.control.advance(301)
         assert session.xenapi.VDI.get_sm_config(disk) == {}
+
+
+# -- the pool of the recordings: plain images
+
+
+@pytest.fixture
+def plain() -> Iterator[Any]:
+    with tiny_lab(scenario="recorded", nbd="none") as lab, logged_in(lab) as session:
+        yield lab, session.xenapi
+
+
+def test_a_driver_of_plain_images_compares_contents(plain: Any) -> None:
+    lab, api = plain
+    (sr,) = api.SR.get_all()
+    one, two = new_disk(api, sr, MIB), new_disk(api, sr, MIB)
+    for disk, data in ((one, b"same"), (two, b"same")):
+        lab.pool.disks.write(uuid_of(api, disk), 0, data)
+    lab.pool.disks.write(uuid_of(api, two), 9 * 64 * 1024, b"other")
+    assert api.VDI.list_changed_blocks(one, one) == "AAA="
+    assert api.VDI.list_changed_blocks(one, two) == "AEA="
+
+
+def test_nothing_is_done_on_a_repository_that_is_detached(plain: Any) -> None:
+    _, api = plain
+    (sr,), (pbd,) = api.SR.get_all(), api.PBD.get_all()
+    disk = new_disk(api, sr, MIB)
+    api.PBD.unplug(pbd)
+    for call in (api.VDI.destroy, api.VDI.snapshot, api.VDI.clone, api.VDI.enable_cbt, api.VDI.update):
+        assert refusal(partial(call, disk)) == ["SR_HAS_NO_PBDS", sr]
+    assert refusal(lambda: api.VDI.resize(disk, str(2 * MIB))) == ["SR_HAS_NO_PBDS", sr]
+    assert refusal(lambda: api.VDI.set_name_label(disk, "x")) == ["SR_HAS_NO_PBDS", sr]
+    assert refusal(lambda: api.VDI.checksum(disk)) == ["NO_HOSTS_AVAILABLE"]
+    assert refusal(lambda: api.VDI.copy(disk, sr, NULL, NULL)) == ["INTERNAL_ERROR", "Not_found"]
+    assert "resize" not in api.VDI.get_allowed_operations(disk)
+    api.VDI.add_to_other_config(disk, "k", "v")
+    api.PBD.plug(pbd)
+    api.VDI.destroy(disk)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from holdfast.formats.cbt import encode_bitmap
 from holdfast.lab.calls.storage_lock import disk_operation
 from holdfast.lab.context import CallSet, Context
-from holdfast.lab.disks import CbtLogMissing, CbtUnrelated
+from holdfast.lab.disks import CbtLogMissing, CbtUnrelated, DiskUnknown
 from holdfast.lab.driver_faults import meet_disk_fault
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.nbd_service import spoil_nbd_info
@@ -104,13 +106,47 @@ def list_changed_blocks(context: Context, source: str, target: str) -> str:
         if fault is not None:
             raise ApiFailure(fault.text("code"), "", fault.text("text"), "")
         size_bytes = db.number("VDI", target, "virtual_size")
-        try:
-            changed = pool.disks.changed_blocks(disk_uuid(pool, source), disk_uuid(pool, target))
-        except (CbtUnrelated, CbtLogMissing) as cause:
-            if has_vhd_disks(db, db.text("VDI", target, "SR")):
-                raise _unrelated(is_same=source == target) from cause
-            changed = np.zeros(-(-size_bytes // _TRACKED_BYTES), dtype=np.bool_)  # plain images compare nothing
+        if has_vhd_disks(db, db.text("VDI", target, "SR")):
+            changed = _tracked_changes(context, source, target)
+        else:
+            changed = _compared_changes(context, source, target)
         return encode_bitmap(changed, size_bytes=size_bytes)
+
+
+def _tracked_changes(context: Context, source: str, target: str) -> NDArray[np.bool_]:
+    disks = context.pool.disks
+    try:
+        return disks.changed_blocks(disk_uuid(context.pool, source), disk_uuid(context.pool, target))
+    except (CbtUnrelated, CbtLogMissing, DiskUnknown) as cause:
+        raise _unrelated(is_same=source == target) from cause
+
+
+def _compared_changes(context: Context, source: str, target: str) -> NDArray[np.bool_]:
+    """A driver of plain images compares contents; where one is gone, the log that it had tells."""
+    disks = context.pool.disks
+    uuids = disk_uuid(context.pool, source), disk_uuid(context.pool, target)
+    blocks = -(-context.db.number("VDI", target, "virtual_size") // _TRACKED_BYTES)
+    changed = np.zeros(blocks, dtype=np.bool_)
+    if not all(disks.exists(uuid) and disks.has_data(uuid) for uuid in uuids):
+        with contextlib.suppress(CbtUnrelated, CbtLogMissing, DiskUnknown):
+            changed = disks.changed_blocks(*uuids)
+        return changed
+    for uuid in uuids:
+        for extent in disks.data_extents(uuid):
+            last = min(blocks, -(-extent.end_bytes // _TRACKED_BYTES))
+            changed[extent.offset_bytes // _TRACKED_BYTES : last] = True
+    for block in np.flatnonzero(changed).tolist():
+        pieces = [_piece(context, uuid, block) for uuid in uuids]
+        changed[block] = pieces[0] != pieces[1]
+    return changed
+
+
+def _piece(context: Context, uuid: str, block: int) -> bytes:
+    """Return 64 KiB of the disk; what lies beyond its end is zeros."""
+    offset_bytes = block * _TRACKED_BYTES
+    length_bytes = max(0, min(_TRACKED_BYTES, context.pool.disks.size_bytes(uuid) - offset_bytes))
+    data = context.pool.disks.read(uuid, offset_bytes, length_bytes) if length_bytes else b""
+    return data.ljust(_TRACKED_BYTES, b"\0")
 
 
 def _unrelated(*, is_same: bool) -> ApiFailure:

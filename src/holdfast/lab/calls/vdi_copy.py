@@ -19,6 +19,7 @@ from holdfast.lab.volumes import (
     create_vdi,
     destroy_vdi,
     disk_uuid,
+    has_tree,
     mark_written,
     snapshot_vdi,
 )
@@ -39,9 +40,16 @@ def snapshot(context: Context, vdi: str, driver_params: Fields | None = None) ->
 
 @calls.on("VDI.clone")
 def clone(context: Context, vdi: str, driver_params: Fields | None = None) -> str:
-    """Make an independent disk of the same content."""
+    """Make an independent disk of the same content; one that shares nothing when the image is no part of a tree."""
+    pool = context.pool
     with disk_operation(context, vdi, "clone", needs_managed=True):
-        return clone_vdi(context.pool, vdi)
+        if has_tree(pool, vdi):
+            return clone_vdi(pool, vdi)
+        fields = dict(context.db.row("VDI", vdi).fields)
+        made = create_vdi(pool, {**fields, "sm_config": {}, "tags": []})
+    # The operation is over while the bytes are copied: being attached protects the disk.
+    _copy_bytes(context, vdi, made, base=NULL_REF)
+    return made
 
 
 @calls.on("VDI.revert")
@@ -144,6 +152,8 @@ def checksum(context: Context, vdi: str) -> str:
     """Return the MD5 of the whole disk, holes as zeros; an independent oracle for content."""
     pool = context.pool
     uuid = disk_uuid(pool, vdi)
+    if not _is_reachable(context, context.db.text("VDI", vdi, "SR")):
+        raise ApiFailure("NO_HOSTS_AVAILABLE")
     digest = hashlib.md5(usedforsecurity=False)
     buffer = memoryview(bytearray(_CHECKSUM_PIECE_BYTES))
     with attached(pool, vdi, is_writable=False):
