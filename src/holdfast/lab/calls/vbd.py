@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from holdfast.lab.attachments import remove_attachment
 from holdfast.lab.calls.device_number import free_devices, is_valid_device, linux_name, readings, used_devices
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
@@ -170,12 +169,15 @@ def _check_backend(context: Context, vbd: str) -> None:
 
 
 def attach_now(context: Context, vbd: str) -> None:
-    """Mark the disk as attached, with the name that the guest gives it."""
+    """Mark the disk as attached, with the name that the guest gives it; to a control domain it is a file."""
     db = context.db
     places = sorted(readings(db.text("VBD", vbd, "userdevice")), key=lambda place: place.bus)
     changes: Fields = {"currently_attached": True}
     if places:
         changes["device"] = linux_name(places[0])
+    vdi = db.find("VDI", db.text("VBD", vbd, "VDI"))
+    if vdi is not None and db.flag("VM", db.text("VBD", vbd, "VM"), "is_control_domain"):
+        changes["device"] = f"sm/backend/{db.text('SR', str(vdi.fields['SR']), 'uuid')}/{vdi.fields['uuid']}"
     db.update("VBD", vbd, changes)
     activate_vdi(context.pool, db.text("VBD", vbd, "VDI"), is_writable=db.text("VBD", vbd, "mode") == "RW")
     _touch_disk(context, vbd)
@@ -183,7 +185,7 @@ def attach_now(context: Context, vbd: str) -> None:
 
 @calls.on("VBD.unplug")
 def unplug(context: Context, vbd: str) -> str:
-    """Detach the disk from its running VM. The control domain's own attachment vanishes with that."""
+    """Detach the disk from its running VM; the virtual disk stays on record, that of a control domain, too."""
     return _unplug(context, vbd, "unplug")
 
 
@@ -194,12 +196,8 @@ def unplug_force(context: Context, vbd: str) -> str:
 
 
 def _unplug(context: Context, vbd: str, operation: str) -> str:
-    db = context.db
     with _vbd_operation(context, vbd, operation):
-        if db.text("VBD", vbd, "VM") == context.pool.control_domain_ref:
-            remove_attachment(context.pool, vbd)
-        else:
-            detach_now(context, vbd)
+        detach_now(context, vbd)
     return ""
 
 
