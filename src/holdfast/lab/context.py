@@ -49,6 +49,10 @@ class PoolCore:
     """Until when a host answers nobody, by its reference, on the monotonic clock."""
     export_names: Iterator[int] = field(default_factory=itertools.count)
     """Numbers for the objects in exports; no two exports of one run use the same."""
+    bridge_numbers: Iterator[int] = field(default_factory=itertools.count)
+    """Numbers for the bridges of networks that ask for none; a bridge's name is given once."""
+    forgotten_interfaces: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Addresses of interfaces without a record, by host and device; a host that starts anew has lost them."""
     space: SpaceLedger = field(init=False)
     """What the repositories hold; it sees to it that none holds more than it has."""
 

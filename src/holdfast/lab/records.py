@@ -12,6 +12,8 @@ from holdfast.lab.database import Database, Row
 from holdfast.lab.ripples import Ripples
 from holdfast.lab.rules import (
     allowed_appliance_operations,
+    allowed_host_operations,
+    allowed_pool_operations,
     allowed_sr_operations,
     allowed_vbd_operations,
     allowed_vdi_operations,
@@ -32,6 +34,8 @@ _RULES: dict[str, Rule] = {
     "VM": allowed_vm_operations,
     "VM_appliance": allowed_appliance_operations,
     "VTPM": allowed_vtpm_operations,
+    "host": allowed_host_operations,
+    "pool": allowed_pool_operations,
 }
 
 
