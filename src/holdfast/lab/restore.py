@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from holdfast.lab.context import PoolCore
+from holdfast.lab.calls import halt_vm
+from holdfast.lab.context import Context, PoolCore
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.dump import Dump
 from holdfast.lab.errors import ApiFailure, internal_failure
+from holdfast.lab.hosts import restart_toolstack
 
 __all__ = ["REBOOT_DELAY_S", "RestorePlan", "apply_restore", "plan_restore"]
 
@@ -114,9 +116,11 @@ def _fit_interfaces(pool: PoolCore, tables: Tables) -> None:
 def apply_restore(pool: PoolCore, plan: RestorePlan) -> None:
     """Reboot with the restored database: what ran has ended, and nobody is logged in."""
     tables = plan.tables
+    for row in pool.db.rows("VM"):
+        if row.fields["power_state"] in ("Running", "Paused") and not row.fields["is_control_domain"]:
+            halt_vm(Context(pool), row.ref)
     with pool.db.transaction():
-        pool.sessions.close_all()
-        pool.tasks.destroy_all()
+        restart_toolstack(pool)
         here = pool.db.row("host", pool.master_ref).fields
         tables["host"][pool.master_ref].update({name: here[name] for name in _OF_THE_HOST})
         _show_storage(pool, tables)

@@ -26,11 +26,11 @@ __all__ = ["ClusterKind", "Qcow2Cluster", "Qcow2Header", "Qcow2Reader", "Seekabl
 class SeekableBytes(Protocol):
     """Where a file comes from."""
 
-    def seek(self, offset: int, /) -> int:
+    def seek(self, offset_bytes: int, /) -> int:
         """Move to an offset from the start."""
         ...
 
-    def read(self, length: int, /) -> bytes:
+    def read(self, length_bytes: int, /) -> bytes:
         """Return that many bytes, fewer only at the end."""
         ...
 
@@ -211,9 +211,9 @@ class Qcow2Reader:
     def _entries(self, offset: int, count: int, what: str) -> NDArray[np.uint64]:
         return np.frombuffer(self._take(offset, count * layout.ENTRY_BYTES, what), dtype=">u8").astype(np.uint64)
 
-    def _take(self, offset: int, length: int, what: str, *, is_exact: bool = True) -> bytes:
-        self._source.seek(offset)
-        data = self._source.read(length)
-        if is_exact and len(data) < length:
-            raise Qcow2Truncated(offset + length, expected=f"the end of {what}")
+    def _take(self, offset_bytes: int, length_bytes: int, what: str, *, is_exact: bool = True) -> bytes:
+        self._source.seek(offset_bytes)
+        data = self._source.read(length_bytes)
+        if is_exact and len(data) < length_bytes:
+            raise Qcow2Truncated(offset_bytes + length_bytes, expected=f"the end of {what}")
         return data
