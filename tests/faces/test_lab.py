@@ -130,6 +130,7 @@ def test_the_faults_are_listed_by_area_with_what_is_armed(cli: Cli, at: tuple[st
     cli("lab", "fault", "set", "export-cut", "--set", "after_bytes=5000", "--times", "until-cleared", *at)
     text = cli.text("lab", "fault", "list", *at)
     assert "Hosts" in text
+    assert "Armed: nbd-busy, once." in cli.text("lab", "fault", "set", "nbd-busy", *at)
     assert "lasts until cleared" in text
     assert "armed: export-cut, until cleared, after_bytes=5000" in text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from cyclopts import App, Parameter
 
@@ -73,7 +73,8 @@ _MANNERS = {FaultManner.LASTS: "lasts until cleared", FaultManner.AT_ONCE: "happ
 
 def _told(armed: JsonObject) -> str:
     """Return an armed fault as a person reads it."""
-    often = "until cleared" if armed["remaining"] == UNTIL_CLEARED else f"{armed['remaining']} more times"
+    remaining = armed["remaining"]
+    often = {UNTIL_CLEARED: "until cleared", 1: "once"}.get(cast(int, remaining), f"{remaining} times")
     parameters = armed["parameters"]
     assert isinstance(parameters, dict)
     knobs = ", ".join(f"{name}={value}" for name, value in parameters.items() if value != "")
