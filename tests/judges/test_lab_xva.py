@@ -7,12 +7,13 @@ import hashlib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import xxhash
+from backports import zstd
 
 from holdfast.core import MIB
 from holdfast.lab import RunningLab
@@ -151,6 +152,6 @@ def test_an_export_of_the_lab_comes_back_with_equal_hashes(
 ) -> None:
     vm = upload(lab, session, real)
     archive = download(lab, session, vm, tmp_path / "lab.xva", f"use_compression={packing}")
-    if packing != "none":
-        assert run(tool(packing, packing), "-dc", archive).startswith(b"ova.xml")
+    unpack: dict[str, Callable[[bytes], bytes]] = {"none": bytes, "gzip": gzip.decompress, "zstd": zstd.decompress}
+    assert unpack[packing](archive.read_bytes()).startswith(b"ova.xml")
     assert hashes(lab, session, upload(lab, session, archive)) == hashes(lab, session, vm)
