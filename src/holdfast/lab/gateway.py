@@ -14,16 +14,22 @@ from holdfast.lab.errors import ApiFailure
 from holdfast.lab.handlers import (
     Refused,
     Transfer,
+    audit_log,
     authenticated,
     export_database,
     export_metadata,
     export_raw_vdi,
     export_vm,
+    host_backup,
+    host_rrd,
     import_database,
     import_metadata,
     import_raw_vdi,
     import_vm,
+    rrd_updates,
+    system_status,
     transfer,
+    vm_rrd,
 )
 from holdfast.lab.http import Connection, Disconnected, Request, pages
 from holdfast.lab.rpc import MalformedCall, json_rpc, xml_rpc
@@ -57,6 +63,14 @@ _OFFERS = {
     "put_import": _Offer("VM.import", import_vm),
     "get_pool_xml_db_sync": _Offer("Dumping database as XML", export_database),
     "put_pool_xml_db_sync": _Offer("Reading database as XML", import_database),
+    "rrd_updates": _Offer("Get RRD updates.", rrd_updates),
+    "host_rrd": _Offer("Get Host RRD.", host_rrd),
+    "get_host_rrds": _Offer("Get Host RRD.", host_rrd),
+    "vm_rrd": _Offer("Get VM RRD.", vm_rrd),
+    "get_vm_rrds": _Offer("Get VM RRD.", vm_rrd),
+    "get_audit_log": _Offer("audit_log_get request", audit_log),
+    "get_system_status": _Offer("Retrieving system status", system_status),
+    "get_host_backup": _Offer("Downloading host backup", host_backup),
 }
 """By the name of the handler; the others ask for credentials as on a real pool, and have nothing behind them."""
 
