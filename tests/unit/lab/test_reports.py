@@ -12,7 +12,7 @@ from tests.unit.lab.talk import Answer, ended, fetch, vm_named
 
 def get(lab: RunningLab, session: Any, path: str, **headers: str) -> Answer:
     mark = "&" if "?" in path else "?"
-    return fetch(lab, "GET", f"{path}{mark}session_id={session._session}", **headers)
+    return fetch(lab, "GET", f"{path}{mark}session_id={session._session}", None, **headers)
 
 
 def test_statistics_since_a_moment_are_well_formed_and_empty(lab: RunningLab, session: Any) -> None:
