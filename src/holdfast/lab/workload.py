@@ -5,7 +5,9 @@ Invariant: only a guest that runs writes, one action at a time on each disk; bac
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import cast
 
 from holdfast.core import MIB, HoldfastError, Retry, format_bytes
@@ -124,20 +126,23 @@ class Workload:
         with self._lock:
             if disk not in self._writers:
                 guest = Guest(self._pool.disks, disk, entropy=self._pool.entropy)
-                self._writers[disk] = BackgroundWriter(
-                    guest, clock=self._pool.clock, is_awake=lambda: self._is_awake(disk)
-                )
+                self._writers[disk] = BackgroundWriter(guest, clock=self._pool.clock, turn=lambda: self._turn(disk))
                 self._writers[disk].start()
+
+    @contextlib.contextmanager
+    def _turn(self, disk: str) -> Iterator[bool]:
+        """Say whether the disk's guest may write, and let no VM change its state meanwhile."""
+        with self._pool.db.lock:
+            yield self._is_awake(disk)
 
     def _is_awake(self, disk: str) -> bool:
         """Whether a VM that runs has the disk: one that is paused, suspended or gone writes nothing."""
         db = self._pool.db
-        with db.lock:
-            if not db.has_uuid("VDI", disk):
-                return False
-            vbds = [db.row("VBD", vbd).fields for vbd in db.texts("VDI", db.by_uuid("VDI", disk), "VBDs")]
-            vms = [db.find("VM", str(vbd["VM"])) for vbd in vbds if vbd["currently_attached"] and vbd["mode"] == "RW"]
-            return any(vm is not None and vm.fields["power_state"] == "Running" for vm in vms)
+        if not db.has_uuid("VDI", disk):
+            return False
+        vbds = [db.row("VBD", vbd).fields for vbd in db.texts("VDI", db.by_uuid("VDI", disk), "VBDs")]
+        vms = [db.find("VM", str(vbd["VM"])) for vbd in vbds if vbd["currently_attached"] and vbd["mode"] == "RW"]
+        return any(vm is not None and vm.fields["power_state"] == "Running" for vm in vms)
 
     def stop_writing(self, disk: str) -> Written:
         """End the background writing and return what was written; nothing for a disk that nobody wrote."""

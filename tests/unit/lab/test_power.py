@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.core import KIB, MIB
-from holdfast.lab import RunningLab
-from tests.unit.lab.talk import first_disk, refusal, vm_named
+from holdfast.lab import LabDelays, RunningLab
+from tests.support.lab import logged_in, tiny_lab
+from tests.unit.lab.talk import first_disk, refusal, vm_named, wait_until
 
 NULL = "OpaqueRef:NULL"
 LONG_S = 60
@@ -222,3 +224,34 @@ def test_an_appliance_starts_and_stops_its_vms_together(lab: RunningLab, api: An
     for each in vms:
         api.VM.set_appliance(each, NULL)
     api.VM_appliance.destroy(group)
+
+
+@pytest.mark.slow(reason="starts a lab twice")
+def test_a_guest_that_had_not_reported_does_so_after_the_lab_comes_back(tmp_path: Path) -> None:
+    with tiny_lab(tmp_path, delays=LabDelays(tools_s=LONG_S)) as lab, logged_in(lab) as session:
+        api = session.xenapi
+        api.VM.hard_reboot(vm_named(api, "alpha"))
+        assert api.VM.get_guest_metrics(vm_named(api, "alpha")) == NULL
+    with tiny_lab(tmp_path, delays=LabDelays(tools_s=LONG_S)) as lab, logged_in(lab) as session:
+        api = session.xenapi
+        assert api.VM.get_guest_metrics(vm_named(api, "alpha")) == NULL
+        lab.control.advance(2 * LONG_S)
+        assert api.VM.get_guest_metrics(vm_named(api, "alpha")) != NULL
+
+
+@pytest.mark.slow(reason="makes a file system and writes for a moment")
+def test_a_guest_that_writes_is_still_while_its_vm_sleeps(tmp_path: Path) -> None:
+    with tiny_lab(tmp_path, scenario="tiny") as lab, logged_in(lab) as session:
+        api, disks = session.xenapi, lab.pool.disks
+        vm = vm_named(api, "web")
+        disk = uuid_of(api, first_disk(api, vm))
+        before = disks.sha256(disk)
+        lab.control.start_writing(disk)
+        wait_until(lab, lambda: disks.sha256(disk) != before)
+        api.VM.suspend(vm)
+        still = disks.sha256(disk)
+        lab.control.advance(LONG_S)
+        assert disks.sha256(disk) == still
+        api.VM.resume(vm, False, False)
+        wait_until(lab, lambda: disks.sha256(disk) != still)
+        lab.control.stop_writing(disk)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -29,7 +30,11 @@ class Written:
 
 
 class BackgroundWriter:
-    """Writes database pages and log lines every few milliseconds. A context manager: writing inside the block."""
+    """Writes database pages and log lines every few milliseconds. A context manager: writing inside the block.
+
+    ``turn`` is held during each write and says whether the guest may write now, so that who puts its VM to sleep waits
+    for the write under way and sees none after it.
+    """
 
     def __init__(
         self,
@@ -37,10 +42,10 @@ class BackgroundWriter:
         *,
         interval_s: float = 0.005,
         clock: Clock | None = None,
-        is_awake: Callable[[], bool] = lambda: True,
+        turn: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(True),
     ) -> None:
         self._guest = guest
-        self._is_awake = is_awake
+        self._turn = turn
         self._interval_s = interval_s
         self._clock = clock or SystemClock()
         self._cancel = Cancellation()
@@ -80,8 +85,9 @@ class BackgroundWriter:
     def _run(self) -> None:
         try:
             while True:
-                if self._is_awake():
-                    written_bytes = self._write()
+                with self._turn() as is_awake:
+                    written_bytes = self._write() if is_awake else None
+                if written_bytes is not None:
                     with self._lock:
                         self._writes += 1
                         self._written_bytes += written_bytes
