@@ -25,6 +25,7 @@ __all__ = [
     "fetch",
     "first_disk",
     "get_raw",
+    "has_reported",
     "json_call",
     "new_disk",
     "put_raw",
@@ -124,6 +125,12 @@ def vm_named(api: Any, name: str) -> str:
     assert len(found) == 1
     vm: str = found[0]
     return vm
+
+
+def has_reported(api: Any, vm: str) -> bool:
+    """Whether the tools inside a VM's guest have told the pool about themselves."""
+    metrics = api.VM.get_guest_metrics(vm)
+    return metrics in api.VM_guest_metrics.get_all() and bool(api.VM_guest_metrics.get_PV_drivers_detected(metrics))
 
 
 def first_disk(api: Any, vm: str) -> str:

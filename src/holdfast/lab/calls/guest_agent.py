@@ -1,6 +1,8 @@
 """The tools inside a guest, as the pool sees them: they report some seconds after a start, if the guest boots at all.
 
-Invariant: only a guest whose VM runs since that start reports, and what it reports is what its disks say.
+A VM has guest metrics from the moment it runs; they say nothing until the tools report. Clients hold on to that one
+record and wait for its drivers. Invariant: only a guest whose VM runs since that start reports, and what it reports is
+what its disks say.
 """
 
 from __future__ import annotations
@@ -40,9 +42,22 @@ def boot_state(context: Context, vm: str) -> BootState:
     return read_boot_state(context.pool.disks, [db.text("VDI", str(row["VDI"]), "uuid") for row in rows])
 
 
+def meet_guest(context: Context, vm: str) -> str:
+    """Return the guest metrics of a VM that runs, made now if there were none."""
+    db = context.db
+    known = db.text("VM", vm, "guest_metrics")
+    if not db.exists("VM_guest_metrics", known):
+        with db.transaction():
+            known = db.create("VM_guest_metrics", {"last_updated": context.pool.now(), "live": True})
+            db.set("VM", vm, "guest_metrics", known)
+    return known
+
+
 def await_guest(context: Context, vm: str) -> None:
-    """Let the guest's tools report a little later, on the lab's clock."""
+    """Let the guest's tools report a little later, on the lab's clock, unless they have."""
     pool = context.pool
+    if pool.db.flag("VM_guest_metrics", meet_guest(context, vm), "PV_drivers_detected"):
+        return
     domid = pool.db.number("VM", vm, "domid")
 
     def report() -> None:
@@ -69,7 +84,12 @@ def settle_guests(pool: PoolCore) -> None:
 def _silent_guests(pool: PoolCore) -> list[str]:
     rows = [row for row in pool.db.rows("VM") if row.fields["power_state"] == "Running"]
     rows = [row for row in rows if not row.fields["is_control_domain"]]
-    return [row.ref for row in rows if not pool.db.exists("VM_guest_metrics", str(row.fields["guest_metrics"]))]
+    return [row.ref for row in rows if not _has_reported(pool, str(row.fields["guest_metrics"]))]
+
+
+def _has_reported(pool: PoolCore, metrics: str) -> bool:
+    row = pool.db.find("VM_guest_metrics", metrics)
+    return row is not None and bool(row.fields["PV_drivers_detected"])
 
 
 def _chore(vm: str) -> str:
@@ -79,19 +99,14 @@ def _chore(vm: str) -> str:
 def report_guest(context: Context, vm: str) -> None:
     """Let the guest's tools report now. Nothing is reported by a guest that does not boot or has no tools."""
     db = context.db
+    metrics = meet_guest(context, vm)
     state = boot_state(context, vm)
     if state.system is None:
         log.info("lab.guest-does-not-boot", vm=db.text("VM", vm, "uuid"), reason=state.reason)
         return
     if not state.system.has_tools or NO_TOOLS_KEY in db.mapping("VM", vm, "other_config"):
         return
-    fields = _report(context, vm, state.system)
-    with db.transaction():
-        known = db.text("VM", vm, "guest_metrics")
-        if db.exists("VM_guest_metrics", known):
-            db.update("VM_guest_metrics", known, fields)
-        else:
-            db.set("VM", vm, "guest_metrics", db.create("VM_guest_metrics", fields))
+    db.update("VM_guest_metrics", metrics, _report(context, vm, state.system))
 
 
 def _report(context: Context, vm: str, system: GuestSystem) -> Fields:

@@ -90,9 +90,8 @@ def _open_consoles(context: Context, vm: str, host: str) -> None:
 
 def let_run(context: Context, vm: str) -> None:
     """Let the VM's processors go; its guest boots, or goes on where it was."""
-    db = context.db
-    db.set("VM", vm, "power_state", "Running")
-    if not db.exists("VM_guest_metrics", db.text("VM", vm, "guest_metrics")):
+    with context.db.transaction():
+        context.db.set("VM", vm, "power_state", "Running")
         await_guest(context, vm)
 
 
