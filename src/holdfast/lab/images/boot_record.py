@@ -53,7 +53,6 @@ class BootFileNotFound(HoldfastError):
 
     code = "lab.boot-file-not-found"
     effect = "The lab's disk has no boot record, so a machine does not boot from it."
-    advice = "Give the file's places on the disk where its file system compresses, encrypts or inlines it."
     advice = "Put the file into the file system before the boot record is made, or name its places on the disk."
 
     def __init__(self, *, disk: str, path: str) -> None:
