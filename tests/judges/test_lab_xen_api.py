@@ -21,8 +21,6 @@ from tests.judges.xo import PATIENT, Peer, PeerFailed, patient_lab, peer_or_skip
 from tests.support.lab import PASSWORD, logged_in
 from tests.unit.lab.talk import wait_until
 
-NULL_REF = "OpaqueRef:NULL"
-
 pytestmark = [pytest.mark.judge, pytest.mark.slow(reason="starts a JavaScript program and a lab on real sockets")]
 
 Records = dict[str, dict[str, dict[str, Any]]]
@@ -112,8 +110,8 @@ def _differences(cached: Records, told: Records) -> list[str]:
 
 def _wait_for_tools(lab: RunningLab, vm: str) -> None:
     """Return when the guest has told the pool about itself, some seconds after its start."""
-    metrics = lab.pool.db.text
-    wait_until(lab, lambda: metrics("VM", vm, "guest_metrics") != NULL_REF)
+    metrics = lab.pool.db.text("VM", vm, "guest_metrics")
+    wait_until(lab, lambda: lab.pool.db.flag("VM_guest_metrics", metrics, "PV_drivers_detected"))
 
 
 def _machine(api: Any, name: str) -> str:

@@ -27,13 +27,14 @@ def db(engine: Orchestra) -> Iterator[Machine]:
         engine.remove(replica)
     for snapshot in engine.api.VM.get_snapshots(machine.ref):
         engine.remove(engine.machine_at(snapshot))
+    engine.pass_time()
 
 
 @pytest.mark.parametrize("nbd", [False, True])
 def test_a_replica_follows_its_machine_by_increments(engine: Orchestra, db: Machine, nbd: bool) -> None:
     job = engine.new_job()
     for number in range(3):
-        done = engine.run(job, db, replicates=True, schedule={"copyRetention": 2}, settings={"preferNbd": nbd})
+        done = engine.run(job, db, onto=engine, schedule={"copyRetention": 2}, settings={"preferNbd": nbd})
         assert done.complaints == []
         assert done.named("export")[0].told["isFull"] is (number == 0)
         (replica,) = engine.replicas_of(db)
@@ -44,9 +45,10 @@ def test_a_replica_follows_its_machine_by_increments(engine: Orchestra, db: Mach
 
 
 def test_a_machine_with_its_memory_is_kept_and_wakes_where_it_was(engine: Orchestra, db: Machine) -> None:
-    assert engine.run(engine.new_job(), db, settings={"checkpointSnapshot": True}).complaints == []
+    job = engine.new_job()
+    assert engine.run(job, db, settings={"checkpointSnapshot": True}).complaints == []
     assert engine.api.VM.get_power_state(db.ref) == "Running"
-    made, _ = engine.restore(engine.points(db)[-1], newMacAddresses=True)
+    made, _ = engine.restore(engine.points(db, job)[-1], newMacAddresses=True)
     assert engine.content(made) == engine.content(db)
     assert engine.api.VM.get_power_state(made.ref) == "Suspended"
     engine.api.VM.resume(made.ref, False, False)
@@ -55,7 +57,7 @@ def test_a_machine_with_its_memory_is_kept_and_wakes_where_it_was(engine: Orches
 
 
 def test_a_replica_with_memory_sleeps(engine: Orchestra, db: Machine) -> None:
-    done = engine.run(engine.new_job(), db, replicates=True, settings={"checkpointSnapshot": True})
+    done = engine.run(engine.new_job(), db, onto=engine, settings={"checkpointSnapshot": True})
     assert done.complaints == []
     (replica,) = engine.replicas_of(db)
     assert engine.content(replica) == engine.content(db)
@@ -71,5 +73,5 @@ def test_a_pool_that_takes_its_time_is_waited_for(tmp_path: Path) -> None:
             assert done.complaints == []
             assert done.named("export")[0].told["isFull"] is (number == 0)
             engine.pass_a_day(db)
-        made, _ = engine.restore(engine.points(db)[-1])
+        made, _ = engine.restore(engine.points(db, job)[-1])
         assert len(made.disks) == len(db.disks)

@@ -2,7 +2,7 @@
 
 from tests.judges.xo.install import JudgesAbsent
 from tests.judges.xo.labs import PATIENT, SLOW, patient_lab
-from tests.judges.xo.orchestra import Machine, Orchestra, Step, orchestra_at
+from tests.judges.xo.orchestra import Machine, Orchestra, Step, orchestra_at, other_pool
 from tests.judges.xo.peer import Peer, PeerFailed, peer_or_skip
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "PeerFailed",
     "Step",
     "orchestra_at",
+    "other_pool",
     "patient_lab",
     "peer_or_skip",
 ]

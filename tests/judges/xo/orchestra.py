@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import XenAPI
-
 from holdfast.core import MIB
 from holdfast.lab import RunningLab
 from tests.judges.xo.labs import patient_lab
-from tests.judges.xo.peer import Peer, peer_or_skip
+from tests.judges.xo.peer import Peer, PeerFailed, peer_or_skip
 from tests.support.lab import PASSWORD, logged_in
 from tests.unit.lab.talk import new_disk, wait_until
 
-__all__ = ["Machine", "Orchestra", "Step", "orchestra_at"]
+__all__ = ["Machine", "Orchestra", "Step", "orchestra_at", "other_pool"]
 
 _SCHEDULE = "22222222-2222-4222-8222-222222222222"
 _FOLDER = "folder"
@@ -75,7 +73,7 @@ class Step:
         for step in self.all():
             if step.status != "success":
                 result = step.told.get("result") or {}
-                found.append(f"{step.name} {step.status}: {result.get('message')}\n{result.get('stack', '')}")
+                found.append(f"{step.name} {step.status} in {result.get('call')}: {result.get('stack', result)}")
             found += [f"{step.name}: {message} {cause}" for message, cause in step.told["warnings"]]
         return found
 
@@ -98,7 +96,7 @@ class Orchestra:
         self.lab = lab
         self.api: Any = session.xenapi
         self.folder = folder
-        self._peer = peer
+        self.peer = peer
         self._jobs = itertools.count(1)
         self._folders = {_FOLDER: str(folder)}
 
@@ -134,7 +132,7 @@ class Orchestra:
         return [
             self.machine_at(ref)
             for ref, vm in self.api.VM.get_all_records().items()
-            if vm["other_config"].get("xo:backup:vm") == machine.uuid and not vm["is_a_snapshot"]
+            if "xo:backup:sr" in vm["other_config"] and not vm["is_a_snapshot"] and machine.name in vm["name_label"]
         ]
 
     def wait_until_running(self, machine: Machine) -> None:
@@ -173,6 +171,10 @@ class Orchestra:
     def pass_a_day(self, machine: Machine) -> None:
         """Let the guest work and the pool tidy up."""
         self.lab.control.work_guest(machine.uuid)
+        self.pass_time()
+
+    def pass_time(self) -> None:
+        """Let the pool tidy up: without that, chains of disks grow until the engine refuses to go on."""
         self.lab.control.advance(_NIGHT_S)
 
     # -- the engine
@@ -189,19 +191,21 @@ class Orchestra:
         mode: str = "delta",
         settings: dict[str, Any] | None = None,
         schedule: dict[str, Any] | None = None,
-        replicates: bool = False,
+        onto: Orchestra | None = None,
         **fields: Any,
     ) -> Step:
-        """Run a job on one VM into the folder, or onto the pool itself, and return what the engine did."""
-        kept = {"exportRetention": 0, "copyRetention": 1} if replicates else {"exportRetention": 1, "copyRetention": 0}
+        """Run a job on one VM into the folder, or as a replica onto a pool, and return what the engine did."""
+        kept = (
+            {"exportRetention": 1, "copyRetention": 0} if onto is None else {"exportRetention": 0, "copyRetention": 1}
+        )
         description = {
             "id": job,
             "name": f"job {job[-2:]}",
             "type": "backup",
             "mode": mode,
             "vms": _any_of(machine.uuid),
-            "srs": _any_of(*([self.sr] if replicates else [])),
-            "remotes": _any_of(*([] if replicates else [_FOLDER])),
+            "srs": _any_of(*([] if onto is None else [onto.sr])),
+            "remotes": _any_of(*([_FOLDER] if onto is None else [])),
             "settings": {
                 "": {"timezone": "UTC", "mergeBackupsSynchronously": True, **(settings or {})},
                 _SCHEDULE: {**kept, "snapshotRetention": 0, **(schedule or {})},
@@ -225,24 +229,24 @@ class Orchestra:
 
     def _run(self, description: dict[str, Any]) -> Step:
         schedule = {"id": _SCHEDULE, "name": "daily"}
-        return Step.of(self._peer.ask("run", folders=self._folders, job=description, schedule=schedule))
+        return Step.of(self.peer.ask("run", folders=self._folders, job=description, schedule=schedule))
 
-    def points(self, machine: Machine) -> list[dict[str, Any]]:
-        """Return what the folder holds of a VM, oldest first."""
-        found: list[dict[str, Any]] = self._peer.ask("points", folders=self._folders, folder=_FOLDER, vm=machine.uuid)
-        return found
+    def points(self, machine: Machine, job: str) -> list[dict[str, Any]]:
+        """Return what the folder holds of a VM by one job, oldest first."""
+        found = self.peer.ask("points", folders=self._folders, folder=_FOLDER, vm=machine.uuid)
+        return [point for point in found if point["job"] == job]
 
     def restore(self, point: dict[str, Any], **settings: Any) -> tuple[Machine, Step]:
         """Make a new VM from what the folder holds; return it and what the engine did."""
         given = {"folder": _FOLDER, "file": point["file"], "sr": self.sr, "settings": settings}
-        step = Step.of(self._peer.ask("restore", folders=self._folders, **given))
+        step = Step.of(self.peer.ask("restore", folders=self._folders, **given))
         if step.complaints:
             raise AssertionError("\n".join(step.complaints))
         return self.machine_at(self.api.VM.get_by_uuid(step.told["result"]["id"])), step
 
     def check_folder(self, machine: Machine) -> list[Any]:
         """Let the engine read all that the folder holds of a VM; return what it finds wrong."""
-        found: list[Any] = self._peer.ask("clean", folders=self._folders, folder=_FOLDER, vm=machine.uuid)
+        found: list[Any] = self.peer.ask("clean", folders=self._folders, folder=_FOLDER, vm=machine.uuid)
         return found
 
     def restore_pool(self) -> Step:
@@ -250,13 +254,15 @@ class Orchestra:
 
         The pool keeps the upload's connection open until then, and the engine waits for its end.
         """
-        dumps = self._peer.ask("poolDumps", folders=self._folders, folder=_FOLDER)
+        dumps = self.peer.ask("poolDumps", folders=self._folders, folder=_FOLDER)
         newest = max(dump["id"].removeprefix("/") for dumps_of_pool in dumps.values() for dump in dumps_of_pool)
-        answer = self._peer.begin("restorePool", folders=self._folders, folder=_FOLDER, id=newest)
+        answer = self.peer.begin("restorePool", folders=self._folders, folder=_FOLDER, id=newest)
         wait_until(self.lab, lambda: self.lab.pool.chores.is_due("restore-reboot"))
-        wait_until(self.lab, lambda: not self._tasks("Import pool metadata"))  # it removes its task when that ended
+        wait_until(
+            self.lab, lambda: not self._tasks("[XO] Import pool metadata")
+        )  # it removes its task when that ended
         self.lab.control.advance(_NIGHT_S)
-        return Step.of(self._peer.answer_of(answer))
+        return Step.of(self.peer.answer_of(answer))
 
     def _tasks(self, label: str) -> list[str]:
         """Return the tasks of that name."""
@@ -274,9 +280,21 @@ def orchestra_at(folder: Path, **changes: Any) -> Iterator[Orchestra]:
 
     Skips when the engine cannot be had.
     """
-    with peer_or_skip("backups.mjs") as peer, patient_lab(**{"scenario": "tiny", **changes}) as lab:
-        peer.ask("connect", url=lab.url, auth={"user": "root", "password": PASSWORD})
-        with logged_in(lab) as session:
-            yield Orchestra(lab, peer, session, folder)
-        with contextlib.suppress(XenAPI.Failure):
+    with peer_or_skip("backups.mjs") as peer, _connected(peer, folder, **{"scenario": "tiny", **changes}) as engine:
+        yield engine
+        with contextlib.suppress(PeerFailed):
             peer.ask("disconnect")
+
+
+@contextlib.contextmanager
+def other_pool(engine: Orchestra) -> Iterator[Orchestra]:
+    """Yield the same engine at one more lab, which is empty."""
+    with _connected(engine.peer, engine.folder, scenario="empty") as other:
+        yield other
+
+
+@contextlib.contextmanager
+def _connected(peer: Peer, folder: Path, **changes: Any) -> Iterator[Orchestra]:
+    with patient_lab(**changes) as lab, logged_in(lab) as session:
+        peer.ask("connect", url=lab.url, auth={"user": "root", "password": PASSWORD}, debounce=50)
+        yield Orchestra(lab, peer, session, folder)

@@ -40,7 +40,8 @@ const CONFIG = {
   writeBlockConcurrency: 16,
 }
 
-let xapi
+// Every pool that was connected to. A job may take from one and give to another.
+const pools = []
 
 const openFolder = async (folders, id) => {
   const { dispose, value } = await getSyncedHandler({ id, name: id, url: `file://${folders[id]}` })
@@ -57,8 +58,11 @@ const withFolder = async (folders, id, use) => {
 }
 
 const getRecord = async (type, id) => {
-  const value = xapi.getObject(id, undefined) ?? (await xapi.getRecordByUuid(type, id))
-  return { dispose() {}, value }
+  const holder = pools.find(xapi => xapi.getObject(id, undefined) !== undefined)
+  if (holder === undefined) {
+    throw new Error(`no pool has the ${type} ${id}`)
+  }
+  return { dispose() {}, value: holder.getObject(id) }
 }
 
 // Returns the tree even when the work failed: the test looks at what failed.
@@ -74,11 +78,12 @@ const traced = async work => {
 
 await serve({
   async connect(options) {
-    xapi = new Xapi({ allowUnauthorized: true, maxUncoalescedVdis: 1, ...options })
+    const xapi = new Xapi({ allowUnauthorized: true, maxUncoalescedVdis: 1, ...options })
     await xapi.connect()
     await xapi.objectsFetched
+    pools.push(xapi)
   },
-  disconnect: () => xapi.disconnect(),
+  disconnect: () => Promise.all(pools.splice(0).map(xapi => xapi.disconnect())),
 
   run: ({ folders, job, schedule }) =>
     traced(() =>
@@ -93,8 +98,9 @@ await serve({
 
   points: ({ folders, folder, vm }) =>
     withFolder(folders, folder, async adapter =>
-      (await adapter.listVmBackups(vm)).map(({ _filename, mode, size, timestamp, vdis }) => ({
+      (await adapter.listVmBackups(vm)).map(({ _filename, jobId, mode, size, timestamp, vdis }) => ({
         file: _filename,
+        job: jobId,
         mode,
         size,
         timestamp,
@@ -110,7 +116,7 @@ await serve({
           metadata: await adapter.readVmBackupMetadata(file),
           settings,
           srUuid: sr,
-          xapi,
+          xapi: (await getRecord('SR', sr)).value.$xapi,
         }).run()
       )
     ),
@@ -135,7 +141,7 @@ await serve({
     traced(() =>
       withFolder(folders, folder, async adapter => {
         const handler = adapter._handler
-        return new RestoreMetadataBackup({ backupId: id, handler, xapi }).run()
+        return new RestoreMetadataBackup({ backupId: id, handler, xapi: pools[0] }).run()
       })
     ),
 })

@@ -5,7 +5,10 @@ const { AsyncLocalStorage } = require('node:async_hooks')
 
 const current = new AsyncLocalStorage()
 
-const described = cause => (cause instanceof Error ? { message: cause.message, code: cause.code, stack: cause.stack } : cause)
+const described = cause =>
+  cause instanceof Error
+    ? { message: cause.message, code: cause.code, call: cause.call?.method, stack: cause.stack }
+    : cause
 
 class Task {
   #ended = false
