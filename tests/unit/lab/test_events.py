@@ -116,3 +116,40 @@ def test_a_message_is_told_like_an_object(session: Any, api: Any) -> None:
     assert ("message", "add", message) in _told(answer)
     api.message.destroy(message)
     assert _told(_from(session, ["message"], answer["token"])) == {("message", "del", message)}
+
+
+def test_the_old_calls_need_a_registration_and_tell_no_deletion_of_what_they_missed(lab: RunningLab) -> None:
+    with logged_in(lab) as session:
+        api, ref = session.xenapi, session._session
+        refused = refusal(lambda: api.event.next())
+        assert refused[0] == "SESSION_NOT_REGISTERED"
+        assert ref not in refused, "the reference is not repeated, only a hash of it"
+        api.event.register(["VM"])
+        vm = vm_named(api, "alpha")
+        before = int(api.event.get_current_id())
+        api.VM.set_name_description(vm, "for the old calls")
+        told = api.event.next()
+        assert {(event["class"], event["operation"], event["ref"]) for event in told} == {("vm", "mod", vm)}
+        assert int(told[0]["id"]) >= before
+        api.event.unregister(["VM"])
+        assert refusal(lambda: api.event.next())[0] == "SESSION_NOT_REGISTERED"
+
+
+def test_a_waiting_old_call_ends_with_its_session(lab: RunningLab) -> None:
+    got: list[dict[str, Any]] = []
+    with logged_in(lab) as other:
+        ref = other._session
+        other.xenapi.event.register(["secret"])
+        waiting = threading.Thread(target=lambda: got.append(json_call(lab, "event.next", ref)))
+        waiting.start()
+        wait_until(lab, lambda: lab.connection_count > 1)
+        lab.pool.sessions.close(ref)
+        waiting.join(20)
+    assert got[0]["error"]["message"] in ("SESSION_INVALID", "SESSION_NOT_REGISTERED")
+
+
+def test_a_class_is_injected_as_the_datamodel_spells_it(api: Any) -> None:
+    vm = vm_named(api, "alpha")
+    assert api.event.inject("VM", vm)
+    assert refusal(lambda: api.event.inject("nope", vm))[0] in ("INTERNAL_ERROR", "HANDLE_INVALID")
+    assert refusal(lambda: api.event.inject("VM", "OpaqueRef:nope")) == ["HANDLE_INVALID", "VM", "OpaqueRef:nope"]

@@ -17,9 +17,9 @@ from holdfast.lab import RunningLab
 from holdfast.lab.database import Database
 from holdfast.lab.datamodel import load_datamodel
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.sessions import SESSIONS_PER_ORIGINATOR_MAX, Sessions
+from holdfast.lab.sessions import SESSIONS_ANONYMOUS_MAX, SESSIONS_PER_ORIGINATOR_MAX, Sessions
 from holdfast.lab.store import RowStore
-from tests.support.lab import PASSWORD, tiny_lab
+from tests.support.lab import PASSWORD, logged_in, tiny_lab
 from tests.unit.lab.talk import fetch, json_call, refusal
 
 
@@ -124,3 +124,44 @@ def test_one_originator_loses_its_idlest_session_beyond_the_limit(clocked: tuple
         sessions.open(user="root", originator="a", host="")
     assert not sessions.is_valid(first)
     assert sessions.is_valid(other)
+
+
+def test_sessions_without_an_originator_have_a_smaller_limit(clocked: tuple[Sessions, ManualClock]) -> None:
+    sessions, clock = clocked
+    first = sessions.open(user="root", originator="", host="")
+    for _ in range(SESSIONS_ANONYMOUS_MAX):
+        clock.advance(1)
+        sessions.open(user="root", originator="", host="")
+    assert not sessions.is_valid(first)
+
+
+def test_a_day_without_a_call_ends_a_session_without_anybody_asking() -> None:
+    with tiny_lab(scenario="empty", nbd="none") as lab, logged_in(lab) as idle:
+        lab.pool.chores.advance(23 * 3600)
+        assert idle.xenapi.session.get_uuid(idle._session)
+        lab.pool.chores.advance(25 * 3600)
+        assert not lab.pool.db.exists("session", idle._session)
+
+
+def test_a_session_for_emergencies_ends_alone(lab: RunningLab) -> None:
+    session = json_call(lab, "session.login_with_password", "root", PASSWORD)["result"]
+    local = json_call(lab, "session.slave_local_login_with_password", "root", PASSWORD)["result"]
+    json_call(lab, "session.local_logout", local)
+    assert json_call(lab, "session.local_logout", local)["error"]["message"] == "SESSION_INVALID"
+    json_call(lab, "session.local_logout", session)
+    assert json_call(lab, "session.get_uuid", session, session)["result"]
+
+
+def test_only_a_host_knows_the_secret_of_the_pool(lab: RunningLab, api: Any) -> None:
+    host = api.host.get_all()[0]
+    error = json_call(lab, "session.slave_login", host, "a guess")["error"]
+    assert [error["message"], *error["data"]] == ["SESSION_AUTHENTICATION_FAILED", host, "Pool credentials invalid"]
+
+
+def test_a_changed_password_survives_a_restart(tmp_path: Any) -> None:
+    with tiny_lab(tmp_path, scenario="empty", nbd="none") as lab, logged_in(lab) as session:
+        session.xenapi.session.change_password(PASSWORD, "another one")
+        assert session.xenapi.pool.get_all()
+    with tiny_lab(tmp_path, scenario="empty", nbd="none", password=None) as lab:
+        assert json_call(lab, "session.login_with_password", "root", "another one")["result"]
+        assert "error" in json_call(lab, "session.login_with_password", "root", PASSWORD)
