@@ -41,7 +41,7 @@ def _call(session: Any, name: str, *parameters: object) -> Any:
 
 
 def _methods(session: Any) -> set[str]:
-    return set(getattr(session, "system.listMethods")()["Value"])
+    return set(session.system.listMethods())  # the one call that answers without an envelope
 
 
 def _classes(session: Any) -> list[str]:
