@@ -357,6 +357,24 @@ def test_a_lost_session_is_renewed_and_the_cache_with_it(lab: RunningLab, peer: 
         session.xenapi.VM.remove_tags(vm, "after the restart")
 
 
+def test_who_knocks_at_a_member_is_sent_to_the_master(peer: Peer) -> None:
+    with patient_lab(hosts=2) as lab, _connected(peer, "visitor", lab.member_urls[0]) as name:
+        assert _differences(_settled(_cached(peer, name)), _settled(_told(peer, name))) == []
+        assert len(_cached(peer, name)["host"]) == 2
+
+
+def test_a_call_is_cancelled_and_its_waiter_told(peer: Peer) -> None:
+    slow = replace(PATIENT, snapshot_s=1.0)
+    with patient_lab(delays=slow) as lab, logged_in(lab) as session, _connected(peer, "waverer", lab.plain_url) as name:
+        arguments = [_machine(session.xenapi, "beta"), "not wanted"]
+        answer = peer.begin("callAsync", name=name, method="VM.snapshot", args=arguments, cancel="snapshot")
+        wait_until(lab, lambda: "Async.VM.snapshot" in _labels_of_tasks(peer, name))
+        peer.ask("cancel", name="snapshot")
+        with pytest.raises(PeerFailed, match="task canceled"):
+            peer.answer_of(answer)
+        assert session.xenapi.VM.get_by_name_label("not wanted") == []
+
+
 def test_a_wrong_password_is_told(lab: RunningLab, peer: Peer) -> None:
     with pytest.raises(PeerFailed) as refused:
         options = {"url": lab.plain_url, "auth": {"user": "root", "password": "wrong"}}
