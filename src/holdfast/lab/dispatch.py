@@ -158,6 +158,8 @@ class Dispatcher:
 
     def _run(self, method: Method, context: Context, values: list[object]) -> object:
         self._check_rights(method, context, values)
+        if method.host_at is not None:
+            self._check_alive(str(values[method.host_at]))
         if method.handler is None:
             raise self._not_offered(method, values)
         try:
@@ -167,6 +169,14 @@ class Dispatcher:
             raise ApiFailure("TASK_CANCELLED", context.task) from cause
         except DISK_REFUSALS as cause:
             raise disk_refusal(cause) from cause
+
+    def _check_alive(self, host: str) -> None:
+        """A host that nobody knows is as little alive as one that is down; who answers is alive."""
+        db = self._pool.db
+        row = db.find("host", host)
+        metrics = row and db.find("host_metrics", str(row.fields["metrics"]))
+        if host != self._pool.master_ref and not (metrics and metrics.fields["live"]):
+            raise ApiFailure("HOST_OFFLINE", host)
 
     def _not_offered(self, method: Method, values: list[object]) -> ApiFailure:
         """Return what a call without a handler answers: it, too, looks at the objects it is given first."""

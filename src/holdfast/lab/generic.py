@@ -46,6 +46,8 @@ class Method:
     """Only for sessions of the hosts themselves."""
     is_sealed: bool = False
     """Known, and refused to everybody."""
+    host_at: int | None = None
+    """Which parameter names the host that does it."""
     constructs: ClassTable | None = None
     role: str = READ_ONLY
     """The least privileged role that may call it."""
@@ -68,7 +70,7 @@ def build_methods(datamodel: Datamodel, records: Records, handlers: Mapping[str,
     methods: dict[str, Method] = {}
     access = load_access()
     for table in datamodel.classes.values():
-        for method in _class_methods(table, records):
+        for method in _generic_methods(table, records):
             role = access.role_of_derived(table.name, method.name.partition(".")[2])
             methods[method.name] = replace(method, role=role)
         for call in table.calls.values():
@@ -87,6 +89,7 @@ def build_methods(datamodel: Datamodel, records: Records, handlers: Mapping[str,
 
 
 def _own_method(table: ClassTable, call: Call, handler: Handler | None) -> Method:
+    hosts = [n for n, parameter in enumerate(call.parameters) if parameter.type.spelling == "host ref"]
     return Method(
         f"{table.name}.{call.name}",
         call.parameters,
@@ -96,6 +99,7 @@ def _own_method(table: ClassTable, call: Call, handler: Handler | None) -> Metho
         is_removed="removed" in call.flags,
         is_internal="internal" in call.flags,
         is_sealed=call.role == "host",
+        host_at=hosts[0] if "forwarded" in call.flags else None,
         role=NOBODY if call.role == "host" else call.role,
     )
 
@@ -109,11 +113,19 @@ def _plain_setter(table: ClassTable, call: Call) -> Handler | None:
     return None
 
 
-def _class_methods(table: ClassTable, records: Records) -> Iterator[Method]:
+def _generic_methods(table: ClassTable, records: Records) -> Iterator[Method]:
     if not table.has_objects or "own" in table.flags:
         return
+    self_ = Parameter("self", parse_type(f"{table.name} ref"), True)
+    for method in _class_methods(table, self_, records):
+        yield replace(method, is_removed="removed" in table.flags)
+    for spec in table.fields.values():
+        for method in _field_methods(table.name, spec, self_, records):
+            yield replace(method, is_removed=spec.is_removed)
+
+
+def _class_methods(table: ClassTable, self_: Parameter, records: Records) -> Iterator[Method]:
     cls = table.name
-    self_ = Parameter("self", parse_type(f"{cls} ref"), True)
     yield Method(f"{cls}.get_record", (self_,), _get_record(cls, records))
     uuid = Parameter("uuid", parse_type("string"), True)
     yield Method(f"{cls}.get_by_uuid", (uuid,), lambda context, value: context.db.by_uuid(cls, value))
@@ -126,8 +138,6 @@ def _class_methods(table: ClassTable, records: Records) -> Iterator[Method]:
         record = Parameter("args", parse_type(f"{cls} record"), True)
         yield Method(f"{cls}.create", (record,), _create(cls), is_async=True, constructs=table)
         yield Method(f"{cls}.destroy", (self_,), _destroy(cls), is_async=True)
-    for spec in table.fields.values():
-        yield from _field_methods(cls, spec, self_, records)
 
 
 def _listings(cls: str, records: Records) -> Iterator[Method]:

@@ -63,6 +63,22 @@ def test_every_call_has_the_real_parameters_result_and_role(real: dict[str, Any]
             assert ("removed" in call.flags) == (message["lifecycle"]["state"] == "Removed_s"), (name, call.name)
 
 
+def test_what_a_real_pool_has_removed_is_marked_as_removed(real: dict[str, Any]) -> None:
+    is_gone = {False: set[str](), True: set[str]()}
+    for name, table in _documented():
+        removed = "removed" in table.flags
+        assert all(m["lifecycle"]["state"] == "Removed_s" for m in real[name]["messages"][:1]) or not removed
+        for field in real[name]["fields"]:
+            gone = field["lifecycle"]["state"] == "Removed_s"
+            assert table.fields[field["name"]].is_removed == gone, (name, field["name"])
+            is_gone[gone].add(field["name"])
+        for message in real[name]["messages"]:
+            if not message["implicit"]:
+                gone = message["lifecycle"]["state"] == "Removed_s"
+                assert ("removed" in table.calls[message["name"]].flags) == gone, (name, message["name"])
+    assert all(is_gone.values())
+
+
 def test_every_derived_call_needs_the_role_that_it_really_needs(real: dict[str, Any]) -> None:
     for name, each in real.items():
         for message in each["messages"]:

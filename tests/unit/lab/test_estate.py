@@ -75,8 +75,8 @@ def test_a_host_offers_what_it_would_do(api: Any, host: str) -> None:
         (lambda api, host: api.host.license_add(host, "AAAA"), ["LICENSE_PROCESSING_ERROR"]),
         (lambda api, host: api.host.enable_local_storage_caching(host, NOWHERE), ["HOST_NOT_DISABLED"]),
         (lambda api, host: api.host.local_management_reconfigure("xenbr0"), ["POOL_NOT_IN_EMERGENCY_MODE"]),
-        (lambda api, host: api.host.dmesg(NOWHERE), ["HANDLE_INVALID", "host", NOWHERE]),
-        (lambda api, host: api.host.get_data_sources(NOWHERE), ["HANDLE_INVALID", "host", NOWHERE]),
+        (lambda api, host: api.host.dmesg(NOWHERE), ["HOST_OFFLINE", NOWHERE]),
+        (lambda api, host: api.host.get_data_sources(NOWHERE), ["HOST_OFFLINE", NOWHERE]),
     ],
 )
 def test_hosts_refuse_in_the_pools_words(

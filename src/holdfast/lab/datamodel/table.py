@@ -3,15 +3,18 @@
 The tables are the lab's own compact notation; every generic answer of the pool is derived from them.
 
     class   name  flags               all: has get_all and its kin; label: get_by_name_label; crud: create and destroy;
-                                      value: a plain record without objects; own: none of the generic calls
+                                      value: a plain record without objects; own: none of the generic calls;
+                                      removed: whatever would read or make objects is no more
     extend  name                      goes on with an earlier class
     field   name  type  access  = default  <- Class.field  removed
                                       access: rw (settable), new (given at creation), ro; '<-' names the reference
-                                      field on the other side from which this set is computed
+                                      field on the other side from which this set is computed; 'removed': its
+                                      value is still in records, its own calls are no more
     enum    name  words
     call    name  (parameters)  result  role  flags
                                       'name? type' is optional; role: the least privileged one that may call;
-                                      flags: async, removed, hidden, open (needs no session)
+                                      flags: async, removed, hidden, open (needs no session), forwarded (handed on
+                                      to the first host among the parameters, which must be alive)
 
 Invariant: a name occurs once per class, and every relation names a field that exists or is left alone.
 """
@@ -42,6 +45,7 @@ class Field:
     default: object = None
     has_default: bool = False
     computed_from: tuple[str, str] | None = None
+    is_removed: bool = False
 
     @property
     def is_settable(self) -> bool:
@@ -158,7 +162,7 @@ def _read_field(name: str, columns: list[str]) -> Field:
     type_ = parse_type(spelling)
     if not has_default:
         default = type_.empty()
-    return Field(name, type_, access, type_.restore(default), has_default, source)
+    return Field(name, type_, access, type_.restore(default), has_default, source, "removed" in notes)
 
 
 def _read_call(name: str, columns: list[str]) -> Call:
