@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from holdfast.core import MIB, Cancellation, Cancelled, HoldfastError, NoProgress, SystemClock, SystemEntropy
+from holdfast.core import MIB, Cancellation, Cancelled, HoldfastError, NoProgress, SystemEntropy
 from holdfast.model import ChangeSource, DiskUuid, PowerState, Reference
 from holdfast.xapi import (
     ChangesUnknown,
@@ -30,7 +30,7 @@ from holdfast.xapi import (
     VmSnapshot,
     open_pool,
 )
-from tests.contract.pool_world import World, pool_world
+from tests.contract.pool_world import HurriedClock, World, pool_world
 from tests.contract.test_pool import CHANGES
 from tests.support.vhd import MemoryDisk, pattern
 
@@ -83,7 +83,7 @@ def test_a_login_that_is_refused_and_a_master_that_is_nowhere_are_told_apart(wor
             PoolAddress.parse(world.lab.plain_url),
             Credentials(user=world.lab.user, password=world.lab.password),
             NoTls(),
-            clock=SystemClock(),
+            clock=HurriedClock(),
             entropy=SystemEntropy(),
             cancel=Cancellation(),
         )
@@ -91,7 +91,7 @@ def test_a_login_that_is_refused_and_a_master_that_is_nowhere_are_told_apart(wor
     world.fault("login-refused")
     with pytest.raises(LoginRefused):
         connect()
-    world.fault("host-is-slave", address="127.0.0.2")
+    world.fault("host-is-slave", count=-1, address="127.0.0.2")
     with pytest.raises(PoolUnreachable, match=r"127\.0\.0\.2"):
         connect()
 

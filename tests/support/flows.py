@@ -104,7 +104,7 @@ class MemoryLedger:
     ) -> list[LedgerLine]:
         return [
             line
-            for line in self._lines.values()
+            for line in tuple(self._lines.values())
             if pool in (None, line.pool) and run in (None, line.run_id) and line.state in states
         ]
 

@@ -32,7 +32,7 @@ class BackupFlow:
     def __init__(
         self,
         *,
-        open_pool: Callable[[str, Cancellation], PoolClient],
+        open_pool: Callable[[str, StepContext], PoolClient],
         open_repository: Callable[[str, Cancellation], Repository],
         ledger: Ledger,
         remove_line: LineRemover,
@@ -52,7 +52,7 @@ class BackupFlow:
         repository = self._open_repository(wanted.repository, context.cancel)
         heir_of = [RunId(each) for each in wanted.heir_of]
         with (
-            self._open_pool(wanted.pool, context.cancel) as pool,
+            self._open_pool(wanted.pool, context) as pool,
             _ended_kindly(
                 context, repository.begin_run(context.run_id, cancel=context.cancel, heir_of=heir_of)
             ) as writer,

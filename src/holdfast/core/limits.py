@@ -14,11 +14,14 @@ __all__ = [
     "NBD_REQUEST_BYTES_MAX",
     "NBD_TIMEOUT_S",
     "PACK_BYTES_MAX",
+    "POOL_AWAY_ATTEMPTS_BRIEF_MAX",
+    "POOL_AWAY_ATTEMPTS_MAX",
     "POOL_CALL_TIMEOUT_S",
     "POOL_CONNECT_TIMEOUT_S",
     "POOL_DISK_TRANSFERS_MAX",
     "POOL_EVENT_WAIT_S",
     "POOL_IDLE_CONNECTIONS_MAX",
+    "POOL_LOGINS_PER_CALL_MAX",
     "POOL_LOGOUT_TIMEOUT_S",
     "POOL_MASTER_HOPS_MAX",
     "POOL_SNAPSHOTS_AT_ONCE_MAX",
@@ -114,6 +117,17 @@ POOL_EVENT_WAIT_S = 10.0
 
 POOL_IDLE_CONNECTIONS_MAX = 16
 """Twelve transfers and a few calls; more idle connections only cost the master memory."""
+
+POOL_AWAY_ATTEMPTS_MAX = 75
+"""At a pool that does not answer, four seconds apart, by a run: five minutes. A toolstack restarts within one, a host
+within about four; a backup at night that had not waited would be missing in the morning."""
+
+POOL_AWAY_ATTEMPTS_BRIEF_MAX = 4
+"""The same where somebody waits for the answer: a dozen seconds, longer than a connection that merely broke."""
+
+POOL_LOGINS_PER_CALL_MAX = 5
+"""Sessions that one call may lose in a row: others of the same user push it out where a pool is at its limit of
+sessions, and a master that moves takes a moment to settle. Beyond it somebody logs us out on purpose."""
 
 POOL_LOGOUT_TIMEOUT_S = 3.0
 """A pool that is gone must not hold up the end of a run; its session dies by itself."""

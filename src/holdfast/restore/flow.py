@@ -32,7 +32,7 @@ class RestoreFlow:
     def __init__(
         self,
         *,
-        open_pool: Callable[[str, Cancellation], PoolClient],
+        open_pool: Callable[[str, StepContext], PoolClient],
         open_repository: Callable[[str, Cancellation], Repository],
         ledger: Ledger,
         remove_line: LineRemover,
@@ -50,7 +50,7 @@ class RestoreFlow:
         """Run, and return a ``RestoreResult`` as JSON."""
         wanted = msgspec.convert(args, RestoreArgs)
         repository = self._open_repository(wanted.repository, context.cancel)
-        with self._open_pool(wanted.pool, context.cancel) as pool:
+        with self._open_pool(wanted.pool, context) as pool:
             point = repository.point(wanted.point)
             recorded = context.step("plan", lambda: self._decide(context, wanted, pool, repository, point))
             making = Making(

@@ -9,11 +9,12 @@ from holdfast.backup import BACKUP_KIND, BackupFlow
 from holdfast.core import limits
 from holdfast.model import RunId, RunStatus
 from holdfast.restore import RESTORE_KIND, RestoreFlow
-from holdfast.runs import RunRecord, Runs, RunSummary
+from holdfast.runs import RunRecord, Runs, RunSummary, StepContext
 from holdfast.service.pools import connect_pool
 from holdfast.service.repositories import open_by_name
 from holdfast.service.workspace import Workspace
 from holdfast.upkeep import remove_line
+from holdfast.xapi import Patience, PoolClient
 
 __all__ = ["list_runs", "list_waiting_runs", "open_working_runs", "show_run", "waiting_runs"]
 
@@ -50,9 +51,13 @@ def waiting_runs(runs: Runs) -> list[RunSummary]:
 @contextlib.contextmanager
 def open_working_runs(workspace: Workspace) -> Iterator[Runs]:
     """Open the runs with both flows registered, ready to execute and to resume."""
+
+    def open_pool(name: str, context: StepContext) -> PoolClient:
+        return connect_pool(workspace, name, context.cancel, patience=Patience.RUN, tell=context.note)
+
     with workspace.open_runs() as runs:
         backup = BackupFlow(
-            open_pool=lambda name, cancel: connect_pool(workspace, name, cancel),
+            open_pool=open_pool,
             open_repository=lambda name, cancel: open_by_name(workspace, name, cancel=cancel),
             ledger=runs.ledger,
             remove_line=remove_line,
@@ -60,7 +65,7 @@ def open_working_runs(workspace: Workspace) -> Iterator[Runs]:
             entropy=workspace.entropy,
         )
         restore = RestoreFlow(
-            open_pool=lambda name, cancel: connect_pool(workspace, name, cancel),
+            open_pool=open_pool,
             open_repository=lambda name, cancel: open_by_name(workspace, name, cancel=cancel),
             ledger=runs.ledger,
             remove_line=remove_line,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from holdfast.core import Cancellation, Secret
@@ -15,6 +16,7 @@ from holdfast.xapi import (
     Credentials,
     Inventory,
     NoTls,
+    Patience,
     PinnedCertificate,
     PoolAddress,
     PoolClient,
@@ -66,8 +68,15 @@ def add_pool(
     return config
 
 
-def connect_pool(workspace: Workspace, name: str, cancel: Cancellation) -> PoolClient:
-    """Return a logged-in client for a pool that was added; use it in a ``with`` block."""
+def connect_pool(
+    workspace: Workspace,
+    name: str,
+    cancel: Cancellation,
+    *,
+    patience: Patience = Patience.BRIEF,
+    tell: Callable[[str], None] = lambda _: None,
+) -> PoolClient:
+    """Return a logged-in client for a pool that was added; use it in a ``with`` block. See ``open_pool``."""
     config = workspace.registry.pool(name)
     return open_pool(
         PoolAddress.parse(config.url),
@@ -76,6 +85,8 @@ def connect_pool(workspace: Workspace, name: str, cancel: Cancellation) -> PoolC
         clock=workspace.clock,
         entropy=workspace.entropy,
         cancel=cancel,
+        patience=patience,
+        tell=tell,
     )
 
 

@@ -32,7 +32,7 @@ from holdfast.service.succession import give_up_leases, take_place_of_waiting
 from holdfast.service.sweeping import sweep_all
 from holdfast.service.workspace import Workspace
 from holdfast.upkeep import NOTHING_SWEPT, SweepReport
-from holdfast.xapi import Inventory
+from holdfast.xapi import Inventory, Patience
 
 __all__ = [
     "BackupRequest",
@@ -94,7 +94,7 @@ def run_backup(workspace: Workspace, request: BackupRequest, *, progress: Progre
     """Back up, and return how it went. Raises only when the run could not begin; its own failures are in the record."""
     _check_request(request)
     with open_working_runs(workspace) as runs:
-        with connect_pool(workspace, request.pool, cancel) as pool:
+        with connect_pool(workspace, request.pool, cancel, patience=Patience.RUN, tell=progress.note) as pool:
             learn_hosts(workspace, request.pool, pool)
             inventory = pool.inventory()
         plan = _plan(workspace, request, inventory, cancel=cancel)
@@ -116,16 +116,7 @@ def run_backup(workspace: Workspace, request: BackupRequest, *, progress: Progre
 
 def explain_restore(workspace: Workspace, args: RestoreArgs, *, cancel: Cancellation) -> RestorePlan:
     """Return what a restore would do; nothing is changed."""
-    repository = open_by_name(workspace, args.repository, cancel=cancel)
-    point = repository.point(args.point)
-    with connect_pool(workspace, args.pool, cancel) as pool:
-        return plan_restore(
-            point,
-            pool.inventory(),
-            wishes_of(args),
-            data_bytes=measure_data(repository, point, cancel=cancel),
-            fresh_generation=fresh_generation_id(workspace.entropy),
-        )
+    return _plan_restore(workspace, args, patience=Patience.BRIEF, tell=lambda _: None, cancel=cancel)
 
 
 def run_restore(
@@ -138,7 +129,7 @@ def run_restore(
 ) -> WorkReport:
     """Restore, and return how it went. ``show_plan`` gets the plan first. Raises only when the run could not begin."""
     with open_working_runs(workspace) as runs:
-        plan = explain_restore(workspace, args, cancel=cancel)
+        plan = _plan_restore(workspace, args, patience=Patience.RUN, tell=progress.note, cancel=cancel)
         show_plan(plan)
         whole = msgspec.structs.replace(args, point=plan.point.id)
         title = f"restore {plan.name} from {plan.point.id}"
@@ -180,6 +171,26 @@ def _plan(workspace: Workspace, request: BackupRequest, inventory: Inventory, *,
     unique = {vm.uuid: vm for vm in wanted}
     newest = newest_by_vm(open_by_name(workspace, request.repository, cancel=cancel).points())
     return plan_backup(list(unique.values()), newest, force_full=request.force_full, keep_points=request.keep_points)
+
+
+def _plan_restore(
+    workspace: Workspace,
+    args: RestoreArgs,
+    *,
+    patience: Patience,
+    tell: Callable[[str], None],
+    cancel: Cancellation,
+) -> RestorePlan:
+    repository = open_by_name(workspace, args.repository, cancel=cancel)
+    point = repository.point(args.point)
+    with connect_pool(workspace, args.pool, cancel, patience=patience, tell=tell) as pool:
+        return plan_restore(
+            point,
+            pool.inventory(),
+            wishes_of(args),
+            data_bytes=measure_data(repository, point, cancel=cancel),
+            fresh_generation=fresh_generation_id(workspace.entropy),
+        )
 
 
 def _execute(

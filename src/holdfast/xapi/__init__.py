@@ -51,6 +51,7 @@ from holdfast.xapi.errors import (
 from holdfast.xapi.inventory import Inventory
 from holdfast.xapi.readers import PoolReader
 from holdfast.xapi.records import RecordInvalid
+from holdfast.xapi.retry import Patience
 from holdfast.xapi.tls import (
     CertificateAuthority,
     CertificateFacts,
@@ -92,6 +93,7 @@ __all__ = [
     "ObjectBusy",
     "ObjectGone",
     "OperationBlocked",
+    "Patience",
     "PinnedCertificate",
     "PoolAddress",
     "PoolAnswerInvalid",

@@ -12,7 +12,7 @@ from holdfast.core import Cancellation, Clock, Entropy, HoldfastError, limits
 from holdfast.model import JsonObject, JsonValue
 from holdfast.xapi.catalogue import ObjectGone
 from holdfast.xapi.records import NULL_REF, as_object, as_text
-from holdfast.xapi.retry import CALL_RULES, READ_RULES, Retrier, RetryRule
+from holdfast.xapi.retry import CALL_RULES, READ_RULES, Patience, Retrier, RetryRule
 from holdfast.xapi.session import PoolSession
 
 __all__ = ["Calls"]
@@ -23,13 +23,34 @@ _T = TypeVar("_T")
 class Calls:
     """One login as seen by one run: calls, references and records. Thread-safe."""
 
-    def __init__(self, session: PoolSession, *, clock: Clock, entropy: Entropy, cancel: Cancellation) -> None:
+    def __init__(
+        self,
+        session: PoolSession,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        cancel: Cancellation,
+        patience: Patience = Patience.BRIEF,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.session, self.clock, self.entropy, self.cancel = session, clock, entropy, cancel
-        self._retrier = Retrier(clock=clock, entropy=entropy, cancel=cancel)
+        self._patience, self._tell = patience, tell
+        self._retrier = Retrier(clock=clock, entropy=entropy, cancel=cancel, patience=patience, tell=tell)
 
     def with_cancel(self, cancel: Cancellation) -> Calls:
-        """Return the same login listening to another cancellation."""
-        return Calls(self.session, clock=self.clock, entropy=self.entropy, cancel=cancel)
+        """Return the same login, as patient, listening to another cancellation."""
+        return Calls(
+            self.session,
+            clock=self.clock,
+            entropy=self.entropy,
+            cancel=cancel,
+            patience=self._patience,
+            tell=self._tell,
+        )
+
+    def login(self) -> None:
+        """Log in, and wait for a pool that is away as long as patience lasts. Errors as ``PoolSession.login``."""
+        self.patiently(lambda: self.session.login(cancel=self.cancel), rules=CALL_RULES)
 
     def patiently(
         self,

@@ -6,7 +6,7 @@ that removes something treats "gone already" as done.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -34,6 +34,7 @@ from holdfast.xapi.inventory import Inventory
 from holdfast.xapi.nbd_door import NbdDoor
 from holdfast.xapi.readers import PoolReader, open_reader
 from holdfast.xapi.records import text
+from holdfast.xapi.retry import Patience
 from holdfast.xapi.session import PoolSession
 from holdfast.xapi.tables import disk_at, inventory_of, read_tables, vm_at
 from holdfast.xapi.tasks import call_async, wait_task
@@ -52,15 +53,18 @@ def open_pool(
     clock: Clock,
     entropy: Entropy,
     cancel: Cancellation,
+    patience: Patience = Patience.BRIEF,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> PoolClient:
-    """Return a client that is logged in at the pool's master.
+    """Return a client that is logged in at the pool's master; it waits for a pool that is away as ``patience`` says,
+    now and in every call, and gives ``tell`` a sentence when that may take minutes.
 
     A member names its master and is followed there; the master must satisfy the same ``trust`` (a pin must list its
     certificate). Raises ``PoolUnreachable``, ``LoginRefused``, ``CertificateChanged`` or ``CertificateRefused``.
     """
     session = PoolSession(address, credentials, trust)
-    session.login(cancel=cancel)
-    calls = Calls(session, clock=clock, entropy=entropy, cancel=cancel)
+    calls = Calls(session, clock=clock, entropy=entropy, cancel=cancel, patience=patience, tell=tell)
+    calls.login()
     return PoolClient(calls, NbdDoor(), owns_login=True)
 
 

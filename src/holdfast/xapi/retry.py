@@ -5,17 +5,30 @@ Invariant: nothing else in this package repeats a call. Every rule has an end, a
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from holdfast.core import Cancellation, Clock, Entropy, HoldfastError, get_log
+from holdfast.core import Cancellation, Clock, Entropy, HoldfastError, format_duration, get_log, limits
 from holdfast.xapi.errors import PoolConnectionLost, PoolFailure, PoolUnreachable
 
-__all__ = ["CALL_RULES", "READ_RULES", "REMOVAL_RULES", "Retrier", "RetryRule"]
+__all__ = ["CALL_RULES", "READ_RULES", "REMOVAL_RULES", "Patience", "Retrier", "RetryRule"]
 
 _log = get_log(__name__)
 _T = TypeVar("_T")
+
+_TOLD_S_MIN = 120.0
+"""A wait that may last longer than two minutes is told; shorter ones are the pool's daily life."""
+
+
+class Patience(enum.Enum):
+    """Who waits for a pool that is away."""
+
+    BRIEF = "brief"
+    """A person, for an answer."""
+    RUN = "run"
+    """A run, which may take the night."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +40,8 @@ class RetryRule:
     attempts_max: int
     wait_s_min: float
     wait_s_max: float
+    attempts_brief_max: int | None = None
+    """The same where somebody waits for the answer, when that is fewer."""
     why: str
     """The reason for these numbers; shown in docs/pool-client.md."""
 
@@ -47,11 +62,21 @@ CALL_RULES: tuple[RetryRule, ...] = (
         why="the master itself waits up to two hours where it can; five minutes cover the calls where it does not",
     ),
     RetryRule(
-        answers=frozenset({"HOST_STILL_BOOTING", "CANNOT_CONTACT_HOST"}),
-        attempts_max=30,
-        wait_s_min=5,
-        wait_s_max=10,
-        why="a toolstack restart takes about a minute",
+        answers=frozenset(
+            {"HOST_STILL_BOOTING", "HOST_IN_EMERGENCY_MODE", "CANNOT_CONTACT_HOST", PoolUnreachable.code}
+        ),
+        attempts_max=limits.POOL_AWAY_ATTEMPTS_MAX,
+        attempts_brief_max=limits.POOL_AWAY_ATTEMPTS_BRIEF_MAX,
+        wait_s_min=2,
+        wait_s_max=6,
+        why="nothing was begun; a toolstack restarts within a minute, a host within about four",
+    ),
+    RetryRule(
+        answers=frozenset({"SESSION_INVALID", "HOST_IS_SLAVE"}),
+        attempts_max=limits.POOL_LOGINS_PER_CALL_MAX,
+        wait_s_min=1,
+        wait_s_max=4,
+        why="the call was refused before it began; each attempt logs in again, at the master that is named",
     ),
 )
 """For every call."""
@@ -59,10 +84,11 @@ CALL_RULES: tuple[RetryRule, ...] = (
 READ_RULES: tuple[RetryRule, ...] = (
     *CALL_RULES,
     RetryRule(
-        answers=frozenset({PoolConnectionLost.code, PoolUnreachable.code}),
-        attempts_max=4,
-        wait_s_min=1,
-        wait_s_max=4,
+        answers=frozenset({PoolConnectionLost.code}),
+        attempts_max=limits.POOL_AWAY_ATTEMPTS_MAX,
+        attempts_brief_max=limits.POOL_AWAY_ATTEMPTS_BRIEF_MAX,
+        wait_s_min=2,
+        wait_s_max=6,
         why="a call that only reads may be repeated when the connection breaks",
     ),
 )
@@ -91,8 +117,17 @@ REMOVAL_RULES: tuple[RetryRule, ...] = (
 class Retrier:
     """Runs actions and waits as the rules say."""
 
-    def __init__(self, *, clock: Clock, entropy: Entropy, cancel: Cancellation) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        cancel: Cancellation,
+        patience: Patience = Patience.BRIEF,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._clock, self._entropy, self._cancel = clock, entropy, cancel
+        self._patience, self._tell = patience, tell
 
     def run(
         self,
@@ -103,7 +138,7 @@ class Retrier:
     ) -> _T:
         """Return what ``action`` returns. Its last error is raised when the rules are used up or do not know it.
 
-        ``before_wait`` may remove the cause; what it raises ends the attempts.
+        ``before_wait`` may remove the cause; what it raises ends the attempts. A wait that may be long is told once.
         """
         used: dict[RetryRule, int] = {}
         while True:
@@ -115,12 +150,24 @@ class Retrier:
                 if rule is None:
                     raise
                 used[rule] = used.get(rule, 0) + 1
-                if used[rule] >= rule.attempts_max:
+                if used[rule] >= self._attempts_max(rule):
                     raise
+                if used[rule] == 1:
+                    self._tell_wait(failure, rule)
                 before_wait(failure)
                 wait_s = self._entropy.uniform(rule.wait_s_min, rule.wait_s_max)
                 _log.info("pool.waits", answer=_answer(failure), attempt=used[rule], wait_s=round(wait_s, 1))
                 self._clock.sleep(wait_s, cancel=self._cancel)
+
+    def _attempts_max(self, rule: RetryRule) -> int:
+        if self._patience is Patience.BRIEF and rule.attempts_brief_max is not None:
+            return rule.attempts_brief_max
+        return rule.attempts_max
+
+    def _tell_wait(self, failure: HoldfastError, rule: RetryRule) -> None:
+        at_most_s = (self._attempts_max(rule) - 1) * (rule.wait_s_min + rule.wait_s_max) / 2
+        if at_most_s >= _TOLD_S_MIN:
+            self._tell(f"waiting up to {format_duration(at_most_s)} for the pool: {failure}")
 
 
 def _answer(failure: HoldfastError) -> str:

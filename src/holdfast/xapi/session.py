@@ -13,7 +13,7 @@ from holdfast.core import Cancellation, HoldfastError, get_log, limits
 from holdfast.model import JsonValue
 from holdfast.xapi.address import Credentials, PoolAddress
 from holdfast.xapi.catalogue import failure_from
-from holdfast.xapi.errors import LoginRefused, PoolUnreachable
+from holdfast.xapi.errors import LoginRefused, PoolConnectionLost, PoolUnreachable
 from holdfast.xapi.tls import TlsTrust
 from holdfast.xapi.wire import RpcConnection, RpcFailure, SessionInvalid
 
@@ -51,7 +51,10 @@ class PoolSession:
         return reference
 
     def login(self, *, cancel: Cancellation, instead_of: str | None = None) -> None:
-        """Log in, following the pool to its master. Does nothing when ``instead_of`` was replaced meanwhile."""
+        """Log in, following the pool to its master. Does nothing when ``instead_of`` was replaced meanwhile.
+
+        Raises ``PoolUnreachable`` also where the connection breaks before the answer: nothing but the login was asked.
+        """
         with self._login_lock:
             if self._reference is not None and self._reference != instead_of:
                 return
@@ -71,6 +74,8 @@ class PoolSession:
         connection = RpcConnection(address, self._trust, timeout_s=limits.POOL_CONNECT_TIMEOUT_S)
         try:
             reference = connection.login(self._credentials, timeout_s=limits.POOL_CALL_TIMEOUT_S, cancel=cancel)
+        except PoolConnectionLost as lost:
+            raise PoolUnreachable(address=address.url, why=f"it hung up during the login: {lost.why}") from lost
         except BaseException:
             connection.close()
             raise

@@ -26,8 +26,9 @@ from holdfast.xapi.tls import describe_os_error
 
 __all__ = ["Download", "TransferRequest", "upload"]
 
-_REDIRECTS_MAX = 3
-"""A host that does not see the SR names one that does; a second hop means that the SR moved meanwhile."""
+_HOPS_MAX = 3
+"""A host that does not see the SR names one that does; a third hop means that the SR moved, or the session ended,
+meanwhile."""
 _AFTERMATH_S = 90.0
 """How long a task may take to end after its transfer did: flushing, and detaching the disk from the control domain."""
 _REFUSAL_S = 5.0
@@ -56,14 +57,22 @@ class _Exchange:
         self._calls, self._cancel, self._undo = calls, cancel, undo
         self.address, self._trust = calls.session.address, calls.session.trust
         self.task: str | None = None
+        self._session = ""
+        self._named_host: str | None = None
         self.response: http.client.HTTPResponse | None = None
 
     def start(self, request: TransferRequest, *, with_task: bool, length_bytes: int | None) -> PoolHttpConnection:
         """Send the headers to the host that has the disk, following where the pool points. ``response`` is None when
         the server keeps its answer until it has the body."""
-        for _ in range(_REDIRECTS_MAX):
+        for hops_left in reversed(range(_HOPS_MAX)):
             hop = self._undo.enter_context(contextlib.ExitStack())
             connection = self._ask(request, hop, with_task=with_task, length_bytes=length_bytes)
+            if self.response is not None and self.response.status == http.client.UNAUTHORIZED and hops_left:
+                # Nothing was begun: the pool has forgotten the session since it was last used.
+                hop.close()
+                self._calls.session.login(cancel=self._cancel, instead_of=self._session)
+                self._named_host = None
+                continue
             if self.response is None or self.response.status != http.client.FOUND:
                 return connection
             host = urlsplit(self.response.getheader("Location") or "").hostname
@@ -71,17 +80,22 @@ class _Exchange:
             hop.close()
             if not host:
                 break
-            self.address, self._trust = self.address.at_host(host), trust_in_host(self._calls, host)
+            self._named_host = host
         raise PoolAnswerInvalid(address=self.address.url, operation=request.operation, why="redirects without end")
 
     def _ask(
         self, request: TransferRequest, hop: contextlib.ExitStack, *, with_task: bool, length_bytes: int | None
     ) -> PoolHttpConnection:
-        session = self._calls.session
-        query = {**request.query, "session_id": session.reference}
         if with_task:
-            self.task = query["task_id"] = create_task(self._calls, f"Holdfast: {request.operation}")
+            self.task = create_task(self._calls, f"Holdfast: {request.operation}")
             hop.callback(destroy_task, self._calls, self.task)
+        # Only now: making the task may have taken a new login, at another master.
+        self._session = self._calls.session.reference
+        query = {**request.query, "session_id": self._session, **({"task_id": self.task} if self.task else {})}
+        self.address, self._trust = self._calls.session.address, self._calls.session.trust
+        if self._named_host is not None:
+            self.address = self.address.at_host(self._named_host)
+            self._trust = trust_in_host(self._calls, self._named_host)
         connection = PoolHttpConnection(self.address, self._trust, timeout_s=limits.POOL_CONNECT_TIMEOUT_S)
         hop.callback(connection.close)
         hop.enter_context(self._cancel.on_cancel(connection.interrupt))

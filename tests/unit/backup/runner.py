@@ -41,7 +41,7 @@ class Runner:
         self.recorders[run] = self.recorders.get(run, MemoryRecorder()).replay()
         self.log = MemoryLog()
         flow = BackupFlow(
-            open_pool=lambda name, cancel: cast(PoolClient, nullcontext(self.pool)),
+            open_pool=lambda name, context: cast(PoolClient, nullcontext(self.pool)),
             open_repository=lambda name, cancel: world.repository,
             ledger=self.ledger,
             remove_line=remove_line,

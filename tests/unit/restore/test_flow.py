@@ -46,7 +46,7 @@ class _Runner:
         """Run, or run again what was recorded so far."""
         self.recorder, self.log = self.recorder.replay(), MemoryLog()
         flow = RestoreFlow(
-            open_pool=lambda name, cancel: cast(PoolClient, nullcontext(self.pool)),
+            open_pool=lambda name, context: cast(PoolClient, nullcontext(self.pool)),
             open_repository=lambda name, cancel: self.world.repository,
             ledger=self.ledger,
             remove_line=remove_line,

@@ -64,7 +64,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Place:
     service.create_repository(workspace, name="main", location="/r", cancel=CANCEL)
     pool.host_fingerprints = lambda: HOSTS  # type: ignore[attr-defined]
 
-    def connect(given: Workspace, name: str, cancel: Cancellation) -> MemoryPool:
+    def connect(given: Workspace, name: str, cancel: Cancellation, **_: object) -> MemoryPool:
         given.registry.pool(name)
         pool._called("connect", changes=False)
         return pool

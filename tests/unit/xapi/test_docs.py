@@ -23,7 +23,10 @@ def _row(rule: RetryRule, scope: str) -> str:
     wait = (
         f"{rule.wait_s_min:g}–{rule.wait_s_max:g} s" if rule.wait_s_min < rule.wait_s_max else f"{rule.wait_s_min:g} s"
     )
-    return f"| {answers} | {scope} | {rule.attempts_max} | {wait} | {rule.why} |"
+    attempts = str(rule.attempts_max)
+    if rule.attempts_brief_max is not None:
+        attempts = f"{rule.attempts_brief_max}; in a run {attempts}"
+    return f"| {answers} | {scope} | {attempts} | {wait} | {rule.why} |"
 
 
 def test_the_page_on_the_pool_client_shows_the_retry_table_as_it_is() -> None:

@@ -82,6 +82,9 @@ def test_every_recorded_failure_becomes_an_error_that_keeps_its_code() -> None:
     for info in failures:
         params = [str(each) for each in info]
         failure = failure_from(params, operation="recorded")
+        if params[1:] and params[1].startswith("http/"):
+            assert failure.xapi_code in " ".join(params), "what XAPI has wrapped is unwrapped"
+            continue
         assert failure.xapi_code == params[0]
         assert params[0] in str(failure)
 

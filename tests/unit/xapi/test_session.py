@@ -7,9 +7,18 @@ import time
 
 import pytest
 
-from holdfast.core import Cancellation, Cancelled
-from holdfast.xapi import LoginRefused, NoTls, ObjectGone, PoolAnswerInvalid, PoolConnectionLost, PoolUnreachable
+from holdfast.core import Cancellation, Cancelled, ManualClock, SeededEntropy, limits
+from holdfast.xapi import (
+    LoginRefused,
+    NoTls,
+    ObjectGone,
+    Patience,
+    PoolAnswerInvalid,
+    PoolConnectionLost,
+    PoolUnreachable,
+)
 from holdfast.xapi.address import PoolAddress
+from holdfast.xapi.calls import Calls
 from holdfast.xapi.session import PoolSession
 from tests.unit.xapi.fake_pool import CREDENTIALS, FakePool, Refusal, fake_pool, logged_in
 
@@ -105,7 +114,80 @@ def test_a_session_that_stays_invalid_is_an_error_not_a_loop() -> None:
         pool.methods["VM.get_record"] = never
         with pytest.raises(Exception, match="SESSION_INVALID"):
             calls.record("VM", "r")
-        assert pool.names().count("VM.get_record") == 2
+        assert pool.names().count("VM.get_record") == 2 * limits.POOL_LOGINS_PER_CALL_MAX
+
+
+@pytest.mark.parametrize("answer", [("SESSION_INVALID", "x"), ("HOST_IS_SLAVE", "127.0.0.1")])
+def test_several_sessions_lost_in_a_row_cost_a_call_that_changes_something_only_time(answer: tuple[str, ...]) -> None:
+    refusals = [Refusal(*answer) for _ in range(5)]
+
+    def start(*_: str) -> str:
+        if refusals:
+            raise refusals.pop()
+        return "OpaqueRef:task"
+
+    with fake_pool() as pool, logged_in(pool) as calls:
+        logins = iter(range(100))
+        pool.methods["session.login_with_password"] = lambda *_: f"OpaqueRef:{next(logins)}"
+        pool.methods["Async.VM.start"] = start
+        assert calls.call("Async.VM.start", "r") == "OpaqueRef:task"
+        assert pool.names().count("Async.VM.start") == 6
+
+
+def _logs_in(pool: FakePool, clock: ManualClock, *, patience: Patience, tell: list[str]) -> str:
+    calls = Calls(
+        _session(pool),
+        clock=clock,
+        entropy=SeededEntropy(1),
+        cancel=Cancellation(),
+        patience=patience,
+        tell=tell.append,
+    )
+    calls.login()
+    return calls.session.reference
+
+
+@pytest.mark.parametrize("drops", [True, False])
+def test_a_run_waits_minutes_for_a_pool_whose_toolstack_starts_and_tells_it_once(drops: bool) -> None:
+    def boots(*_: str) -> str:
+        if len(pool.calls) <= 40:
+            raise Refusal("HOST_STILL_BOOTING")
+        return "OpaqueRef:session"
+
+    clock, told = ManualClock(), list[str]()
+    with fake_pool() as pool:
+        if drops:
+            pool.drops += ["session.login_with_password"] * 40
+        else:
+            pool.methods["session.login_with_password"] = boots
+        assert _logs_in(pool, clock, patience=Patience.RUN, tell=told) == "OpaqueRef:session"
+    assert 60 < clock.monotonic_s() < 300
+    (sentence,) = told
+    assert "waiting up to 4 min 56 s for the pool" in sentence
+    assert ("hung up during the login" if drops else "HOST_STILL_BOOTING") in sentence
+
+
+def test_whoever_waits_for_an_answer_is_told_within_seconds_that_there_is_no_pool() -> None:
+    clock, told = ManualClock(), list[str]()
+    with fake_pool() as pool:
+        pool.drops += ["session.login_with_password"] * 100
+        with pytest.raises(PoolUnreachable):
+            _logs_in(pool, clock, patience=Patience.BRIEF, tell=told)
+        assert pool.names().count("session.login_with_password") == limits.POOL_AWAY_ATTEMPTS_BRIEF_MAX
+    assert 5 < clock.monotonic_s() < 20
+    assert told == []
+
+
+def test_a_run_does_not_wait_for_a_password_to_become_right() -> None:
+    def refuse(*_: str) -> str:
+        raise Refusal("SESSION_AUTHENTICATION_FAILED", "root", "Authentication failure")
+
+    clock = ManualClock()
+    with fake_pool() as pool:
+        pool.methods["session.login_with_password"] = refuse
+        with pytest.raises(LoginRefused):
+            _logs_in(pool, clock, patience=Patience.RUN, tell=[])
+    assert clock.monotonic_s() == 0
 
 
 def test_a_master_that_moved_during_a_call_is_followed() -> None:

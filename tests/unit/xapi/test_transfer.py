@@ -179,6 +179,37 @@ def test_an_upload_announces_its_length_and_keeps_the_colon_of_a_mapping() -> No
     assert got == ["/import_raw_vdi?vdi:a-b=c", b"a" * 1000 + b"b" * 500]
 
 
+@pytest.mark.parametrize("with_task", [True, False])
+def test_a_transfer_whose_session_ended_unseen_is_asked_for_again_with_a_new_one(with_task: bool) -> None:
+    asked: list[str] = []
+
+    def export(transfer: Transfer) -> None:
+        asked.append(transfer.query["session_id"])
+        if asked[-1] == "OpaqueRef:session":
+            transfer.begin(401)
+        else:
+            transfer.begin()
+            transfer.wfile.write(b"whole")
+
+    with fake_pool() as pool, logged_in(pool) as calls:
+        pool.methods["session.login_with_password"] = lambda *_: "OpaqueRef:second"
+        pool.transfer = export
+        with Download(calls, GET, with_task=with_task, cancel=Cancellation()) as body:
+            assert body.read_all() == b"whole"
+    assert asked == ["OpaqueRef:session", "OpaqueRef:second"]
+
+
+def test_a_transfer_that_no_session_opens_is_refused_after_a_bounded_number_of_logins() -> None:
+    with fake_pool() as pool, logged_in(pool) as calls:
+        pool.transfer = lambda transfer: transfer.begin(401)
+        with (
+            pytest.raises(PoolAnswerInvalid, match="401"),
+            Download(calls, GET, with_task=True, cancel=Cancellation()),
+        ):
+            pass
+        assert pool.names().count("session.login_with_password") == 3
+
+
 def test_no_byte_of_the_body_is_sent_to_a_host_that_redirects() -> None:
     drawn_at: list[str] = []
     asked: list[str] = []
