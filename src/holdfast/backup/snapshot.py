@@ -11,7 +11,16 @@ from datetime import datetime
 
 import msgspec
 
-from holdfast.core import Cancellation, Clock, Entropy, HoldfastError, format_bytes, format_duration, limits
+from holdfast.core import (
+    Cancellation,
+    Clock,
+    Entropy,
+    HoldfastError,
+    format_bytes,
+    format_duration,
+    limits,
+    repeat_patiently,
+)
 from holdfast.model import (
     RUN_TAG,
     DiskUuid,
@@ -26,7 +35,18 @@ from holdfast.model import (
     save_vm,
 )
 from holdfast.runs import Ledger, LedgerLine
-from holdfast.xapi import PoolClient, PoolFailure, TaggedKind, VmSnapshot
+from holdfast.xapi import (
+    DiskInUse,
+    DiskUnavailable,
+    PoolClient,
+    PoolConnectionLost,
+    PoolFailure,
+    PoolUnreachable,
+    SnapshotFailed,
+    TaggedKind,
+    TaskVanished,
+    VmSnapshot,
+)
 
 __all__ = ["LineRemover", "SnapshotDisk", "SnapshotFacts", "SnapshotTaker", "snapshot_name"]
 
@@ -34,6 +54,10 @@ LineRemover = Callable[[PoolClient, Ledger, LedgerLine], bool]
 """Removes from the pool what a ledger line stands for and closes the line; see ``holdfast.upkeep.remove_line``."""
 
 _TOKEN_BYTES = 3
+
+_MAY_PASS = (DiskInUse, DiskUnavailable, PoolConnectionLost, PoolUnreachable, SnapshotFailed, TaskVanished)
+"""What another attempt may overcome soon: an answer that was lost, a chain that is being merged. A full SR stays full,
+and a chain that is too long takes hours."""
 
 
 class SnapshotDisk(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,16 +108,29 @@ class SnapshotTaker:
         clock: Clock,
         entropy: Entropy,
         cancel: Cancellation,
+        tell: Callable[[str], None],
     ) -> None:
         self._pool, self._ledger, self._run, self._repository = pool, ledger, run, repository
         self._remove_line, self._clock, self._entropy, self._cancel = remove_line, clock, entropy, cancel
+        self._tell = tell
 
     def take(self, vm_uuid: VmUuid) -> SnapshotFacts:
         """Return a fresh snapshot of the VM. Safe to run twice: what an earlier attempt left is removed first.
 
         An earlier attempt's snapshot is not adopted. The call that makes it may still be at work, and a snapshot that
-        is half made lacks disks without saying so.
+        is half made lacks disks without saying so. Trouble that may pass is waited for and told.
         """
+        return repeat_patiently(
+            lambda: self._take(vm_uuid),
+            may_pass=lambda error: isinstance(error, _MAY_PASS),
+            attempts_max=limits.MAKING_ATTEMPTS_MAX,
+            wait_s=limits.MAKING_WAIT_S,
+            tell=self._tell,
+            clock=self._clock,
+            cancel=self._cancel,
+        )
+
+    def _take(self, vm_uuid: VmUuid) -> SnapshotFacts:
         self._remove_earlier_attempts(vm_uuid)
         vm = self._pool.vm(vm_uuid)
         warnings = self._track_changes(vm)

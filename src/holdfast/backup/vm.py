@@ -93,7 +93,7 @@ def back_up_or_tell(work: Work, vm: VmUuid) -> VmResult:
 
 def _back_up(work: Work, vm: VmUuid) -> VmResult:
     start = work.step(f"plan {vm}", lambda: _plan(work, vm), _Start)
-    facts = work.step(f"snapshot {vm}", lambda: _taker(work).take(vm), SnapshotFacts)
+    facts = work.step(f"snapshot {vm}", lambda: _taker(work, vm).take(vm), SnapshotFacts)
     for warning in facts.warnings:
         _tell(work, facts.vm_name, warning, Severity.NOTE)
     disks = _transfer_all(work, facts, start.previous)
@@ -117,7 +117,8 @@ def _plan(work: Work, vm: VmUuid) -> _Start:
     return _Start(previous=newest.id if newest else None)
 
 
-def _taker(work: Work) -> SnapshotTaker:
+def _taker(work: Work, vm: VmUuid) -> SnapshotTaker:
+    name = work.args.vm_names.get(vm, vm)
     return SnapshotTaker(
         work.pool,
         work.ledger,
@@ -127,6 +128,7 @@ def _taker(work: Work) -> SnapshotTaker:
         clock=work.clock,
         entropy=work.entropy,
         cancel=work.context.cancel,
+        tell=lambda told: work.context.note(f"{name}: {told}"),
     )
 
 

@@ -6,6 +6,8 @@ from holdfast.core.units import GIB, MIB
 
 __all__ = [
     "CLOCKS_APART_S_MAX",
+    "MAKING_ATTEMPTS_MAX",
+    "MAKING_WAIT_S",
     "NBD_CONNECTIONS_PER_DISK_MAX",
     "NBD_OPTION_BYTES_MAX",
     "NBD_READ_AHEAD_MAX",
@@ -157,6 +159,14 @@ that settles; what was stored is re-used, so a further attempt costs reading, no
 TRANSFER_WAIT_S = 15.0
 """Between two attempts at a disk. The NBD client has waited a minute by itself before it gives up; a control domain
 needs seconds to let go of a disk."""
+
+MAKING_ATTEMPTS_MAX = 3
+"""Attempts at a VM's snapshot, or at a VM of a restore, before it is given up: the first may meet a restart of the
+toolstack, the second a disk whose chain is being merged."""
+
+MAKING_WAIT_S = 30.0
+"""Between two of them. A call whose answer was lost has mostly ended by then, so that what it made is found and
+removed at once; merging one layer of a chain takes about as long."""
 
 VM_METADATA_BYTES_MAX = 4 * MIB
 """A VM's description takes 50 KB, a TPM's contents some more; it travels inside a recorded step."""

@@ -133,7 +133,22 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def make_vm(making: Making, disks: dict[str, RestoredDisk]) -> VmUuid:
-    """Return the VM with its disks, drives and cards. Safe to run twice: what an earlier attempt left is removed."""
+    """Return the VM with its disks, drives and cards. Safe to run twice: what an earlier attempt left is removed.
+
+    Trouble of the pool that may pass is waited for: the disks are whole by now, and giving up would cost them too.
+    """
+    return repeat_patiently(
+        lambda: _make_vm(making, disks),
+        may_pass=lambda error: isinstance(error, _POOL_TROUBLE) and error.retry is not Retry.NEVER,
+        attempts_max=limits.MAKING_ATTEMPTS_MAX,
+        wait_s=limits.MAKING_WAIT_S,
+        tell=lambda told: making.context.note(f"{making.order.name}: {told}"),
+        clock=making.clock,
+        cancel=making.context.cancel,
+    )
+
+
+def _make_vm(making: Making, disks: dict[str, RestoredDisk]) -> VmUuid:
     making.remove_earlier("vm")
     vm = _from_description(making, disks) if making.order.from_description else None
     if vm is None:

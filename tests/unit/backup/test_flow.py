@@ -12,7 +12,15 @@ from holdfast.model import ChangeSource, Consistency, DiskUuid, PowerState, Seve
 from holdfast.repository import PackMissing
 from holdfast.runs import LedgerState
 from holdfast.upkeep import sweep_ledger
-from holdfast.xapi import ExportDamaged, NbdConnectionLost, PoolConnectionLost, SrFull, TaggedKind
+from holdfast.xapi import (
+    DiskUnavailable,
+    ExportDamaged,
+    NbdConnectionLost,
+    PoolConnectionLost,
+    SrFull,
+    TaggedKind,
+    TaskVanished,
+)
 from tests.support.flows import blocks, vm_disk
 from tests.support.repositories import World
 from tests.unit.backup.runner import Runner
@@ -103,6 +111,36 @@ def test_a_snapshot_of_an_earlier_attempt_is_never_adopted(runner: Runner) -> No
     assert leftover not in runner.pool.vms
     names = {line.name for line in runner.ledger.lines() if line.kind == "vm-snapshot"}
     assert len(names) == 2, "each attempt has a name of its own"
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        PoolConnectionLost(address="a", operation="VM.snapshot", why="reset"),
+        TaskVanished(operation="VM.snapshot", task="t"),
+        DiskUnavailable(operation="VM.snapshot", params=["SR_BACKEND_FAILURE_46"]),
+    ],
+)
+def test_a_snapshot_whose_answer_is_lost_is_removed_and_another_taken(runner: Runner, trouble: HoldfastError) -> None:
+    web = runner.pool.add_vm("web", blocks(1))
+    runner.pool.fail("snapshot_vm", trouble, trouble)
+    result = runner.run("r-1", web.uuid, vm_names={web.uuid: "web"})
+    assert result.vms[0].point is not None
+    made = [each for each in runner.pool.calls if each.startswith("snapshot_vm")]
+    assert len(set(made)) == 3, "each attempt has a name of its own"
+    assert list(runner.pool.vms) == [web.uuid]
+    assert len([each for each in runner.pool.disks if "snap" in each]) == 1, "the reference"
+    assert [note for note in runner.notes if note.startswith("web: ") and "attempt 3 of 3" in note]
+
+
+def test_a_snapshot_is_given_up_after_a_bounded_number_of_attempts(runner: Runner) -> None:
+    web = runner.pool.add_vm("web", blocks(1))
+    lost = [PoolConnectionLost(address="a", operation="o", why=f"w{n}") for n in range(limits.MAKING_ATTEMPTS_MAX)]
+    runner.pool.fail("snapshot_vm", *lost)
+    with pytest.raises(NoPointMade, match="w2"):
+        runner.run("r-1", web.uuid)
+    sweep_ledger(runner.pool.client, runner.ledger, runner.ledger.open_lines())
+    assert list(runner.pool.vms) == [web.uuid]
 
 
 def test_vms_of_one_name_have_snapshots_and_points_of_their_own(runner: Runner) -> None:
