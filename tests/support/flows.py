@@ -328,6 +328,9 @@ class MemoryPool:
             image[run.offset_bytes : run.offset_bytes + run.length_bytes] = run.data
         self._contents[uuid].data = bytes(image)
 
+    def detach_disk(self, uuid: DiskUuid) -> None:
+        self._called("detach_disk", uuid)
+
     def create_vm(self, record: JsonObject) -> VmUuid:
         self._called("create_vm", str(record["name_label"]), before=False)
         uuid = f"new-vm-{next(self._ids)}"

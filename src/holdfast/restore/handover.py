@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 
 from holdfast.core import HoldfastError
-from holdfast.model import RUN_TAG, OwnedKind, VmUuid
+from holdfast.model import RUN_TAG, DiskUuid, OwnedKind, VmUuid
 from holdfast.restore.make import Making
 from holdfast.runs import LedgerLine, LedgerState
 from holdfast.xapi import TaggedKind
@@ -25,6 +25,7 @@ def hand_over(making: Making, vm: VmUuid) -> list[str]:
     for line in sorted(lines, key=lambda each: each.kind != OwnedKind.VM.value):
         making.ledger.keep(line.id, why="handed over to its owner")
     for line in lines:
+        problems += _free_disk(making, line)
         problems += _try(making, f"the mark on {line.name!r} stays", functools.partial(_untag, making, line))
     blocked = _saved_map(making, "blocked_operations")
     if blocked:
@@ -39,6 +40,14 @@ def start_vm(making: Making, vm: VmUuid) -> str:
         return ""
     problems = _try(making, "the VM is restored but could not be started", lambda: making.pool.start_vm(vm))
     return "".join(problems)
+
+
+def _free_disk(making: Making, line: LedgerLine) -> list[str]:
+    """Take a disk away from the control domain, where filling it may have left it; the VM could not start."""
+    if line.kind != OwnedKind.DISK.value or line.external_id is None:
+        return []
+    told = f"the control domain still holds {line.details['for']}, so the VM may not start (xe vbd-unplug frees it)"
+    return _try(making, told, functools.partial(making.pool.detach_disk, DiskUuid(line.external_id)))
 
 
 def _set_bios_strings(making: Making, vm: VmUuid) -> list[str]:

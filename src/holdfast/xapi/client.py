@@ -24,7 +24,7 @@ from holdfast.model import (
     Vm,
     VmUuid,
 )
-from holdfast.xapi import metadata, restore, snapshots, tags
+from holdfast.xapi import attachments, metadata, restore, snapshots, tags
 from holdfast.xapi.address import Credentials, PoolAddress
 from holdfast.xapi.calls import Calls
 from holdfast.xapi.changes import plan_read
@@ -257,6 +257,10 @@ class PoolClient:
         """
         calls = self._calls.with_cancel(cancel)
         restore.write_disk(calls, disk, source, label=label, progress=progress, cancel=cancel)
+
+    def detach_disk(self, disk: DiskUuid) -> None:
+        """Take a disk away from the control domain, where a transfer may have left it attached. Patient. Safe twice."""
+        attachments.detach_disk(self._calls, disk)
 
     def create_vm(self, record: JsonObject) -> VmUuid:
         """Create a halted VM from a saved record, without disks and network cards."""

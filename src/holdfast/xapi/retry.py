@@ -97,11 +97,11 @@ READ_RULES: tuple[RetryRule, ...] = (
 REMOVAL_RULES: tuple[RetryRule, ...] = (
     *READ_RULES,
     RetryRule(
-        answers=frozenset({"VDI_IN_USE", "SR_BACKEND_FAILURE_24"}),
+        answers=frozenset({"VDI_IN_USE", "SR_BACKEND_FAILURE_24", "DEVICE_DETACH_REJECTED"}),
         attempts_max=10,
         wait_s_min=5,
         wait_s_max=5,
-        why="after an NBD connection the control domain needs seconds to let go of the disk",
+        why="after a transfer the control domain needs seconds to let go of the disk",
     ),
     RetryRule(
         answers=frozenset({"SR_BACKEND_FAILURE_46", "VDI_NOT_AVAILABLE", "SR_BACKEND_FAILURE_82"}),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from holdfast.core import HoldfastError, get_log
 from holdfast.model import DiskUuid, JsonObject, VmUuid
+from holdfast.xapi.attachments import release_disk
 from holdfast.xapi.calls import Calls
 from holdfast.xapi.catalogue import (
     CannotSnapshot,
@@ -28,7 +29,6 @@ __all__ = [
     "destroy_snapshot",
     "enable_cbt",
     "find_snapshots",
-    "release_disk",
     "snapshot_vm",
 ]
 
@@ -173,23 +173,3 @@ def _removed(calls: Calls, method: str, ref: str, *, disk_ref: str | None = None
                 raise
 
     calls.patiently(attempt, rules=REMOVAL_RULES, before_wait=before_wait)
-
-
-def release_disk(calls: Calls, disk_ref: str) -> None:
-    """Take a disk away from the control domain where an export has left it attached.
-
-    A VBD that is still being used refuses to be unplugged and is left; the next attempt finds it gone.
-    """
-    record = calls.try_record("VDI", disk_ref)
-    for vbd_ref in refs(record, "VBDs") if record is not None else []:
-        vbd = calls.try_record("VBD", vbd_ref)
-        vm = calls.try_record("VM", text(vbd, "VM", NULL_REF)) if vbd is not None else None
-        if vbd is None or vm is None or not flag(vm, "is_control_domain"):
-            continue
-        _log.info("pool.leaked-attachment", disk=text(record or {}, "uuid", ""), vbd=text(vbd, "uuid"))
-        for method in (["VBD.unplug"] if flag(vbd, "currently_attached") else []) + ["VBD.destroy"]:
-            try:
-                call_async(calls, method, vbd_ref, rules=())
-            except HoldfastError as failure:
-                _log.info("pool.attachment-kept", vbd=text(vbd, "uuid"), why=str(failure))
-                break

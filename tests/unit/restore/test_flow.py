@@ -14,7 +14,7 @@ from holdfast.repository import PackMissing
 from holdfast.restore import RestoreArgs, RestoreFlow, RestoreResult
 from holdfast.runs import LedgerState, StepContext, StepFailed
 from holdfast.upkeep import remove_line, sweep_ledger
-from holdfast.xapi import MetadataImportFailed, PoolClient, UploadIncomplete
+from holdfast.xapi import MetadataImportFailed, PoolClient, PoolConnectionLost, UploadIncomplete
 from tests.support.flows import MemoryLedger, MemoryPool, blocks
 from tests.support.ova import pack_ova
 from tests.support.repositories import World
@@ -152,6 +152,20 @@ def test_an_upload_that_did_not_arrive_is_repeated_on_a_fresh_disk(runner: _Runn
     assert runner.clock.monotonic_s() > 0
 
 
+@pytest.mark.parametrize("method", ["create_vm", "create_vbd", "create_vif"])
+def test_a_vm_whose_making_broke_off_is_made_anew_from_the_same_disks(runner: _Runner, method: str) -> None:
+    lost = PoolConnectionLost(address="a", operation=method, why="reset")
+    runner.pool.fail(method, lost, lost)
+    runner.assert_whole(runner.run(), blocks(1, 0, 3), blocks(4))
+    assert len([each for each in runner.pool.calls if each.startswith("create_disk")]) == 2
+
+
+def test_every_disk_is_taken_from_the_control_domain_before_the_vm_starts(runner: _Runner) -> None:
+    result = runner.run(start=True)
+    at = [runner.pool.calls.index(f"detach_disk {each.disk}") for each in result.disks]
+    assert max(at) < runner.pool.calls.index(f"start_vm {result.vm}")
+
+
 def test_a_damaged_point_makes_no_vm_and_leaves_nothing(runner: _Runner) -> None:
     for key in runner.world.keys("packs/"):
         runner.world.memory.delete(key)
@@ -164,11 +178,16 @@ def test_a_damaged_point_makes_no_vm_and_leaves_nothing(runner: _Runner) -> None
 def test_settings_that_are_refused_are_told_and_the_vm_stays(runner: _Runner) -> None:
     record = saved_vm(blocked_operations={"destroy": "no"}, bios_strings={"bios-vendor": "x"})
     make_point(runner.world, blocks(1), record=record, run="r-2")
-    for method in ("set_bios_strings", "set_blocked_operations", "untag"):
+    for method in ("set_bios_strings", "set_blocked_operations", "untag", "detach_disk"):
         runner.pool.fail(method, _Refused(f"{method} no"))
     runner.assert_whole(runner.run(), blocks(1))
     told = "\n".join(each.message for each in runner.findings)
-    for part in ("BIOS strings could not be set", "blocked operations could not be set", "the mark on"):
+    for part in (
+        "BIOS strings could not be set",
+        "blocked operations could not be set",
+        "the mark on",
+        "the control domain still holds disk 0",
+    ):
         assert part in told
     runner.sweep()
     assert len(runner.pool.vms) == 1

@@ -8,7 +8,8 @@ import pytest
 
 from holdfast.core import ManualClock
 from holdfast.model import DiskUuid, VmUuid
-from holdfast.xapi import DiskInUse, PoolAnswerInvalid
+from holdfast.xapi import DiskInUse, PoolAnswerInvalid, PoolFailure
+from holdfast.xapi.attachments import detach_disk
 from holdfast.xapi.calls import Calls
 from holdfast.xapi.restore import destroy_vm
 from holdfast.xapi.snapshots import data_destroy, destroy_disk, destroy_snapshot
@@ -107,6 +108,51 @@ def test_an_attachment_that_is_still_used_is_left_and_waited_for(made: tuple[Obj
     destroy_disk(calls, DiskUuid("disk"))
     assert objects.done == [("VDI.destroy", "disk")]
     assert clock.monotonic_s() == 10
+
+
+def _held_disk(objects: Objects) -> None:
+    objects.add("disk", VBDs=["mine", "leaked", "unplugged"])
+    objects.add("mine", VM="vm", currently_attached=True)
+    objects.add("leaked", VM="dom0", currently_attached=True)
+    objects.add("unplugged", VM="dom0", currently_attached=False)
+    objects.add("vm", is_control_domain=False)
+    objects.add("dom0", is_control_domain=True)
+
+
+@pytest.mark.parametrize("refusal", [("DEVICE_DETACH_REJECTED", "VBD", "leaked", "busy"), ("VDI_IN_USE", "disk")])
+def test_a_restored_disk_is_taken_from_the_control_domain_and_from_nobody_else(
+    made: tuple[Objects, Calls, ManualClock], refusal: tuple[str, ...]
+) -> None:
+    objects, calls, clock = made
+    _held_disk(objects)
+    objects.refusals["VBD.unplug"] = [refusal] * 2
+    for _ in range(2):
+        detach_disk(calls, DiskUuid("disk"))
+    assert objects.done == [("VBD.unplug", "leaked"), ("VBD.destroy", "leaked"), ("VBD.destroy", "unplugged")]
+    assert clock.monotonic_s() == 10
+    detach_disk(calls, DiskUuid("gone"))
+
+
+@pytest.mark.parametrize("method", ["VBD.unplug", "VBD.destroy"])
+def test_an_attachment_that_goes_by_itself_meanwhile_is_gone(
+    made: tuple[Objects, Calls, ManualClock], method: str
+) -> None:
+    objects, calls, _ = made
+    _held_disk(objects)
+    objects.refusals[method] = [("HANDLE_INVALID", "VBD", "leaked")]
+    detach_disk(calls, DiskUuid("disk"))
+    objects.add("leaked", VM="dom0", currently_attached=True)
+    objects.refusals["VBD.unplug"] = [("DEVICE_ALREADY_DETACHED", "leaked")]
+    detach_disk(calls, DiskUuid("disk"))
+    assert objects.done[-1] == ("VBD.destroy", "leaked")
+
+
+def test_a_control_domain_that_never_lets_go_is_told(made: tuple[Objects, Calls, ManualClock]) -> None:
+    objects, calls, _ = made
+    _held_disk(objects)
+    objects.refusals["VBD.unplug"] = [("DEVICE_DETACH_REJECTED", "VBD", "leaked", "busy")] * 100
+    with pytest.raises(PoolFailure, match="DEVICE_DETACH_REJECTED"):
+        detach_disk(calls, DiskUuid("disk"))
 
 
 def test_a_disk_that_stays_busy_is_an_error_after_ten_attempts(made: tuple[Objects, Calls, ManualClock]) -> None:
