@@ -73,11 +73,15 @@ def _told(peer: Peer, client: str) -> Records:
     """Return what the pool says when asked class by class."""
     calls = peer.ask("call", name=client, method="system.listMethods", args=[])
     found: Records = {}
-    for call in calls:
-        if call.endswith(".get_all_records"):
+    for call in (call for call in calls if call.endswith(".get_all_records")):
+        try:
             records = peer.ask("call", name=client, method=call, args=[])
-            if records:
-                found[call.partition(".")[0]] = records
+        except PeerFailed as refused:
+            if refused.code != "MESSAGE_REMOVED":  # the pool still lists what it gave up long ago
+                raise
+            continue
+        if records:
+            found[call.partition(".")[0]] = records
     return found
 
 

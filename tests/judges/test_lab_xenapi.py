@@ -45,7 +45,17 @@ def _methods(session: Any) -> set[str]:
 
 
 def _classes(session: Any) -> list[str]:
-    return sorted(name.partition(".")[0] for name in _methods(session) if name.endswith(".get_all_records"))
+    """Return the classes that have records; those that a pool gave up are listed and refuse."""
+    listed = sorted(name.partition(".")[0] for name in _methods(session) if name.endswith(".get_all_records"))
+    return [cls for cls in listed if not _is_removed(session, f"{cls}.get_all_records")]
+
+
+def _is_removed(session: Any, name: str, *parameters: object) -> bool:
+    try:
+        _call(session, name, *parameters)
+    except XenAPI.Failure as refused:
+        return bool(refused.details == ["MESSAGE_REMOVED"])
+    return False
 
 
 def test_every_class_is_listed_and_its_records_are_read(session: Any) -> None:
@@ -69,7 +79,8 @@ def test_every_getter_agrees_with_the_record(session: Any) -> None:
             getters = {name: f"{cls}.get_{name}" for name in record if f"{cls}.get_{name}" in methods}
             assert len(getters) == len(record) or cls == "message", cls
             for name, getter in getters.items():
-                assert _call(session, getter, ref) == record[name], getter
+                if not _is_removed(session, getter, ref):
+                    assert _call(session, getter, ref) == record[name], getter
 
 
 def test_the_encrypted_wire_is_read_by_who_trusts_the_certificate(lab: RunningLab) -> None:
