@@ -22,7 +22,7 @@ __all__ = ["NBD_CONNECTIONS_MAX", "NbdServer"]
 NBD_CONNECTIONS_MAX = 16
 """What one host serves at a time; the next one is closed as soon as it is there."""
 
-_BACKLOG = 64
+_BACKLOG = 1024
 _ACCEPT_PAUSE_S = 0.05
 _DRAIN_BYTES = 64 * 1024
 _JOIN_S = 10.0
