@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from holdfast.core import Cancellation, Clock, Entropy, HoldfastError, format_duration, get_log, limits
-from holdfast.xapi.errors import PoolConnectionLost, PoolFailure, PoolUnreachable
+from holdfast.xapi.errors import PoolConnectionLost, PoolFailure, PoolUnreachable, TaskVanished
 
 __all__ = ["CALL_RULES", "READ_RULES", "REMOVAL_RULES", "Patience", "Retrier", "RetryRule"]
 
@@ -109,6 +109,13 @@ REMOVAL_RULES: tuple[RetryRule, ...] = (
         wait_s_min=10,
         wait_s_max=10,
         why="the SR is merging this disk's chain; a pass over one layer takes up to a minute",
+    ),
+    RetryRule(
+        answers=frozenset({TaskVanished.code}),
+        attempts_max=4,
+        wait_s_min=1,
+        wait_s_max=4,
+        why="the toolstack was restarted; what was removed nevertheless is found to be gone",
     ),
 )
 """For removing disks and snapshots, which is safe twice."""

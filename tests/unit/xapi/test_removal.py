@@ -16,6 +16,9 @@ from holdfast.xapi.snapshots import data_destroy, destroy_disk, destroy_snapshot
 from tests.unit.xapi.fake_pool import FakePool, Refusal, fake_pool, logged_in
 
 
+VANISHED = ("the task is destroyed before it completes",)
+
+
 class Objects:
     """A pool's database of a few objects, and removals that can be refused."""
 
@@ -46,7 +49,11 @@ class Objects:
     def _remover(self, pool: FakePool, method: str) -> Any:
         def remove(_session: str, ref: str) -> str:
             waiting = self.refusals.get(method, [])
-            if waiting:
+            if waiting and waiting[0] is VANISHED:
+                waiting.pop(0)
+                pool.methods["event.from"] = lambda *_: {"events": [], "token": "1,1", "valid_ref_counts": {}}
+                pool.methods["task.get_record"] = self._record
+            elif waiting:
                 pool.task_ends(status="failure", error=waiting.pop(0))
             else:
                 pool.task_ends()
@@ -108,6 +115,20 @@ def test_an_attachment_that_is_still_used_is_left_and_waited_for(made: tuple[Obj
     destroy_disk(calls, DiskUuid("disk"))
     assert objects.done == [("VDI.destroy", "disk")]
     assert clock.monotonic_s() == 10
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_removal_whose_task_vanished_is_done_or_asked_for_again(
+    made: tuple[Objects, Calls, ManualClock], done: bool
+) -> None:
+    objects, calls, clock = made
+    objects.add("disk")
+    objects.refusals["VDI.destroy"] = [VANISHED]
+    if done:
+        objects.refusals["VDI.destroy"].append(("HANDLE_INVALID", "VDI", "disk"))
+    destroy_disk(calls, DiskUuid("disk"))
+    assert objects.done == ([] if done else [("VDI.destroy", "disk")])
+    assert 1 <= clock.monotonic_s() <= 4
 
 
 def _held_disk(objects: Objects) -> None:
