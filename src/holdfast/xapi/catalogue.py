@@ -32,6 +32,7 @@ __all__ = [
     "PoolStarting",
     "PowerStateWrong",
     "RightsMissing",
+    "SessionLost",
     "SnapshotFailed",
     "SrFull",
     "StorageOffline",
@@ -96,7 +97,10 @@ class ChainTooLong(PoolFailure):
     what = "the disk's snapshot chain is too long"
     retry = Retry.LATER
     effect = "No snapshot was taken; existing restore points are untouched."
-    advice = "Delete old snapshots of the VM and rescan the SR; the pool merges on its own within minutes to hours."
+    advice = (
+        "The pool has not merged removed snapshots for long: rescan the SR (xe sr-scan), look in SMlog for what stops "
+        "its garbage collection, and delete old snapshots of the VM; the chain is merged within minutes to hours."
+    )
 
 
 class StorageOffline(PoolFailure):
@@ -192,11 +196,31 @@ class PoolStarting(PoolFailure):
     """The pool's master is not ready."""
 
     code = "pool.starting"
-    xapi_codes = ("HOST_STILL_BOOTING", "HOST_IN_EMERGENCY_MODE", "CANNOT_CONTACT_HOST", "HOST_OFFLINE")
+    xapi_codes = (
+        "HOST_STILL_BOOTING",
+        "HOST_IN_EMERGENCY_MODE",
+        "CANNOT_CONTACT_HOST",
+        "HOST_OFFLINE",
+        "HOST_IS_SLAVE",
+    )
     what = "the pool's master or the host concerned is not ready"
     retry = Retry.LATER
     exit_status = ExitStatus.UNREACHABLE
     advice = "Wait until the pool's hosts are up, or bring a new master up with xe pool-emergency-transition-to-master."
+
+
+class SessionLost(PoolFailure):
+    """Our session ends again and again."""
+
+    code = "pool.session-lost"
+    xapi_codes = ("SESSION_INVALID",)
+    what = "the pool ended our session, and each one that was opened instead"
+    retry = Retry.LATER
+    exit_status = ExitStatus.BUSY
+    advice = (
+        "Look for a program that logs out this user's sessions, or opens so many that the pool drops the oldest (500 "
+        "for each user), and give Holdfast an account of its own; then run again."
+    )
 
 
 class ObjectGone(PoolFailure):

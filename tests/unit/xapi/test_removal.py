@@ -15,7 +15,6 @@ from holdfast.xapi.restore import destroy_vm
 from holdfast.xapi.snapshots import data_destroy, destroy_disk, destroy_snapshot
 from tests.unit.xapi.fake_pool import FakePool, Refusal, fake_pool, logged_in
 
-
 VANISHED = ("the task is destroyed before it completes",)
 
 

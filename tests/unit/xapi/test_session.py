@@ -16,6 +16,7 @@ from holdfast.xapi import (
     PoolAnswerInvalid,
     PoolConnectionLost,
     PoolUnreachable,
+    SessionLost,
 )
 from holdfast.xapi.address import PoolAddress
 from holdfast.xapi.calls import Calls
@@ -112,7 +113,7 @@ def test_a_session_that_stays_invalid_is_an_error_not_a_loop() -> None:
 
     with fake_pool() as pool, logged_in(pool) as calls:
         pool.methods["VM.get_record"] = never
-        with pytest.raises(Exception, match="SESSION_INVALID"):
+        with pytest.raises(SessionLost, match="SESSION_INVALID"):
             calls.record("VM", "r")
         assert pool.names().count("VM.get_record") == 2 * limits.POOL_LOGINS_PER_CALL_MAX
 
