@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from holdfast.core import Clock
+from holdfast.lab.datamodel import DateTime
 
-__all__ = ["Certificate", "ensure_certificate", "new_certificate", "renew_certificate"]
+__all__ = ["Certificate", "certificate_fields", "ensure_certificate", "new_certificate", "renew_certificate"]
 
 _VALID_DAYS = 3650
 
@@ -90,3 +91,16 @@ def new_certificate(*, name: str, addresses: Sequence[str], clock: Clock) -> tup
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return certificate.public_bytes(serialization.Encoding.PEM), encoded_key
+
+
+def certificate_fields(certificate: x509.Certificate) -> dict[str, object]:
+    """Return what a record tells about a certificate: its validity and its fingerprints."""
+    sha256 = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+    return {
+        "not_before": DateTime.of(certificate.not_valid_before_utc),
+        "not_after": DateTime.of(certificate.not_valid_after_utc),
+        "fingerprint": sha256,
+        "fingerprint_sha256": sha256,
+        # A pool tells this one for people to compare; nothing is trusted because of it.
+        "fingerprint_sha1": certificate.fingerprint(hashes.SHA1()).hex(":").upper(),
+    }

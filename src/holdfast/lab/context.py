@@ -53,6 +53,8 @@ class PoolCore:
     """Numbers for the bridges of networks that ask for none; a bridge's name is given once."""
     forgotten_interfaces: dict[str, dict[str, str]] = field(default_factory=dict)
     """Addresses of interfaces without a record, by host and device; a host that starts anew has lost them."""
+    revocation_lists: dict[str, str] = field(default_factory=dict)
+    """Lists of revoked certificates that the hosts were given, by name; forgotten when the lab stops."""
     space: SpaceLedger = field(init=False)
     """What the repositories hold; it sees to it that none holds more than it has."""
 
@@ -83,7 +85,8 @@ class PoolCore:
 
     def is_restricted(self, feature: str) -> bool:
         """Whether the pool's licence forbids a feature."""
-        return self.db.mapping("pool", self.pool_ref, "restrictions").get(f"restrict_{feature}") == "true"
+        flags = self.db.mapping("pool", self.pool_ref, "restrictions")
+        return flags.get(f"restrict_{feature}") == "true" or flags.get(f"enable_{feature}") == "false"
 
     @property
     def master_address(self) -> str:

@@ -8,7 +8,7 @@ to who is logged in. Invariant: a call that is refused here has changed nothing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from holdfast.core import get_log
@@ -18,6 +18,7 @@ from holdfast.lab.datamodel import NULL_REF, ClassTable, DateTime, Kind, describ
 from holdfast.lab.disk_refusals import DISK_REFUSALS, disk_refusal
 from holdfast.lab.errors import ApiFailure, internal_failure, quoted
 from holdfast.lab.generic import Handler, Method, build_methods
+from holdfast.lab.hosts import check_alive
 from holdfast.lab.operations import Cancelled
 from holdfast.lab.records import Records
 from holdfast.lab.rpc import write_value
@@ -28,8 +29,19 @@ log = get_log(__name__)
 
 _GUARDED_MAPS = frozenset({("VM", "other_config"), ("VM", "platform"), ("task", "other_config")})
 
+_WITHOUT_TASKS = frozenset({"event", "task"})
+"""Classes whose calls run asynchronously, too, but nobody can ask what became of them."""
+
 _EXTENSION = Method("Host.call_extension", (), None)
 """What the pool takes an unknown name for."""
+
+
+def _without_prefix(name: str) -> str:
+    """Return the name of the call itself; one prefix is understood, of two kinds that mean the same to a client."""
+    for prefix in ("Async.", "InternalAsync."):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name
 
 
 class Dispatcher:
@@ -46,7 +58,7 @@ class Dispatcher:
         """Return the result of a call that arrived at ``host``; ``ApiFailure`` is the refusal."""
         if name == "system.listMethods":
             return list(self.methods)
-        given_name = name.removeprefix("Async.")
+        given_name = _without_prefix(name)
         sync_name = self._respelled.get(given_name, given_name)
         method = self.methods.get(sync_name)
         if method is None:
@@ -159,7 +171,7 @@ class Dispatcher:
     def _run(self, method: Method, context: Context, values: list[object]) -> object:
         self._check_rights(method, context, values)
         if method.host_at is not None:
-            self._check_alive(str(values[method.host_at]))
+            check_alive(self._pool, str(values[method.host_at]))
         if method.handler is None:
             raise self._not_offered(method, values)
         try:
@@ -169,14 +181,6 @@ class Dispatcher:
             raise ApiFailure("TASK_CANCELLED", context.task) from cause
         except DISK_REFUSALS as cause:
             raise disk_refusal(cause) from cause
-
-    def _check_alive(self, host: str) -> None:
-        """A host that nobody knows is as little alive as one that is down; who answers is alive."""
-        db = self._pool.db
-        row = db.find("host", host)
-        metrics = row and db.find("host_metrics", str(row.fields["metrics"]))
-        if host != self._pool.master_ref and not (metrics and metrics.fields["live"]):
-            raise ApiFailure("HOST_OFFLINE", host)
 
     def _not_offered(self, method: Method, values: list[object]) -> ApiFailure:
         """Return what a call without a handler answers: it, too, looks at the objects it is given first."""
@@ -189,11 +193,24 @@ class Dispatcher:
 
     def _start(self, method: Method, session: str, values: list[object], *, label: str) -> str:
         pool = self._pool
+        if _without_prefix(label).partition(".")[0] in _WITHOUT_TASKS:
+            context = Context(pool, session, f"DummyRef:|{pool.new_uuid()}|{label}", pool.master_ref)
+            self._run_in_thread(label, lambda: self._run_unheard(method, context, values))
+            return context.task
         task = pool.tasks.create(label, host=pool.master_ref, is_cancellable=True, session=session)
         context = Context(pool, session, task, pool.master_ref)
-        arguments = (method, context, values)
-        threading.Thread(target=self._run_in_task, args=arguments, name=f"lab-{label}", daemon=True).start()
+        self._run_in_thread(label, lambda: self._run_in_task(method, context, values))
         return task
+
+    @staticmethod
+    def _run_in_thread(label: str, work: Callable[[], None]) -> None:
+        threading.Thread(target=work, name=f"lab-{label}", daemon=True).start()
+
+    def _run_unheard(self, method: Method, context: Context, values: list[object]) -> None:
+        try:
+            self._run(method, context, values)
+        except ApiFailure as refusal:
+            log.info("lab.call-refused-unheard", method=method.name, code=refusal.code)
 
     def _run_in_task(self, method: Method, context: Context, values: list[object]) -> None:
         tasks = context.pool.tasks

@@ -15,6 +15,7 @@ from holdfast.lab.errors import ApiFailure
 from holdfast.lab.http import Request, pages
 
 __all__ = [
+    "check_alive",
     "forget_operations",
     "host_address",
     "make_master",
@@ -51,6 +52,17 @@ def named_host(pool: PoolCore, name: str) -> str | None:
         if name in (row.ref, row.fields["uuid"], row.fields["name_label"]):
             return row.ref
     raise ApiFailure("HANDLE_INVALID", "host", name)
+
+
+def check_alive(pool: PoolCore, host: str) -> None:
+    """Return when the host can be asked to do something, which whoever answers now can; ``HOST_OFFLINE`` otherwise.
+
+    A host that nobody knows is as little alive as one that is down.
+    """
+    row = pool.db.find("host", host)
+    metrics = row and pool.db.find("host_metrics", str(row.fields["metrics"]))
+    if host != pool.master_ref and not (metrics and metrics.fields["live"]):
+        raise ApiFailure("HOST_OFFLINE", host)
 
 
 def sees_storage(pool: PoolCore, host: str, srs: Iterable[str]) -> bool:

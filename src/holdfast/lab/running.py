@@ -11,10 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cryptography import x509
+
 from holdfast.core import Clock, Entropy, ExitStatus, HoldfastError, Secret, SystemClock, SystemEntropy, get_log, mapped
 from holdfast.lab.attachments import sweep_attachments
 from holdfast.lab.calls import add_subject, all_handlers, await_guests, settle_guests
-from holdfast.lab.certificate import Certificate, ensure_certificate, renew_certificate
+from holdfast.lab.certificate import Certificate, certificate_fields, ensure_certificate, renew_certificate
 from holdfast.lab.client import LabControl
 from holdfast.lab.clock import LabClock
 from holdfast.lab.collector import resume_collections
@@ -129,6 +131,10 @@ class RunningLab:
         )
         self._tls.load_cert_chain(self.certificate.certificate_path, self.certificate.key_path)
         self.pool.certificate_pem = self.certificate.pem
+        told = certificate_fields(x509.load_pem_x509_certificate(self.certificate.pem.encode()))
+        for row in self.pool.db.rows("Certificate"):
+            if row.fields["type"] == "host":
+                self.pool.db.update("Certificate", row.ref, told)
         self.on_new_certificate()
 
     def __enter__(self) -> Self:

@@ -44,6 +44,12 @@ _REVALIDATE_S = 1800.0
 """How long a pool believes that a user of the directory still has his rights."""
 
 
+_SYSTEM_ACCOUNTS = frozenset(
+    "root bin daemon adm lp sync shutdown halt mail operator games man ftp nobody dbus sshd".split()
+)
+"""Accounts that the system of a host has: to the others it says that it does not know them."""
+
+
 class Sessions:
     """The sessions of one pool. Safe to use from any thread."""
 
@@ -86,7 +92,9 @@ class Sessions:
         is_known = user == self._user or self.directory.find(user) is not None
         if is_known and hmac.compare_digest(password.encode(), self._password.reveal().encode()):
             return
-        reason = "Authentication failure" if user else "User not known to the underlying authentication module"
+        reason = "User not known to the underlying authentication module"
+        if is_known or user in _SYSTEM_ACCOUNTS:
+            reason = "Authentication failure"
         raise ApiFailure("SESSION_AUTHENTICATION_FAILED", user, reason)
 
     def check_superuser(self, user: str, password: str) -> None:

@@ -73,7 +73,7 @@ def test_a_set_of_references_follows_the_reference_on_the_other_side(api: Any) -
         ("VDI.set_virtual_size", ("OpaqueRef:x", "5"), ["HANDLE_INVALID", "VDI", "OpaqueRef:x"]),
         ("SR.set_physical_utilisation", ("OpaqueRef:x", "5"), ["PERMISSION_DENIED", ""]),
         ("Async.VDI.get_record", ("x",), ["Fault", "No async mode for this operation (rpc: VDI.get_record)"]),
-        ("PVS_site.introduce", ("a", "b", "c"), ["NOT_IMPLEMENTED", "PVS_site.introduce"]),
+        ("PVS_site.introduce", ("a", "b", "c"), ["OPENVSWITCH_NOT_ACTIVE"]),
         ("network.create", ({},), ["INTERNAL_ERROR", 'Server_helpers.Dispatcher_FieldNotFound("other_config")']),
     ],
 )

@@ -183,7 +183,7 @@ def test_a_pool_offers_what_it_would_do(api: Any, pool: str) -> None:
             ["INVALID_UPDATE_SYNC_DAY", "7"],
         ),
         (lambda api, pool: api.pool.test_archive_target(pool, {}), ["MESSAGE_REMOVED"]),
-        (lambda api, pool: api.pool.crl_uninstall("c"), ["CRL_DOES_NOT_EXIST", "c"]),
+        (lambda api, pool: api.pool.crl_uninstall("c.pem"), ["CRL_DOES_NOT_EXIST", "c.pem"]),
         (
             lambda api, pool: api.pool.eject(api.host.get_all()[0]),
             ["INTERNAL_ERROR", "Xapi_pool.Cannot_eject_master"],

@@ -175,4 +175,8 @@ def test_roles_are_made_of_permissions(root: Any) -> None:
 def test_a_pool_without_a_directory_knows_the_superuser_only(lab: RunningLab) -> None:
     stranger = XenAPI.Session(lab.plain_url)
     refused = refusal(lambda: stranger.xenapi.login_with_password("vm-admin", PASSWORD))
-    assert refused == ["SESSION_AUTHENTICATION_FAILED", "vm-admin", "Authentication failure"]
+    assert refused == [
+        "SESSION_AUTHENTICATION_FAILED",
+        "vm-admin",
+        "User not known to the underlying authentication module",
+    ]

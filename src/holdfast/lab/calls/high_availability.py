@@ -38,7 +38,7 @@ def enable_ha(context: Context, srs: list[str], configuration: Map) -> str:
     """Switch high availability on, with its heartbeat in the first of the repositories that can hold it."""
     db, pool = context.db, context.pool.pool_ref
     with pool_operation(context, "ha_enable"):
-        check_licence(context, "ha", "HA")
+        check_licence(context, "xha", "HA")
         unplugged = [row.ref for row in db.rows("PIF") if row.fields["disallow_unplug"] and not _is_up(row.fields)]
         if unplugged:
             raise ApiFailure("REQUIRED_PIF_IS_UNPLUGGED", *unplugged)

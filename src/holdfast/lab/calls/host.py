@@ -114,7 +114,6 @@ def retrieve_wlb_evacuate_recommendations(context: Context, host: str) -> dict[s
 @calls.on("host.get_uncooperative_resident_VMs")
 def get_uncooperative_resident_vms(context: Context, host: str) -> list[str]:
     """No VM is called uncooperative any more."""
-    context.db.row("host", host)
     return []
 
 

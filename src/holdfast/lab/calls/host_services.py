@@ -13,6 +13,7 @@ from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.errors import ApiFailure
+from holdfast.lab.hosts import check_alive
 from holdfast.lab.rpc import MalformedCall, json_rpc
 
 __all__ = ["calls"]
@@ -102,12 +103,18 @@ def emergency_clear_mandatory_guidance(context: Context) -> str:
     "host.sync_data",
     "host.rescan_drivers",
     "host.apply_guest_agent_config",
-    "host.refresh_server_certificate",
     "host.reset_server_certificate",
 )
 def accept_host(context: Context, host: str) -> str:
     """Nothing to do, but the host must exist."""
     _check_host(context, host)
+    return ""
+
+
+@calls.on("host.refresh_server_certificate")
+def refresh_server_certificate(context: Context, host: str) -> str:
+    """Nothing to do; of the other hosts, too, but all must be alive."""
+    check_alive(context.pool, host)
     return ""
 
 
@@ -179,10 +186,9 @@ def compute_memory_overhead(context: Context, host: str) -> int:
 @calls.on("host.get_management_interface")
 def get_management_interface(context: Context, host: str) -> str:
     """Return the interface that clients talk to."""
-    db = context.db
-    for pif in db.texts("host", host, "PIFs"):
-        if db.flag("PIF", pif, "management"):
-            return pif
+    for row in context.db.rows("PIF"):
+        if row.fields["host"] == host and row.fields["management"]:
+            return row.ref
     raise ApiFailure("INTERNAL_ERROR", "Not_found")
 
 
@@ -302,9 +308,10 @@ def get_server_certificate(context: Context, host: str) -> str:
 @calls.on("host.enable_external_auth")
 def enable_external_auth(context: Context, host: str, config: Map, service: str, kind: str) -> str:
     """Connect the host to a directory of users; only one at a time, and none that the lab could reach."""
-    fields = context.db.row("host", host).fields
     if kind == "AD":
         check_licence(context, "ad", "AD")
+    check_alive(context.pool, host)
+    fields = context.db.row("host", host).fields
     if fields["external_auth_type"]:
         current = (str(fields["external_auth_type"]), str(fields["external_auth_service_name"]))
         raise ApiFailure("AUTH_ALREADY_ENABLED", *current)

@@ -133,7 +133,6 @@ def disable_display(context: Context, host: str) -> str:
 @calls.on("host.set_ssl_legacy")
 def set_ssl_legacy(context: Context, host: str, value: bool) -> str:
     """Old TLS versions are gone: only switching them off is accepted."""
-    context.db.row("host", host)
     if value:
         raise ApiFailure("VALUE_NOT_SUPPORTED", "value", "true", "Legacy SSL support has been removed")
     return ""
@@ -142,8 +141,7 @@ def set_ssl_legacy(context: Context, host: str, value: bool) -> str:
 @calls.on("host.set_uefi_certificates")
 def set_uefi_certificates(context: Context, host: str, value: str) -> str:
     """Refused: the pool sets them now."""
-    context.db.row("host", host)
-    text = "Setting UEFI certificates is deprecated, please use `Pool.set_custom_uefi_certificates`"
+    text = "To set UEFI certificates use: `Pool.set_custom_uefi_certificates`"
     raise ApiFailure("OPERATION_NOT_ALLOWED", text)
 
 

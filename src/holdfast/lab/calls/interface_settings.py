@@ -107,6 +107,7 @@ def set_primary_address_type(context: Context, pif: str, kind: str) -> str:
 def set_property(context: Context, pif: str, name: str, value: str) -> str:
     """Set a property of an interface, and of the members of a bond."""
     db = context.db
+    db.row("PIF", pif)
     if value not in _PROPERTIES.get(name, ()):
         raise ApiFailure("INVALID_VALUE", "properties", f"{name} = {value}")
     with db.transaction():

@@ -57,6 +57,78 @@ def destroy_vusb(context: Context, vusb: str) -> str:
     return ""
 
 
+# -- groups of devices that are alike
+
+
+@calls.on("USB_group.create")
+def create_usb_group(
+    context: Context, label: str = "", description: str = "", other_config: dict[str, str] | None = None
+) -> str:
+    """Make a group of USB devices, with none in it."""
+    values = {"name_label": label, "name_description": description, "other_config": other_config or {}}
+    return context.db.create("USB_group", dict(values))
+
+
+@calls.on("GPU_group.create")
+def create_gpu_group(
+    context: Context, label: str = "", description: str = "", other_config: dict[str, str] | None = None
+) -> str:
+    """Make a group of graphics devices, with none in it."""
+    values = {"name_label": label, "name_description": description, "other_config": other_config or {}}
+    return context.db.create("GPU_group", dict(values))
+
+
+def _destroy_group(context: Context, group: str, cls: str, kind: str) -> str:
+    """Remove a group with what its VMs would get from it; not while one has it, or while devices are in it."""
+    db = context.db
+    given = db.texts(cls, group, f"V{kind}s")
+    if busy := [each for each in given if db.flag(f"V{kind}", each, "currently_attached")]:
+        raise ApiFailure(f"{kind}_GROUP_CONTAINS_V{kind}", *busy)
+    if devices := db.texts(cls, group, f"P{kind}s"):
+        raise ApiFailure(f"{kind}_GROUP_CONTAINS_P{kind}", *devices)
+    with db.transaction():
+        for each in given:
+            db.destroy(f"V{kind}", each)
+        db.destroy(cls, group)
+    return ""
+
+
+@calls.on("USB_group.destroy")
+def destroy_usb_group(context: Context, group: str) -> str:
+    """Remove a group of USB devices."""
+    return _destroy_group(context, group, "USB_group", "USB")
+
+
+@calls.on("GPU_group.destroy")
+def destroy_gpu_group(context: Context, group: str) -> str:
+    """Remove a group of graphics devices."""
+    return _destroy_group(context, group, "GPU_group", "GPU")
+
+
+@calls.on("GPU_group.get_remaining_capacity")
+def get_group_capacity(context: Context, group: str, kind: str) -> int:
+    """Refused: there is no device in the group."""
+    context.db.row("GPU_group", group)
+    raise ApiFailure("GPU_GROUP_CONTAINS_NO_PGPUS", group)
+
+
+@calls.on("PGPU.get_remaining_capacity")
+def get_capacity(context: Context, device: str, kind: str) -> int:
+    """Return how many devices of the type would fit: none, on a device that nobody knows, too."""
+    return 0
+
+
+@calls.on("PGPU.set_GPU_group")
+def set_gpu_group(context: Context, device: str, group: str) -> str:
+    """Put a graphics device into another group."""
+    context.db.row("GPU_group", group)
+    context.db.set("PGPU", device, "GPU_group", group)
+    return ""
+
+
+# -- graphics
+
+
 @calls.on("VGPU.create")
 def create_vgpu(
     context: Context,

@@ -16,7 +16,7 @@ from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import DateTime
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.hosts import make_master
+from holdfast.lab.hosts import check_alive, make_master
 from holdfast.lab.rules import check_pool_operation
 
 __all__ = ["calls", "pool_operation"]
@@ -85,6 +85,8 @@ def accept(context: Context) -> str:
 @calls.on("pool.join", "pool.join_force")
 def join(context: Context, address: str, user: str, password: str) -> str:
     """A pool of several hosts cannot join another; a lab of one knows no other pool."""
+    if context.pool.is_restricted("pooling"):
+        raise ApiFailure("LICENCE_RESTRICTION")
     if context.db.count("host") > 1:
         raise ApiFailure("JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS")
     raise ApiFailure("JOINING_HOST_CONNECTION_FAILED")
@@ -94,7 +96,7 @@ def join(context: Context, address: str, user: str, password: str) -> str:
 def eject(context: Context, host: str) -> str:
     """Take a member out of the pool, with its local storage; not the master, and not with VMs on it."""
     db = context.db
-    db.row("host", host)
+    check_alive(context.pool, host)
     with pool_operation(context, "eject"), db.transaction():
         if db.flag("pool", context.pool.pool_ref, "ha_enabled"):
             raise ApiFailure("HA_IS_ENABLED")
@@ -133,7 +135,7 @@ def check_update_readiness(context: Context, pool: str, needs_reboot: bool) -> l
     """Return what stands in the way of updates, host by host."""
     db = context.db
     check_licence(context, "updates", "Updates")
-    found: list[list[str]] = [["HA_IS_ENABLED"]] if db.flag("pool", pool, "ha_enabled") else []
+    found: list[list[str]] = [["HA_IS_ENABLED"]] if db.flag("pool", context.pool.pool_ref, "ha_enabled") else []
     for row in db.rows("host"):
         metrics = db.find("host_metrics", str(row.fields["metrics"]))
         if metrics is None or not metrics.fields["live"]:
@@ -149,7 +151,6 @@ def check_update_readiness(context: Context, pool: str, needs_reboot: bool) -> l
 @calls.on("pool.has_extension")
 def pool_has_extension(context: Context, pool: str, name: str) -> bool:
     """No host of the lab has extensions."""
-    context.db.row("pool", pool)
     return False
 
 
@@ -228,7 +229,6 @@ def add_to_guest_agent_config(context: Context, pool: str, key: str, value: str)
 @calls.on("pool.set_uefi_certificates")
 def set_uefi_certificates(context: Context, pool: str, value: str) -> str:
     """Refused: there is another call for it now."""
-    context.db.row("pool", pool)
     text = "Setting UEFI certificates is deprecated, please use `set_custom_uefi_certificates`"
     raise ApiFailure("OPERATION_NOT_ALLOWED", text)
 
@@ -236,7 +236,7 @@ def set_uefi_certificates(context: Context, pool: str, value: str) -> str:
 @calls.on("pool.get_guest_secureboot_readiness")
 def get_guest_secureboot_readiness(context: Context, pool: str) -> str:
     """Whether guests can be started with Secure Boot: they can where the pool has certificates for it."""
-    fields = context.db.row("pool", pool).fields
+    fields = context.db.row("pool", context.pool.pool_ref).fields
     return "ready" if fields["custom_uefi_certificates"] or fields["uefi_certificates"] else "not_ready"
 
 
@@ -261,7 +261,6 @@ def set_ext_auth_cache_expiry(context: Context, pool: str, value: int) -> str:
 @calls.on("pool.set_local_auth_max_threads", "pool.set_ext_auth_max_threads")
 def accept_thread_count(context: Context, pool: str, value: int) -> str:
     """Accepted: how many logins are checked at once changes nothing that a client could see, the field least of all."""
-    context.db.row("pool", pool)
     return ""
 
 
@@ -309,7 +308,6 @@ def disable_client_certificate_auth(context: Context, pool: str) -> str:
 @calls.on("pool.disable_ssl_legacy")
 def disable_ssl_legacy(context: Context, pool: str) -> str:
     """Old TLS versions are gone."""
-    context.db.row("pool", pool)
     return ""
 
 
@@ -318,36 +316,6 @@ def disable_redo_log(context: Context) -> str:
     """Keep no log of the database on shared storage."""
     context.db.set("pool", context.pool.pool_ref, "redo_log_enabled", False)
     return ""
-
-
-@calls.on("pool.enable_redo_log")
-def enable_redo_log(context: Context, sr: str) -> str:
-    """Refused: the lab writes no such log."""
-    context.db.row("SR", sr)
-    text = "failed to create a VDI for the redo log on the SR with the given UUID."
-    raise ApiFailure("CANNOT_ENABLE_REDO_LOG", text)
-
-
-@calls.on("pool.deconfigure_wlb")
-def deconfigure_wlb(context: Context) -> str:
-    """Forget the balancing service."""
-    values: Fields = {"wlb_url": "", "wlb_username": "", "wlb_enabled": False, "wlb_verify_cert": False}
-    context.db.update("pool", context.pool.pool_ref, values)
-    return ""
-
-
-@calls.on("pool.retrieve_wlb_configuration", "pool.retrieve_wlb_recommendations")
-def retrieve_from_wlb(context: Context) -> Map:
-    """There is no balancing service."""
-    check_licence(context, "wlb", "WLB")
-    raise ApiFailure("WLB_NOT_INITIALIZED")
-
-
-@calls.on("pool.send_wlb_configuration")
-def send_wlb_configuration(context: Context, config: Map) -> str:
-    """There is no balancing service."""
-    check_licence(context, "wlb", "WLB")
-    raise ApiFailure("WLB_NOT_INITIALIZED")
 
 
 @calls.on("secret.introduce")

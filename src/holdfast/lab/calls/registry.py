@@ -1,7 +1,7 @@
-"""Calls of what a pool merely keeps lists of: callers and their limits, controllers, certificates, devices.
+"""Calls of what a pool merely keeps lists of: callers and their limits, controllers, devices.
 
-The lab limits nobody, trusts nobody else's certificates and has no devices to give away, so these calls keep records
-and answer with what there is: mostly nothing.
+The lab limits nobody and has no devices to give away, so these calls keep records and answer with what there is: mostly
+nothing.
 """
 
 from __future__ import annotations
@@ -56,14 +56,12 @@ def remove_group(context: Context, caller: str, group: str) -> str:
 @calls.on("Caller.query_call_count")
 def query_call_count(context: Context, caller: str) -> int:
     """Return how often it called; the lab does not count."""
-    context.db.row("Caller", caller)
     return 0
 
 
 @calls.on("Caller.query_token_usage")
 def query_token_usage(context: Context, caller: str) -> float:
     """Return what it used up; the lab does not count."""
-    context.db.row("Caller", caller)
     return 0.0
 
 
@@ -129,6 +127,7 @@ def set_fill_rate(context: Context, limit: str, value: float) -> str:
 @calls.on("Rate_limit.add_caller")
 def add_caller(context: Context, limit: str, caller: str) -> str:
     """Limit a caller, by this and nothing else."""
+    context.db.row("Caller", caller)
     context.db.row("Rate_limit", limit)
     context.db.set("Caller", caller, "rate_limit", limit)
     return ""
@@ -180,33 +179,13 @@ def forget_controller(context: Context, controller: str) -> str:
     return ""
 
 
-# -- certificates and devices
+# -- devices and watchers
 
 
-@calls.on("pool.certificate_list", "pool.crl_list")
-def list_nothing(context: Context) -> list[str]:
-    """Nobody else's certificates are installed."""
-    return []
-
-
-@calls.on("pool.certificate_sync")
-def sync_certificates(context: Context) -> str:
-    """There are none to spread."""
-    return ""
-
-
-@calls.on("pool.certificate_uninstall", "pool.uninstall_ca_certificate")
-def uninstall_certificate(context: Context, name: str, force: bool = False) -> str:
-    """Refused: no certificate of this name is installed; by force that is fine."""
-    if force:
-        return ""
-    raise ApiFailure("CERTIFICATE_DOES_NOT_EXIST", name)
-
-
-@calls.on("pool.crl_uninstall")
-def uninstall_crl(context: Context, name: str) -> str:
-    """Refused: no list of this name is installed."""
-    raise ApiFailure("CRL_DOES_NOT_EXIST", name)
+@calls.on("console.create", "console.destroy")
+def refuse_console(context: Context, *given: object) -> str:
+    """A pool knows these names and nothing behind them: a VM has its consoles while it runs."""
+    raise ApiFailure("NOT_IMPLEMENTED", "Console.destroy" if isinstance(given[0], str) else "Console.create")
 
 
 @calls.on("pool.test_archive_target")
@@ -227,4 +206,14 @@ def accept_observer(context: Context, observer: str, host: str) -> str:
     """Nothing to do: the lab traces nothing."""
     context.db.row("Observer", observer)
     context.db.row("host", host)
+    return ""
+
+
+@calls.on("Observer.set_hosts")
+def set_observed_hosts(context: Context, observer: str, hosts: list[str]) -> str:
+    """Say which hosts are watched; none means all."""
+    for host in hosts:
+        if not context.db.exists("host", host):
+            raise ApiFailure("INVALID_VALUE", "host", host)
+    context.db.set("Observer", observer, "hosts", hosts)
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from urllib.parse import urlsplit
 
@@ -11,12 +12,15 @@ from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import EPOCH, NULL_REF
 from holdfast.lab.errors import ApiFailure
+from holdfast.lab.hosts import check_alive
 
 __all__ = ["calls"]
 
 calls = CallSet()
 
-_KEY_NAME = re.compile(r"[A-Za-z0-9._-]*")
+_KEY_NAME = re.compile(r"[A-Za-z0-9_-]*")
+_REMOTE_PATH = "/repository/enabled"
+"""Where a pool offers what it has to other pools."""
 
 _WEEKDAYS = range(7)
 
@@ -32,10 +36,19 @@ def _check_new(context: Context, label: str, *, url: str | None = None) -> None:
 
 def _check_url(url: str) -> None:
     parts = urlsplit(url)
-    if not parts.hostname:
-        raise ApiFailure("INTERNAL_ERROR", "invalid host in url")
-    if parts.scheme not in ("http", "https"):
-        raise ApiFailure("INTERNAL_ERROR", "invalid scheme in url")
+    if not parts.hostname or parts.scheme not in ("http", "https"):
+        raise ApiFailure("INVALID_BASE_URL", url)
+
+
+def _check_remote_url(url: str) -> None:
+    """Another pool is named by the address of its master."""
+    parts = urlsplit(url)
+    try:
+        ipaddress.ip_address(parts.hostname or "")
+    except ValueError as cause:
+        raise ApiFailure("INVALID_BASE_URL", url) from cause
+    if parts.scheme != "https" or parts.path != _REMOTE_PATH:
+        raise ApiFailure("INVALID_BASE_URL", url)
 
 
 def _check_key(name: str) -> None:
@@ -79,7 +92,7 @@ def introduce_bundle(context: Context, label: str, description: str) -> str:
 @calls.on("Repository.introduce_remote_pool")
 def introduce_remote_pool(context: Context, label: str, description: str, url: str, certificate: str) -> str:
     """Make the repository of another pool known."""
-    _check_url(url)
+    _check_remote_url(url)
     with context.db.transaction():
         _check_new(context, label, url=url)
         values: Fields = {"name_label": label, "name_description": description, "binary_url": url, "update": True}
@@ -93,6 +106,20 @@ def forget(context: Context, repository: str) -> str:
         raise ApiFailure("REPOSITORY_IS_IN_USE")
     context.db.destroy("Repository", repository)
     return ""
+
+
+@calls.on("pool_patch.clean")
+def clean_patch(context: Context, patch: str) -> str:
+    """Nothing to do since updates are no patches any more."""
+    return ""
+
+
+@calls.on("pool_update.apply", "pool_update.precheck")
+def check_update(context: Context, update: str, host: str) -> str:
+    """Refused: no update was ever introduced. The host that should do it must be alive all the same."""
+    check_alive(context.pool, host)
+    context.db.row("pool_update", update)
+    raise ApiFailure("CANNOT_FIND_UPDATE", update)
 
 
 @calls.on("Repository.set_gpgkey_path")
@@ -126,6 +153,7 @@ def _use(context: Context, pool: str, repositories: list[str]) -> None:
 @calls.on("pool.set_repositories")
 def set_repositories(context: Context, pool: str, repositories: list[str]) -> str:
     """Say where updates come from."""
+    context.db.row("pool", pool)
     with pool_operation(context, "configure_repositories"):
         _use(context, pool, repositories)
     return ""

@@ -145,6 +145,7 @@ def unplug_vif(context: Context, vif: str) -> str:
 @calls.on("VIF.move")
 def move_vif(context: Context, vif: str, network: str) -> str:
     """Connect the card to another network."""
+    context.db.row("VIF", vif)
     context.db.row("network", network)
     if context.db.get("VIF", vif, "trunks"):
         _check_trunks(context, network)

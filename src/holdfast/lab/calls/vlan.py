@@ -142,9 +142,10 @@ def create_pool_vlan(context: Context, device: str, network: str, tag: int) -> l
 def create_pool_vlan_from_pif(context: Context, pif: str, network: str, tag: int) -> list[str]:
     """Put a tagged network wherever a host is on the network of the interface, or nowhere."""
     db = context.db
+    from_network = db.text("PIF", pif, "network")
     db.row("network", network)
     with _all_or_none(context) as made:
-        for each in db.texts("network", db.text("PIF", pif, "network"), "PIFs"):
+        for each in db.texts("network", from_network, "PIFs"):
             metrics = db.text("host", db.text("PIF", each, "host"), "metrics")
             if db.flag("host_metrics", metrics, "live"):
                 made.append(db.text("VLAN", create_vlan(context, each, tag, network), "untagged_PIF"))

@@ -200,6 +200,7 @@ def set_appliance(context: Context, vm: str, appliance: str) -> str:
 @calls.on("VM.set_groups")
 def set_groups(context: Context, vm: str, groups: list[str]) -> str:
     """Make the VM part of a group that is placed together."""
+    context.db.row("VM", vm)
     check_licence(context, "vm_groups", "VM_groups")
     _check_ordinary(context, vm, "Control domains, templates, and snapshots cannot be added to VM groups.")
     if len(groups) > 1:

@@ -94,7 +94,6 @@ for _name in ("order", "start_delay", "shutdown_delay"):
 def set_ha_restart_priority(context: Context, vm: str, value: str) -> str:
     """Set what high availability does with the VM."""
     db = context.db
-    db.row("VM", vm)
     if value not in _RESTART_PRIORITIES:
         raise ApiFailure("INVALID_VALUE", "ha_restart_priority", value)
     if db.text("VM", vm, "ha_restart_priority") != value:

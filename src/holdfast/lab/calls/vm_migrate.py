@@ -30,6 +30,7 @@ _DESTINATION_KEYS = ("host", "session_id", "SM", "xenops", "master")
 def pool_migrate(context: Context, vm: str, host: str, options: Map) -> str:
     """Move a running VM to another host of the pool, which must see its disks."""
     db = context.db
+    db.row("VM", vm)
     db.row("host", host)
     is_forced = options.get("force") == "true"
     if not is_forced:
@@ -63,8 +64,8 @@ def restart_device_models(context: Context, vm: str) -> str:
 def migrate_receive(context: Context, host: str, network: str, options: Map) -> Map:
     """Return what a sender needs to know to move a VM to the host."""
     db = context.db
-    address = db.text("host", host, "address")
     db.row("network", network)
+    address = db.text("host", host, "address")
     return {
         "host": host,
         "session_id": context.session,

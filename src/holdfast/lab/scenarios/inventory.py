@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cryptography import x509
+
 from holdfast.core import GIB, TIB
+from holdfast.lab.certificate import certificate_fields
 from holdfast.lab.context import PoolCore
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import EPOCH, NULL_REF
@@ -68,6 +71,22 @@ _SOFTWARE_VERSION = {
 }
 
 
+_INTERNAL_NETWORK: Fields = {
+    "name_label": "Host internal management network",
+    "name_description": "Network on which guests will be assigned a private link-local IP address "
+    "which can be used to talk XenAPI",
+    "bridge": "xenapi",
+    "MTU": 1500,
+    "managed": True,
+    "other_config": {
+        "is_guest_installer_network": "true",
+        "is_host_internal_management_network": "true",
+        "ip_begin": "169.254.0.1",
+        "ip_end": "169.254.255.254",
+        "netmask": "255.255.0.0",
+    },
+}
+
 UNLICENSED = frozenset(
     """
     restrict_vlan restrict_qos restrict_netapp restrict_equalogic restrict_pooling restrict_marathon
@@ -77,7 +96,7 @@ UNLICENSED = frozenset(
     restrict_nested_virt restrict_live_patching restrict_set_vcpus_number_live restrict_pvs_proxy restrict_igmp_snooping
     restrict_rpu restrict_pool_size restrict_usb_passthrough restrict_network_sriov restrict_corosync
     restrict_cluster_address restrict_zstd_export restrict_pool_secret_rotation restrict_certificate_verification
-    restrict_internal_repo_access restrict_vtpm restrict_vm_groups
+    restrict_internal_repo_access restrict_vtpm restrict_vm_groups enable_xha
     """.split()
 )
 """What a host without any licence forbids, as recorded from a real one."""
@@ -120,7 +139,7 @@ def build_inventory(
             "pool",
             {
                 "name_label": name,
-                "restrictions": {name: str(name in restricted).lower() for name in _RESTRICTIONS},
+                "restrictions": {name: _flag(name, is_restricted=name in restricted) for name in _RESTRICTIONS},
                 "cpu_info": _CPU_INFO,
                 "ha_cluster_stack": "xhad",
                 "tls_verification_enabled": True,
@@ -131,10 +150,32 @@ def build_inventory(
             for number in range(1, hosts + 1)
         ]
         db.set("pool", pool_ref, "master", refs[0])
+        _add_belongings(pool, pool_ref, refs)
         sr = _add_sr(pool, refs, sr_type)
         db.update("pool", pool_ref, {"default_SR": sr, "suspend_image_SR": sr, "crash_dump_SR": sr})
         db.touch("network", network)
         return Inventory(pool_ref, tuple(refs), network, sr)
+
+
+def _flag(name: str, *, is_restricted: bool) -> str:
+    """Return the setting of a licence's feature, most of which are told by what is forbidden."""
+    return str(is_restricted != name.startswith("enable_")).lower()
+
+
+def _add_belongings(pool: PoolCore, pool_ref: str, hosts: list[str]) -> None:
+    """What every pool makes for itself: the network between hosts and guests, its identity in statistics,
+    and for each host its certificate and its consoles."""
+    db = pool.db
+    db.create("network", _INTERNAL_NETWORK)
+    db.set("pool", pool_ref, "telemetry_uuid", db.create("secret", {"value": pool.new_uuid()}))
+    for host in hosts:
+        if pool.certificate_pem:
+            certificate = x509.load_pem_x509_certificate(pool.certificate_pem.encode())
+            db.create("Certificate", {**certificate_fields(certificate), "type": "host", "host": host})
+        for protocol in ("vt100", "rfb"):
+            console = db.create("console", {"protocol": protocol, "VM": db.text("host", host, "control_domain")})
+            location = f"https://{db.text('host', host, 'address')}/console?ref={console}"
+            db.set("console", console, "location", location)
 
 
 def _add_host(pool: PoolCore, number: int, network: str, *, memory_bytes: int, has_no_hypervisor: bool) -> str:
