@@ -37,7 +37,8 @@ def _assert_newest_point_is_right(cli: Cli, lab: RunningLab, vm: str = "alpha") 
 def test_a_backup_that_begins_while_the_toolstack_restarts_waits_for_it_and_says_so(
     ready: Cli, lab: RunningLab
 ) -> None:
-    lab.control.restart_toolstack(silent_s=0.7)
+    lab.control.restart_toolstack()
+    lab.control.arm_fault("call-lost", method="session.login_with_password", count=10)
     text = ready.text("backup", "run", "--pool", "lab", "--repository", "main", "--vm", "alpha")
     assert "waiting up to 4 min 56 s for the pool" in text
     assert len(points(ready)) == 1
