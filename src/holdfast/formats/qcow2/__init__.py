@@ -1,7 +1,8 @@
-"""qcow2, the disk format of large disks: read at random, written as a stream."""
+"""qcow2, the disk format of large disks: read at random, its tables read forward, written as a stream."""
 
 from holdfast.formats.qcow2.errors import Qcow2Damaged, Qcow2Error, Qcow2TooLarge, Qcow2Truncated, Qcow2Unsupported
 from holdfast.formats.qcow2.read import ClusterKind, Qcow2Cluster, Qcow2Header, Qcow2Reader
+from holdfast.formats.qcow2.stream import Qcow2Head, read_qcow2_head
 from holdfast.formats.qcow2.write import QCOW2_CLUSTER_BYTES, Qcow2Plan, plan_qcow2, stream_qcow2
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Qcow2Cluster",
     "Qcow2Damaged",
     "Qcow2Error",
+    "Qcow2Head",
     "Qcow2Header",
     "Qcow2Plan",
     "Qcow2Reader",
@@ -17,5 +19,6 @@ __all__ = [
     "Qcow2Truncated",
     "Qcow2Unsupported",
     "plan_qcow2",
+    "read_qcow2_head",
     "stream_qcow2",
 ]

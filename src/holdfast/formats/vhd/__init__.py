@@ -10,7 +10,7 @@ from holdfast.formats.vhd.errors import (
     VhdUnsupported,
 )
 from holdfast.formats.vhd.file import VhdFile, open_chain
-from holdfast.formats.vhd.forward import ByteStream
+from holdfast.formats.vhd.forward import ERROR_PAGE_BYTES_MAX, ByteStream, ErrorPage, find_error_page
 from holdfast.formats.vhd.head import VHD_EPOCH, DiskType, VhdFooter, VhdHead, VhdHeader, allocated_vhd_blocks
 from holdfast.formats.vhd.layout import BLOCK_BYTES_USUAL as VHD_BLOCK_BYTES
 from holdfast.formats.vhd.stream import VhdBlock, VhdStreamReader, read_vhd_head
@@ -25,10 +25,12 @@ from holdfast.formats.vhd.write import (
 )
 
 __all__ = [
+    "ERROR_PAGE_BYTES_MAX",
     "VHD_BLOCK_BYTES",
     "VHD_EPOCH",
     "ByteStream",
     "DiskType",
+    "ErrorPage",
     "VhdBlock",
     "VhdChainBroken",
     "VhdDamaged",
@@ -46,6 +48,7 @@ __all__ = [
     "VhdTruncated",
     "VhdUnsupported",
     "allocated_vhd_blocks",
+    "find_error_page",
     "new_vhd_uuid",
     "open_chain",
     "plan_vhd",

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import dataclass
 from typing import Protocol
 
 from holdfast.core import KIB, limits
 from holdfast.formats.vhd.errors import VhdDamaged, VhdError, VhdInterrupted, VhdTruncated
 
-__all__ = ["ByteStream", "ForwardReader"]
+__all__ = ["ERROR_PAGE_BYTES_MAX", "ByteStream", "ErrorPage", "ForwardReader", "find_error_page"]
 
-_MEMORY_BYTES = 8 * KIB
+ERROR_PAGE_BYTES_MAX = 8 * KIB
 """XAPI's error pages are below 1 KiB; an exception's text may make them longer."""
 _SKIP_BYTES = 64 * KIB
 _MESSAGE_CHARACTERS_MAX = 1000
@@ -32,6 +33,25 @@ class ByteStream(Protocol):
     def readinto(self, buffer: memoryview, /) -> int | None:
         """Fill some of the buffer and return how much; 0 at the end."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorPage:
+    """What a pool wrote into the body of an export instead of the rest of it."""
+
+    length_bytes: int
+    """How much of the end it takes."""
+    status: str
+    message: str
+
+
+def find_error_page(end: bytes) -> ErrorPage | None:
+    """Return the pool's own words when the end of a body is an error page; of whatever format the body is."""
+    found = _EMBEDDED_RESPONSE.search(end)
+    if found is None:
+        return None
+    page = found.group()
+    return ErrorPage(length_bytes=len(page), status=found["status"].decode("ascii").strip(), message=_readable(page))
 
 
 class ForwardReader:
@@ -82,19 +102,17 @@ class ForwardReader:
         """Return the pool's own message as a ``VhdInterrupted`` when the stream ends in one, else the error given."""
         if isinstance(error, VhdDamaged) and b"HTTP/1." in self._recent:
             # The message may have begun inside what was refused; its end tells. A pool sends nothing after it.
-            self.fill(memoryview(bytearray(_MEMORY_BYTES)))
-        found = _EMBEDDED_RESPONSE.search(self._recent)
-        if found is None:
+            self.fill(memoryview(bytearray(ERROR_PAGE_BYTES_MAX)))
+        page = find_error_page(self._recent)
+        if page is None:
             return error
-        offset_bytes = self.offset_bytes - len(found.group())
-        status = found["status"].decode("ascii").strip()
-        return VhdInterrupted(offset_bytes, status=status, message=_readable(found.group()))
+        return VhdInterrupted(self.offset_bytes - page.length_bytes, status=page.status, message=page.message)
 
     def _remember(self, view: memoryview) -> None:
-        if len(view) >= _MEMORY_BYTES:
-            self._recent = bytes(view[-_MEMORY_BYTES:])
+        if len(view) >= ERROR_PAGE_BYTES_MAX:
+            self._recent = bytes(view[-ERROR_PAGE_BYTES_MAX:])
         elif view:
-            self._recent = (self._recent + bytes(view))[-_MEMORY_BYTES:]
+            self._recent = (self._recent + bytes(view))[-ERROR_PAGE_BYTES_MAX:]
 
 
 def _readable(response: bytes) -> str:
