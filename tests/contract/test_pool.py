@@ -274,7 +274,7 @@ def test_a_disk_that_is_written_has_the_content_that_was_sent(world: World, size
 
 def test_a_disk_too_large_for_vhd_is_sent_raw(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     # The client's own bound alone: the lab keeps the real one.
-    monkeypatch.setattr("holdfast.xapi.restore.limits", SimpleNamespace(VHD_DISK_BYTES_MAX=MIB))
+    monkeypatch.setattr("holdfast.xapi.uploads.limits", SimpleNamespace(VHD_DISK_BYTES_MAX=MIB))
     content = bytes(MIB) + pattern(MIB, seed=3) + bytes(2 * MIB)
     disk = world.pool.create_disk(world.pool.inventory().srs[0].uuid, size_bytes=len(content), name="restored")
     world.pool.write_disk(disk, MemoryDisk(content), progress=NoProgress(), cancel=Cancellation())

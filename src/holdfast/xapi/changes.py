@@ -14,9 +14,17 @@ from holdfast.formats.cbt import CbtBitmapDamaged, decode_blocks
 from holdfast.model import ChangeSource, Coverage, DiskUuid, JsonObject, Reference
 from holdfast.xapi.calls import Calls
 from holdfast.xapi.errors import ExportDamaged, NbdUnavailable, PoolAnswerInvalid, PoolConnectionLost, PoolFailure
-from holdfast.xapi.exports import read_export_head
+from holdfast.xapi.exports import read_export_head, read_qcow2_export_head
+from holdfast.xapi.image_format import is_kept_as_qcow2
 from holdfast.xapi.nbd_door import NbdDoor
-from holdfast.xapi.pieces import Blocks, all_blocks, blocks_of_vhd, covered_bytes, with_grown_edge
+from holdfast.xapi.pieces import (
+    Blocks,
+    all_blocks,
+    blocks_of_qcow2,
+    blocks_of_vhd,
+    covered_bytes,
+    with_grown_edge,
+)
 from holdfast.xapi.records import as_text, flag, integer, text
 from holdfast.xapi.tasks import call_async
 from holdfast.xapi.values import ReadPlan, ReadTransport
@@ -42,6 +50,8 @@ class _Subject:
     ref: str
     size_bytes: int
     cbt_enabled: bool
+    is_qcow2: bool
+    """Whether the pool says that it keeps the disk as qcow2, whatever its size."""
     nbd_refusal: str
     """Why it cannot be read over NBD; empty when it can."""
 
@@ -92,6 +102,7 @@ def _look_at(calls: Calls, door: NbdDoor, *, live: DiskUuid, snapshot: DiskUuid,
         ref=ref,
         size_bytes=integer(record, "virtual_size"),
         cbt_enabled=flag(record, "cbt_enabled", False),
+        is_qcow2=is_kept_as_qcow2(calls, record, source=live),
         nbd_refusal=refusal,
     )
 
@@ -136,6 +147,8 @@ def _plan_difference(calls: Calls, subject: _Subject, reference: Reference, reas
         raise _NotThisWay("the reference holds change metadata only, so there is nothing to take a difference from")
     if subject.size_bytes > limits.VHD_DISK_BYTES_MAX:
         raise _NotThisWay("the disk is too large for VHD")
+    if subject.is_qcow2:
+        raise _NotThisWay("the disk is kept as qcow2, of which there is no VHD difference")
     _, base = _reference_record(calls, reference)
     if text(base, "type") == "cbt_metadata":
         raise _NotThisWay("the reference's data is gone from the pool")
@@ -163,7 +176,7 @@ def _plan_difference(calls: Calls, subject: _Subject, reference: Reference, reas
 
 
 def _plan_full(calls: Calls, subject: _Subject, reasons: list[str]) -> ReadPlan:
-    """Return a plan for the whole disk; over NBD the VHD's table tells which blocks exist."""
+    """Return a plan for the whole disk; over NBD the tables of its image tell which blocks exist."""
     because = "; ".join(reasons)
     blocks, table_refusal = _allocated_blocks(calls, subject)
     if subject.nbd_refusal:
@@ -195,18 +208,24 @@ def _plan_full(calls: Calls, subject: _Subject, reasons: list[str]) -> ReadPlan:
 
 
 def _allocated_blocks(calls: Calls, subject: _Subject) -> tuple[Blocks, str]:
-    """Return what of the disk may hold data, and why that is all of it where the block table could not be read."""
-    everything = all_blocks(subject.size_bytes)
-    if subject.size_bytes > limits.VHD_DISK_BYTES_MAX:
-        return everything, "the disk is too large for VHD"
+    """Return what of the disk may hold data, and why that is all of it where the block table could not be read.
+
+    The table is asked for in the format that the disk is kept in: for another one the pool would read the whole disk
+    before it sends a byte.
+    """
+    size_bytes, everything = subject.size_bytes, all_blocks(subject.size_bytes)
+    if subject.is_qcow2 and subject.nbd_refusal:
+        return everything, "it is not needed for an export stream"
+    if not subject.is_qcow2 and size_bytes > limits.VHD_DISK_BYTES_MAX:
+        return everything, "the disk is too large for VHD, and the pool does not say that it is kept as qcow2"
     try:
-        head = read_export_head(calls, subject.snapshot, base=None, size_bytes=subject.size_bytes)
+        if subject.is_qcow2:
+            table = read_qcow2_export_head(calls, subject.snapshot, size_bytes=size_bytes)
+            return blocks_of_qcow2(table.held, cluster_bytes=table.cluster_bytes, size_bytes=size_bytes), ""
+        head = read_export_head(calls, subject.snapshot, base=None, size_bytes=size_bytes)
     except _EXPORT_TROUBLE as failure:
         return everything, str(failure)
-    return (
-        blocks_of_vhd(head.allocated_blocks, vhd_block_bytes=head.block_bytes, size_bytes=subject.size_bytes),
-        "",
-    )
+    return blocks_of_vhd(head.allocated_blocks, vhd_block_bytes=head.block_bytes, size_bytes=size_bytes), ""
 
 
 def _reference_record(calls: Calls, reference: Reference) -> tuple[str, JsonObject]:

@@ -39,6 +39,7 @@ from holdfast.xapi.session import PoolSession
 from holdfast.xapi.tables import disk_at, inventory_of, read_tables, vm_at
 from holdfast.xapi.tasks import call_async, wait_task
 from holdfast.xapi.tls import TlsTrust
+from holdfast.xapi.uploads import write_disk
 from holdfast.xapi.values import CbtState, ReadPlan, Tagged, TaggedKind, VmSnapshot
 from holdfast.xapi.vm_record import describe_vm
 
@@ -256,7 +257,7 @@ class PoolClient:
         ``label`` is what the progress calls it; the disk's uuid when left out.
         """
         calls = self._calls.with_cancel(cancel)
-        restore.write_disk(calls, disk, source, label=label, progress=progress, cancel=cancel)
+        write_disk(calls, disk, source, label=label, progress=progress, cancel=cancel)
 
     def detach_disk(self, disk: DiskUuid) -> None:
         """Take a disk away from the control domain, where a transfer may have left it attached. Patient. Safe twice."""

@@ -1,4 +1,4 @@
-"""A disk's export as VHD: its block table alone, or the whole stream as a ``DiskReader``.
+"""A disk's export: the tables of a VHD or qcow2 alone, or a whole VHD stream as a ``DiskReader``.
 
 Invariant: a stream counts as read only when its own end was seen and XAPI's task succeeded. Either alone is not enough:
 XAPI may report success for a stream that was cut on the way, and a whole stream may belong to a task that failed.
@@ -13,21 +13,32 @@ from typing import Self
 import numpy as np
 
 from holdfast.core import Cancellation, HoldfastError
-from holdfast.formats.vhd import VhdError, VhdHead, VhdStreamReader, read_vhd_head
+from holdfast.formats.qcow2 import Qcow2Error, Qcow2Head, read_qcow2_head
+from holdfast.formats.vhd import (
+    ERROR_PAGE_BYTES_MAX,
+    ErrorPage,
+    VhdError,
+    VhdHead,
+    VhdStreamReader,
+    find_error_page,
+    read_vhd_head,
+)
 from holdfast.model import Coverage, DataRun, DiskUuid, Run, ZeroRun
 from holdfast.xapi.calls import Calls
 from holdfast.xapi.errors import ExportDamaged, PoolConnectionLost, PoolFailure
 from holdfast.xapi.transfer import Download, TransferRequest
 from holdfast.xapi.values import ReadPlan
 
-__all__ = ["VhdDiskReader", "read_export_head"]
+__all__ = ["VhdDiskReader", "read_export_head", "read_qcow2_export_head"]
 
 _BITMAP_BYTES = 512
 """What stands in front of each block of 2 MiB or less in the streams that pools make."""
+_QCOW2_ROUNDING_BYTES = 2 << 20
+"""A qcow2 may be larger than its disk by less than a cluster, of which this is the largest."""
 
 
-def _request(disk: DiskUuid, base: DiskUuid | None) -> TransferRequest:
-    query = {"vdi": str(disk), "format": "vhd"}
+def _request(disk: DiskUuid, base: DiskUuid | None, *, kind: str = "vhd") -> TransferRequest:
+    query = {"vdi": str(disk), "format": kind}
     if base is not None:
         query["base"] = str(base)
     return TransferRequest(verb="GET", path="/export_raw_vdi", query=query, operation=f"export of disk {disk}")
@@ -48,6 +59,47 @@ def read_export_head(calls: Calls, disk: DiskUuid, *, base: DiskUuid | None, siz
         # The blocks themselves are not read here, so the table has nothing else that would show that it lies.
         raise ExportDamaged(disk=disk, why="its block table points where a pool puts no blocks")
     return head
+
+
+def read_qcow2_export_head(calls: Calls, disk: DiskUuid, *, size_bytes: int) -> Qcow2Head:
+    """Return which clusters the whole disk's export as qcow2 would carry, and cut the connection there.
+
+    ``ExportDamaged`` with the pool's own words when it cannot make that export, or when its tables do not come first.
+    Memory as ``read_qcow2_head``.
+    """
+    with Download(calls, _request(disk, None, kind="qcow2"), with_task=False, cancel=calls.cancel) as body:
+        stream = _RememberedStream(body)
+        try:
+            head = read_qcow2_head(stream, size_bytes_max=size_bytes + _QCOW2_ROUNDING_BYTES)
+        except Qcow2Error as cause:
+            page = stream.error_page()
+            why = str(cause) if page is None else f"the pool stopped it: {page.status}: {page.message}"
+            raise ExportDamaged(disk=disk, why=why) from cause
+    if not size_bytes <= head.size_bytes < size_bytes + head.cluster_bytes:
+        raise ExportDamaged(disk=disk, why=f"it is of {head.size_bytes} bytes, the disk of {size_bytes}")
+    return head
+
+
+class _RememberedStream:
+    """A body whose last bytes are kept, because only they tell an export that the pool stopped from a wrong one."""
+
+    def __init__(self, body: Download) -> None:
+        self._body = body
+        self._recent = b""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """See ``ByteStream``."""
+        got = self._body.readinto(buffer)
+        self._recent = (self._recent + buffer[max(0, got - ERROR_PAGE_BYTES_MAX) : got])[-ERROR_PAGE_BYTES_MAX:]
+        return got
+
+    def error_page(self) -> ErrorPage | None:
+        """Return the pool's words when the body ends in them; what was refused may have been their beginning."""
+        if b"HTTP/1." in self._recent:
+            left = memoryview(bytearray(ERROR_PAGE_BYTES_MAX))
+            while left and (got := self.readinto(left)):
+                left = left[got:]
+        return find_error_page(self._recent)
 
 
 def _check_head(head: VhdHead, *, disk: DiskUuid, size_bytes: int, expects_difference: bool) -> None:

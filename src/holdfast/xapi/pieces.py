@@ -14,10 +14,19 @@ from holdfast.core import BLOCK_BYTES, limits
 from holdfast.formats.cbt import iter_extents
 from holdfast.model import Extent, ZeroRun
 
-__all__ = ["Blocks", "all_blocks", "blocks_of_vhd", "covered_bytes", "grown_zeros", "pieces_of", "with_grown_edge"]
+__all__ = [
+    "Blocks",
+    "all_blocks",
+    "blocks_of_qcow2",
+    "blocks_of_vhd",
+    "covered_bytes",
+    "grown_zeros",
+    "pieces_of",
+    "with_grown_edge",
+]
 
 Blocks = NDArray[np.bool_]
-"""One flag for each 64 KiB of a disk: 4 MB for 2 TiB, whatever the pattern."""
+"""One flag, a byte, for each 64 KiB of a disk: 16 MiB for each TiB, whatever the pattern."""
 
 
 def block_count(size_bytes: int) -> int:
@@ -39,6 +48,19 @@ def blocks_of_vhd(vhd_blocks: NDArray[np.int64], *, vhd_block_bytes: int, size_b
     inside = vhd_blocks[vhd_blocks < allocated.size // each]
     allocated.reshape(-1, each)[inside] = True
     return allocated[: block_count(size_bytes)]
+
+
+def blocks_of_qcow2(held: NDArray[np.bool_], *, cluster_bytes: int, size_bytes: int) -> Blocks:
+    """Return the 64 KiB blocks of the clusters that a qcow2 holds, and a last cluster that the disk fills only partly.
+
+    A pool counts data in whole clusters and rounds down, so such a last one is not in its tables whatever it holds.
+    """
+    assert cluster_bytes % BLOCK_BYTES == 0
+    each = cluster_bytes // BLOCK_BYTES
+    blocks: Blocks = np.repeat(held, each)[: block_count(size_bytes)]
+    if size_bytes % cluster_bytes:
+        blocks[size_bytes // cluster_bytes * each :] = True
+    return blocks
 
 
 def covered_bytes(blocks: Blocks, *, size_bytes: int) -> int:

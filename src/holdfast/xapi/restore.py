@@ -1,25 +1,20 @@
-"""Making things on the pool: disks and their content, VMs, their disks' places and their network cards.
+"""Making things on the pool: disks, VMs, their disks' places and their network cards.
 
-Invariant: what is sent into a disk is judged by XAPI's task and by the disk's own record afterwards. Whoever calls here
-has written a ledger line first; nothing here cleans up what another step made.
+Invariant: whoever calls here has written a ledger line first; nothing here cleans up what another step made.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from holdfast.core import Cancellation, Progress, ProgressTask, limits
-from holdfast.formats.vhd import allocated_vhd_blocks, new_vhd_uuid, plan_vhd, stream_vhd
-from holdfast.model import DiskSource, DiskUuid, JsonObject, JsonValue, NetworkUuid, SrUuid, VmUuid
+from holdfast.model import DiskUuid, JsonObject, JsonValue, NetworkUuid, SrUuid, VmUuid
 from holdfast.xapi.calls import Calls
 from holdfast.xapi.catalogue import ObjectGone, PowerStateWrong
-from holdfast.xapi.errors import UploadIncomplete
+from holdfast.xapi.image_format import image_config
 from holdfast.xapi.records import NULL_REF, as_text, integer, refs, text
 from holdfast.xapi.retry import REMOVAL_RULES
 from holdfast.xapi.snapshots import destroy_disk
 from holdfast.xapi.tasks import call_async
-from holdfast.xapi.transfer import TransferRequest, upload
 from holdfast.xapi.vm_record import new_vm_record
 
 __all__ = [
@@ -34,10 +29,7 @@ __all__ = [
     "shutdown_vm",
     "sr_free_bytes",
     "start_vm",
-    "write_disk",
 ]
-
-_ZEROS = memoryview(bytes(1 << 20))
 
 
 def sr_free_bytes(calls: Calls, sr: SrUuid) -> int:
@@ -58,79 +50,22 @@ def create_disk(
     other_config: Mapping[str, str],
     tags: Sequence[str],
 ) -> DiskUuid:
-    """Create an empty disk; the SR may round its size up."""
+    """Create an empty disk, as qcow2 where it is too large for VHD; the SR may round its size up."""
+    sr_ref = calls.ref("SR", sr)
     record: JsonObject = {
         "name_label": name,
         "name_description": description,
-        "SR": calls.ref("SR", sr),
+        "SR": sr_ref,
         "virtual_size": str(size_bytes),
         "type": "user",
         "sharable": False,
         "read_only": False,
         "other_config": dict(other_config),
         "xenstore_data": {},
-        "sm_config": {},
+        "sm_config": {**image_config(calls, calls.record("SR", sr_ref), size_bytes=size_bytes)},
         "tags": list(tags),
     }
     return DiskUuid(calls.uuid("VDI", as_text(call_async(calls, "VDI.create", record), what="VDI.create")))
-
-
-def write_disk(
-    calls: Calls, disk: DiskUuid, source: DiskSource, *, label: str, progress: Progress, cancel: Cancellation
-) -> None:
-    """Fill an empty disk: as VHD, which carries only what holds data; raw where the disk is too large for VHD."""
-    ref = calls.ref("VDI", disk)
-    _check_size(calls, disk, ref, source)
-    if source.size_bytes <= limits.VHD_DISK_BYTES_MAX:
-        blocks = allocated_vhd_blocks(source.data_extents(), size_bytes=source.size_bytes)
-        plan = plan_vhd(source.size_bytes, blocks, uuid=new_vhd_uuid(calls.entropy), created_at=calls.clock.now())
-        kind, body, length_bytes = "vhd", stream_vhd(plan, source), plan.length_bytes
-    else:
-        kind, body, length_bytes = "raw", _raw_body(source), source.size_bytes
-    request = TransferRequest(
-        verb="PUT",
-        path="/import_raw_vdi",
-        query={"vdi": str(disk), "format": kind},
-        operation=f"upload to disk {disk}",
-    )
-    with progress.start(label or f"upload to disk {disk}", total_bytes=length_bytes) as task:
-        upload(calls, request, body=_counted(body, task, cancel), length_bytes=length_bytes, cancel=cancel)
-    _check_size(calls, disk, ref, source)
-
-
-def _check_size(calls: Calls, disk: DiskUuid, ref: str, source: DiskSource) -> None:
-    try:
-        size_bytes = integer(calls.record("VDI", ref), "virtual_size")
-    except ObjectGone as failure:
-        raise UploadIncomplete(disk=disk, why="the disk is gone from the pool") from failure
-    if size_bytes < source.size_bytes:
-        raise UploadIncomplete(disk=disk, why=f"it is of {size_bytes} bytes, {source.size_bytes} are needed")
-
-
-def _counted(
-    body: Iterator[bytes | memoryview], task: ProgressTask, cancel: Cancellation
-) -> Iterator[bytes | memoryview]:
-    for piece in body:
-        cancel.check()
-        yield piece
-        task.advance(len(piece))
-
-
-def _raw_body(source: DiskSource) -> Iterator[bytes | memoryview]:
-    """Yield the whole disk, holes as zeros."""
-    done = 0
-    for run in source.runs():
-        yield from _zeros(run.offset_bytes - done)
-        yield memoryview(run.data)
-        done = run.offset_bytes + run.length_bytes
-    yield from _zeros(source.size_bytes - done)
-
-
-def _zeros(length_bytes: int) -> Iterator[memoryview]:
-    whole, rest = divmod(length_bytes, len(_ZEROS))
-    yield from itertools.repeat(_ZEROS, whole)
-    if rest:
-        yield _ZEROS[:rest]
 
 
 def create_vm(calls: Calls, record: JsonObject) -> VmUuid:

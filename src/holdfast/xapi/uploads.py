@@ -1,0 +1,129 @@
+"""Filling a disk: as VHD, as qcow2 or raw, whichever carries least of what the disk can take.
+
+Invariant: what is sent is judged by XAPI's task and by the disk's own record afterwards.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holdfast.core import Cancellation, Progress, ProgressTask, limits
+from holdfast.formats.qcow2 import QCOW2_CLUSTER_BYTES, plan_qcow2, stream_qcow2
+from holdfast.formats.vhd import allocated_vhd_blocks, new_vhd_uuid, plan_vhd, stream_vhd
+from holdfast.model import DataRun, DiskSource, DiskUuid
+from holdfast.xapi.calls import Calls
+from holdfast.xapi.catalogue import ObjectGone
+from holdfast.xapi.errors import UploadIncomplete
+from holdfast.xapi.image_format import is_kept_as_qcow2
+from holdfast.xapi.records import integer
+from holdfast.xapi.transfer import TransferRequest, upload
+
+__all__ = ["write_disk"]
+
+_ZEROS = memoryview(bytes(1 << 20))
+
+Pieces = Iterator[bytes | memoryview]
+
+
+def write_disk(
+    calls: Calls, disk: DiskUuid, source: DiskSource, *, label: str, progress: Progress, cancel: Cancellation
+) -> None:
+    """Fill an empty disk: as VHD or qcow2, which carry only what holds data; raw where it can be neither."""
+    ref = calls.ref("VDI", disk)
+    _check_size(calls, disk, ref, source)
+    kind, body, length_bytes = _image_of(calls, ref, source)
+    request = TransferRequest(
+        verb="PUT",
+        path="/import_raw_vdi",
+        query={"vdi": str(disk), "format": kind},
+        operation=f"upload to disk {disk}",
+    )
+    with progress.start(label or f"upload to disk {disk}", total_bytes=length_bytes) as task:
+        upload(calls, request, body=_counted(body, task, cancel), length_bytes=length_bytes, cancel=cancel)
+    _check_size(calls, disk, ref, source)
+
+
+def _image_of(calls: Calls, ref: str, source: DiskSource) -> tuple[str, Pieces, int]:
+    """Return the format to send, the body and its length."""
+    if source.size_bytes <= limits.VHD_DISK_BYTES_MAX:
+        blocks = allocated_vhd_blocks(source.data_extents(), size_bytes=source.size_bytes)
+        vhd = plan_vhd(source.size_bytes, blocks, uuid=new_vhd_uuid(calls.entropy), created_at=calls.clock.now())
+        return "vhd", stream_vhd(vhd, source), vhd.length_bytes
+    if is_kept_as_qcow2(calls, calls.record("VDI", ref)):
+        qcow2 = plan_qcow2(source.size_bytes, _clusters_of(source))
+        return "qcow2", stream_qcow2(qcow2, _InOrder(source.runs()).read_into), qcow2.length_bytes
+    return "raw", _raw_body(source), source.size_bytes
+
+
+def _check_size(calls: Calls, disk: DiskUuid, ref: str, source: DiskSource) -> None:
+    try:
+        size_bytes = integer(calls.record("VDI", ref), "virtual_size")
+    except ObjectGone as failure:
+        raise UploadIncomplete(disk=disk, why="the disk is gone from the pool") from failure
+    if size_bytes < source.size_bytes:
+        raise UploadIncomplete(disk=disk, why=f"it is of {size_bytes} bytes, {source.size_bytes} are needed")
+
+
+def _counted(body: Pieces, task: ProgressTask, cancel: Cancellation) -> Pieces:
+    for piece in body:
+        cancel.check()
+        yield piece
+        task.advance(len(piece))
+
+
+def _clusters_of(source: DiskSource) -> NDArray[np.int64]:
+    """Return the clusters that may hold data: 16 MiB for each TiB of the disk, 128 MiB for each TiB of data."""
+    held = np.zeros(-(-source.size_bytes // QCOW2_CLUSTER_BYTES), dtype=np.bool_)
+    for extent in source.data_extents():
+        held[extent.offset_bytes // QCOW2_CLUSTER_BYTES : -(-extent.end_bytes // QCOW2_CLUSTER_BYTES)] = True
+    return np.flatnonzero(held)
+
+
+class _InOrder:
+    """Runs that are read as a disk from front to back, so that what prepares them ahead is of use."""
+
+    def __init__(self, runs: Iterator[DataRun]) -> None:
+        self._runs = runs
+        self._run: DataRun | None = None
+
+    def read_into(self, offset_bytes: int, view: memoryview) -> None:
+        """Fill the view with what is there, zeros where no run is; offsets only ascend."""
+        done, end = offset_bytes, offset_bytes + len(view)
+        while done < end:
+            run = self._run_behind(done)
+            start = end if run is None else min(end, max(done, run.offset_bytes))
+            view[done - offset_bytes : start - offset_bytes] = bytes(start - done)
+            done = start
+            if run is not None and run.offset_bytes <= done < end:
+                inside = run.data[done - run.offset_bytes : end - run.offset_bytes]
+                view[done - offset_bytes : done - offset_bytes + len(inside)] = inside
+                done += len(inside)
+
+    def _run_behind(self, offset_bytes: int) -> DataRun | None:
+        """Return the first run that does not end before the offset."""
+        while self._run is None or self._run.offset_bytes + self._run.length_bytes <= offset_bytes:
+            self._run = next(self._runs, None)
+            if self._run is None:
+                return None
+        return self._run
+
+
+def _raw_body(source: DiskSource) -> Pieces:
+    """Yield the whole disk, holes as zeros."""
+    done = 0
+    for run in source.runs():
+        yield from _zeros(run.offset_bytes - done)
+        yield memoryview(run.data)
+        done = run.offset_bytes + run.length_bytes
+    yield from _zeros(source.size_bytes - done)
+
+
+def _zeros(length_bytes: int) -> Iterator[memoryview]:
+    whole, rest = divmod(length_bytes, len(_ZEROS))
+    yield from itertools.repeat(_ZEROS, whole)
+    if rest:
+        yield _ZEROS[:rest]
