@@ -34,6 +34,7 @@ def start(
     nbd: Literal["tls", "plain", "none"] = "tls",
     no_cbt: Annotated[bool, Parameter(negative="")] = False,
     hosts: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=HOSTS_MAX))] = 1,
+    role_users: Annotated[bool, Parameter(negative="")] = False,
     common: Common = _NO_COMMON,
 ) -> int:
     """Start a lab pool in the background; it runs until 'holdfast lab stop'.
@@ -54,13 +55,16 @@ def start(
         Disks start without change tracking.
     hosts
         How many at least; members send clients to the master. A scenario may need more.
+    role_users
+        Besides root there is one user per role, named like it: read-only, vm-admin and so on; all with root's password.
     """
 
     def body(session: Session) -> ExitStatus:
         folder = lab_folder(session, state)
-        lab = spawn_lab(
-            LabOptions(state_dir=folder, scenario=scenario, nbd=nbd, cbt=not no_cbt, hosts=hosts), cancel=session.cancel
+        options = LabOptions(
+            state_dir=folder, scenario=scenario, nbd=nbd, cbt=not no_cbt, hosts=hosts, role_users=role_users
         )
+        lab = spawn_lab(options, cancel=session.cancel)
         session.out.say(f"The lab pool runs at {lab.url}")
         session.out.say(f"  user {lab.user}, password in {folder / 'lab.json'}")
         session.out.say(f"  certificate SHA-256 {lab.fingerprint}")

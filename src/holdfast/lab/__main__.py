@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -90,9 +91,9 @@ def _read_options() -> tuple[LabOptions, int | None]:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--cbt", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--witness", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--plug-s", type=float, default=LabDelays().plug_s)
-    parser.add_argument("--unplug-s", type=float, default=LabDelays().unplug_s)
-    parser.add_argument("--snapshot-s", type=float, default=LabDelays().snapshot_s)
+    parser.add_argument("--role-users", action="store_true")
+    for each in fields(LabDelays):
+        parser.add_argument(f"--{each.name.replace('_', '-')}", type=float, default=each.default)
     parser.add_argument("--parent-pid", type=int)
     given = parser.parse_args()
     password = "" if sys.stdin.isatty() else sys.stdin.read()
@@ -109,8 +110,9 @@ def _read_options() -> tuple[LabOptions, int | None]:
         witness=given.witness,
         user=given.user,
         password=Secret(password) if password else None,
+        role_users=given.role_users,
         seed=given.seed,
-        delays=LabDelays(plug_s=given.plug_s, unplug_s=given.unplug_s, snapshot_s=given.snapshot_s),
+        delays=LabDelays(**{each.name: getattr(given, each.name) for each in fields(LabDelays)}),
         dies_with_parent=given.parent_pid is not None,
     )
     return options, given.parent_pid

@@ -103,7 +103,7 @@ class Gateway:
             return False
         if door.verb == "OPTIONS":
             wanted = request.headers.get("access-control-request-headers")
-            connection.send(pages.options(wanted, version=request.version, is_keep_alive=request.is_keep_alive))
+            connection.send(pages.options(wanted=wanted, version=request.version, is_keep_alive=request.is_keep_alive))
             return request.is_keep_alive
         if door.name in _CALLS:
             return self._serve_call(request, connection, host, is_json=_CALLS[door.name])

@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import cast
 
@@ -334,16 +334,16 @@ def _arguments(options: LabOptions) -> list[str]:
         f"--tls-port={options.tls_port}",
         f"--nbd-port={options.nbd_port}",
         f"--nbd={options.nbd}",
-        f"--plug-s={options.delays.plug_s}",
-        f"--unplug-s={options.delays.unplug_s}",
-        f"--snapshot-s={options.delays.snapshot_s}",
     ]
+    for each in fields(options.delays):
+        arguments.append(f"--{each.name.replace('_', '-')}={getattr(options.delays, each.name)}")
     if options.user is not None:
         arguments.append(f"--user={options.user}")
     if options.dies_with_parent:
         arguments.append(f"--parent-pid={os.getpid()}")
     if options.seed is not None:
         arguments.append(f"--seed={options.seed}")
+    arguments += ["--role-users"] if options.role_users else []
     arguments += [] if options.cbt else ["--no-cbt"]
     return arguments + ([] if options.witness else ["--no-witness"])
 

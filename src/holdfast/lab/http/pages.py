@@ -47,7 +47,7 @@ def rpc_answer(body: bytes, *, content_type: str, version: str = "1.1", is_keep_
     return _answer_head(len(body), *headers, version=version, is_keep_alive=is_keep_alive) + body
 
 
-def options(wanted: str | None = None, *, version: str = "1.1", is_keep_alive: bool = True) -> bytes:
+def options(*, wanted: str | None = None, version: str = "1.1", is_keep_alive: bool = True) -> bytes:
     """Return the answer to a browser's preflight; ``wanted`` are the headers that it would like to send."""
     allowed = f"{wanted}, X-Requested-With" if wanted is not None else "X-Requested-With"
     headers = (_ORIGIN, f"Access-Control-Allow-Headers: {allowed}", "Access-Control-Allow-Methods: PUT")
