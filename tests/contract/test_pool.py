@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from holdfast.core import BLOCK_BYTES, MIB, Cancellation, NoProgress, Secret, SystemEntropy
-from holdfast.model import ChangeSource, Coverage, PowerState, Reference, VmUuid
+from holdfast.core import BLOCK_BYTES, MIB, TIB, Cancellation, NoProgress, Secret, SystemEntropy
+from holdfast.model import ChangeSource, Coverage, DataRun, PowerState, Reference, VmUuid
 from holdfast.xapi import (
     CertificateAuthority,
     CertificateChanged,
@@ -28,6 +28,7 @@ from holdfast.xapi import (
 )
 from tests.contract.pool_world import HurriedClock, World, pool_world
 from tests.support.lab import logged_in
+from tests.support.qcow2 import SparseDisk
 from tests.support.vhd import MemoryDisk, pattern
 
 pytestmark = pytest.mark.slow(reason="each test starts a lab pool on real sockets")
@@ -279,6 +280,24 @@ def test_a_disk_too_large_for_vhd_is_sent_raw(world: World, monkeypatch: pytest.
     disk = world.pool.create_disk(world.pool.inventory().srs[0].uuid, size_bytes=len(content), name="restored")
     world.pool.write_disk(disk, MemoryDisk(content), progress=NoProgress(), cancel=Cancellation())
     assert world.content(disk) == content
+
+
+def test_a_disk_of_3_tib_costs_what_it_holds(world: World) -> None:
+    """Too large for a VHD: kept as qcow2, sent without its holes, read without its holes."""
+    last = 3 * TIB - BLOCK_BYTES
+    source = SparseDisk(3 * TIB, {0: pattern(5 * BLOCK_BYTES, seed=1), 7 * MIB: b"x", last: pattern(300, seed=2)})
+    disk = world.pool.create_disk(world.pool.inventory().srs[0].uuid, size_bytes=3 * TIB, name="archive")
+    world.pool.write_disk(disk, source, progress=NoProgress(), cancel=Cancellation())
+    assert world.lab.pool.disks.allocated_blocks(disk).tolist() == [0, 3, 3 * TIB // (2 * MIB) - 1]
+    for offset_bytes, length_bytes in ((0, 8 * MIB), (TIB, MIB), (3 * TIB - MIB, MIB)):
+        held = world.lab.pool.disks.read(disk, offset_bytes, length_bytes)
+        assert held == source.read(offset_bytes, length_bytes)
+    plan = world.pool.plan_read(live=disk, snapshot=disk, reference=None, force_full=False)
+    assert (plan.transport, plan.planned_bytes) == (ReadTransport.NBD, 7 * BLOCK_BYTES)
+    with world.pool.open_reader(plan, cancel=world.cancel) as reader:
+        for run in reader.runs():
+            assert isinstance(run, DataRun)
+            assert bytes(run.data) == source.read(run.offset_bytes, run.length_bytes)
 
 
 def test_a_vm_made_from_its_record_starts_and_goes_again(world: World) -> None:

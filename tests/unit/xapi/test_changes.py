@@ -16,6 +16,7 @@ from holdfast.xapi.calls import Calls
 from holdfast.xapi.changes import plan_read
 from holdfast.xapi.nbd_door import NbdDoor
 from holdfast.xapi.readers import open_reader
+from tests.support.qcow2 import qcow2_of
 from tests.support.vhd import KIB64, BlockSpec, VhdSpec, pattern
 from tests.unit.xapi.fake_nbd import FakeNbd, fake_nbd
 from tests.unit.xapi.fake_pool import FakePool, Refusal, Transfer, fake_pool, logged_in
@@ -37,6 +38,8 @@ class World:
         }
         self.bitmap = base64.b64encode(bytes([0b0100_0010])).decode()
         self.exports_differences = True
+        self.qcow2 = b""
+        self.formats: list[str] = []
         pool.methods |= {
             "VDI.get_by_uuid": self._by_uuid,
             "VDI.get_record": lambda _session, ref: self.disks[ref],
@@ -76,7 +79,11 @@ class World:
         }
 
     def _export(self, transfer: Transfer) -> None:
+        self.formats.append(transfer.query["format"])
         transfer.begin()
+        if transfer.query["format"] == "qcow2":
+            transfer.wfile.write(self.qcow2)
+            return
         difference = "base" in transfer.query
         if difference and not self.exports_differences:
             transfer.wfile.write(b"HTTP/1.1 500 Internal Error\r\n\r\nCannot compute differences on non-VHD images")
@@ -200,12 +207,88 @@ def test_why_nbd_is_not_used_is_said_once(world: World, reference: Reference | N
     assert plan.reason.count("purpose 'nbd'") == 1, plan.reason
 
 
-def test_a_disk_beyond_vhd_needs_nbd_and_says_so(world: World) -> None:
-    world.disks["snap"]["virtual_size"] = str(limits.VHD_DISK_BYTES_MAX + GIB)
-    assert world.plan(None).transport is ReadTransport.NBD
-    world.pool.methods["VDI.get_nbd_info"] = lambda *_: []
+LARGE = limits.VHD_DISK_BYTES_MAX + GIB
+LAST = LARGE // KIB64 - 1
+STREAM = qcow2_of(LARGE, {2: DISK[:KIB64], LAST: DISK[:KIB64]})
+
+
+@pytest.fixture
+def large(world: World) -> World:
+    """A disk of 2041 GiB, kept as qcow2, with two clusters of data."""
+    world.disks["snap"] |= {"virtual_size": str(LARGE), "sm_config": {"image-format": "qcow2"}}
+    world.qcow2 = STREAM
+    return world
+
+
+def test_a_disk_beyond_vhd_is_read_without_its_holes(large: World) -> None:
+    plan = large.plan(None)
+    assert (plan.source, plan.transport) == (ChangeSource.FULL, ReadTransport.NBD)
+    assert _extents(plan) == [(2, 1), (LAST, 1)]
+    assert plan.planned_bytes == 2 * KIB64
+    assert "without its holes" in plan.reason
+    assert large.formats == ["qcow2"]
+
+
+def test_a_disk_beyond_vhd_needs_nbd_and_says_so(large: World) -> None:
+    large.pool.methods["VDI.get_nbd_info"] = lambda *_: []
     with pytest.raises(NbdUnavailable, match="2040 GiB"):
-        world.plan(None)
+        large.plan(None)
+    assert large.formats == [], "a stream that is not read is not asked for"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "ends before"),
+        (b"conectix" + bytes(200), "no qcow2"),
+        (STREAM[: 4 * KIB64 + 20], "ends before"),
+        (STREAM[:40] + (1 << 40).to_bytes(8, "big") + STREAM[48:], "do not come first"),
+        (b"HTTP/1.1 500 Internal Error\r\n\r\nVDI_IO_ERROR: Device I/O errors", "Device I/O errors"),
+    ],
+    ids=["empty", "another format", "cut", "data first", "given up"],
+)
+def test_a_qcow2_whose_tables_are_not_there_is_read_whole_and_says_why(large: World, body: bytes, words: str) -> None:
+    large.qcow2 = body
+    plan = large.plan(None)
+    assert plan.planned_bytes == LARGE
+    assert plan.reason.startswith("the disk is read in full, holes included")
+    assert words in plan.reason
+
+
+def test_a_pool_without_qcow2_exports_is_read_whole_and_says_why(large: World) -> None:
+    large.pool.transfer = lambda transfer: transfer.begin(404)
+    plan = large.plan(None)
+    assert plan.planned_bytes == LARGE
+    assert "HTTP 404" in plan.reason
+
+
+def test_a_large_disk_of_unknown_format_is_read_whole_and_not_asked_for(large: World) -> None:
+    del large.disks["snap"]["sm_config"]
+    plan = large.plan(None)
+    assert plan.planned_bytes == LARGE
+    assert "does not say that it is kept as qcow2" in plan.reason
+    assert large.formats == []
+
+
+@pytest.mark.parametrize("said", [{"image-format": "qcow2"}, {"vdi_type": "qcow2"}])
+def test_the_format_of_a_snapshot_that_does_not_say_is_that_of_its_disk(large: World, said: dict[str, str]) -> None:
+    large.disks["snap"]["sm_config"] = {}
+    large.disks["live"] = {"sm_config": said}
+    assert large.plan(None).planned_bytes == 2 * KIB64
+
+
+def test_a_small_disk_kept_as_qcow2_is_asked_for_nothing_else(world: World) -> None:
+    """For a VHD of it the pool would read the whole disk before the first byte."""
+    world.disks["snap"]["sm_config"] = {"image-format": "qcow2"}
+    world.qcow2 = qcow2_of(SIZE, {5: DISK[:KIB64]})
+    world.answer_bitmap("SR_BACKEND_FAILURE_460", "unrelated")
+    plan = world.plan(REFERENCE)
+    assert (plan.source, _extents(plan)) == (ChangeSource.FULL, [(5, 1)])
+    assert "kept as qcow2, of which there is no VHD difference" in plan.reason
+    assert world.formats == ["qcow2"]
+    world.pool.methods["VDI.get_nbd_info"] = lambda *_: []
+    assert world.plan(None).transport is ReadTransport.STREAM
+    assert world.formats == ["qcow2"], "the stream itself tells"
 
 
 def test_a_grown_disk_reads_the_block_in_which_it_ended(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from holdfast.core import Cancellation
 from holdfast.model import ChangeSource, Coverage, DataRun, DiskUuid, Reference, ZeroRun
 from holdfast.xapi import DiskIoError, ExportDamaged, ReadPlan, ReadTransport
-from holdfast.xapi.exports import VhdDiskReader, read_export_head
+from holdfast.xapi.exports import VhdDiskReader, read_export_head, read_qcow2_export_head
+from tests.support.qcow2 import qcow2_of
 from tests.support.vhd import KIB64, BlockSpec, VhdSpec, pattern
 from tests.unit.xapi.fake_pool import Refusal, Transfer, fake_pool, logged_in
 
@@ -165,3 +167,46 @@ def test_a_head_that_is_an_error_page_gives_the_pools_words() -> None:
         pool.transfer = _sending(ERROR_PAGE)
         with pytest.raises(ExportDamaged, match="SR_BACKEND_FAILURE_46"):
             read_export_head(calls, DiskUuid("snap"), base=None, size_bytes=SIZE)
+
+
+def test_the_tables_of_a_qcow2_tell_the_clusters_and_the_data_is_cut_off() -> None:
+    queries: list[dict[str, str]] = []
+    was_cut = threading.Event()
+
+    def export(transfer: Transfer) -> None:
+        queries.append(transfer.query)
+        transfer.begin()
+        tables_bytes = 5 * KIB64
+        transfer.wfile.write(qcow2_of(SIZE, {1: A, 6: B})[:tables_bytes])
+        transfer.connection.settimeout(5)
+        if transfer.connection.recv(1) == b"":
+            was_cut.set()
+
+    with fake_pool() as pool, logged_in(pool) as calls:
+        pool.transfer = export
+        head = read_qcow2_export_head(calls, DiskUuid("snap"), size_bytes=SIZE)
+        assert was_cut.wait(5), "the pool is told by the cut that no more is wanted"
+    assert head.held.nonzero()[0].tolist() == [1, 6]
+    assert queries == [{"vdi": "snap", "format": "qcow2", "session_id": "OpaqueRef:session"}]
+
+
+@pytest.mark.parametrize("before", [b"", qcow2_of(SIZE, {1: A})[: 4 * KIB64 + 100]], ids=["at once", "in the tables"])
+def test_a_qcow2_that_the_pool_gives_up_gives_its_words(before: bytes) -> None:
+    with fake_pool() as pool, logged_in(pool) as calls:
+        pool.transfer = _sending(before + ERROR_PAGE)
+        with pytest.raises(ExportDamaged, match="SR_BACKEND_FAILURE_46"):
+            read_qcow2_export_head(calls, DiskUuid("snap"), size_bytes=SIZE)
+
+
+def test_a_qcow2_may_be_larger_than_its_disk_by_what_a_pool_rounds_up() -> None:
+    with fake_pool() as pool, logged_in(pool) as calls:
+        pool.transfer = _sending(qcow2_of(SIZE, {1: A}))
+        assert read_qcow2_export_head(calls, DiskUuid("snap"), size_bytes=SIZE - 512).size_bytes == SIZE
+
+
+@pytest.mark.parametrize("size_bytes", [SIZE + 512, SIZE - KIB64])
+def test_a_qcow2_of_another_disks_size_is_refused(size_bytes: int) -> None:
+    with fake_pool() as pool, logged_in(pool) as calls:
+        pool.transfer = _sending(qcow2_of(SIZE, {1: A}))
+        with pytest.raises(ExportDamaged, match="bytes, the disk of"):
+            read_qcow2_export_head(calls, DiskUuid("snap"), size_bytes=size_bytes)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from holdfast.core import BLOCK_BYTES, MIB
 from holdfast.xapi.pieces import (
     all_blocks,
+    blocks_of_qcow2,
     blocks_of_vhd,
     covered_bytes,
     grown_zeros,
@@ -72,3 +73,15 @@ def test_a_disk_that_has_not_grown_has_no_such_zeros() -> None:
     blocks = np.array([True, False])
     assert with_grown_edge(blocks, reference_size_bytes=2 * BLOCK_BYTES) is blocks
     assert grown_zeros(blocks, reference_size_bytes=2 * BLOCK_BYTES, size_bytes=2 * BLOCK_BYTES) == []
+
+
+def test_qcow2_clusters_become_their_64_kib_blocks_and_a_partial_last_one_is_always_read() -> None:
+    size_bytes = 3 * BLOCK_BYTES + 512
+    held = np.array([False, True, False, False])
+    whole = blocks_of_qcow2(held[:3], cluster_bytes=BLOCK_BYTES, size_bytes=3 * BLOCK_BYTES)
+    assert whole.tolist() == [False, True, False]
+    partial = blocks_of_qcow2(held, cluster_bytes=BLOCK_BYTES, size_bytes=size_bytes)
+    assert partial.tolist() == [False, True, False, True]
+    large = blocks_of_qcow2(held[1:3], cluster_bytes=2 * BLOCK_BYTES, size_bytes=size_bytes)
+    assert large.tolist() == [True, True, True, True]
+    assert covered_bytes(large, size_bytes=size_bytes) == size_bytes
