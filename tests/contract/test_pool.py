@@ -273,13 +273,20 @@ def test_a_disk_that_is_written_has_the_content_that_was_sent(world: World, size
     assert [each.uuid for each in world.pool.find_tagged("holdfast:run")] == [disk]
 
 
-def test_a_disk_too_large_for_vhd_is_sent_raw(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The client's own bound alone: the lab keeps the real one.
-    monkeypatch.setattr("holdfast.xapi.uploads.limits", SimpleNamespace(VHD_DISK_BYTES_MAX=MIB))
-    content = bytes(MIB) + pattern(MIB, seed=3) + bytes(2 * MIB)
-    disk = world.pool.create_disk(world.pool.inventory().srs[0].uuid, size_bytes=len(content), name="restored")
+@pytest.mark.parametrize("kept", ["qcow2", "vhd"])
+@pytest.mark.parametrize("size_bytes", [4 * MIB, 3 * MIB + 512])
+def test_a_disk_too_large_for_vhd_is_sent_as_what_it_is_kept_as(
+    world: World, monkeypatch: pytest.MonkeyPatch, kept: str, size_bytes: int
+) -> None:
+    # The client's own bounds alone: the lab keeps the real one.
+    bounds = SimpleNamespace(VHD_DISK_BYTES_MAX=MIB)
+    monkeypatch.setattr("holdfast.xapi.uploads.limits", bounds)
+    if kept == "qcow2":
+        monkeypatch.setattr("holdfast.xapi.image_format.limits", bounds)
+    content = (bytes(MIB) + pattern(MIB + 1000, seed=3)).ljust(size_bytes - 200, b"\0") + pattern(200, seed=4)
+    disk = world.pool.create_disk(world.pool.inventory().srs[0].uuid, size_bytes=size_bytes, name="restored")
     world.pool.write_disk(disk, MemoryDisk(content), progress=NoProgress(), cancel=Cancellation())
-    assert world.content(disk) == content
+    assert world.content(disk)[:size_bytes] == content
 
 
 def test_a_disk_of_3_tib_costs_what_it_holds(world: World) -> None:
