@@ -213,18 +213,19 @@ def _allocated_blocks(calls: Calls, subject: _Subject) -> tuple[Blocks, str]:
     The table is asked for in the format that the disk is kept in: for another one the pool would read the whole disk
     before it sends a byte.
     """
-    size_bytes, everything = subject.size_bytes, all_blocks(subject.size_bytes)
+    size_bytes = subject.size_bytes
     if subject.is_qcow2 and subject.nbd_refusal:
-        return everything, "it is not needed for an export stream"
+        return all_blocks(size_bytes), "it is not needed for an export stream"
     if not subject.is_qcow2 and size_bytes > limits.VHD_DISK_BYTES_MAX:
-        return everything, "the disk is too large for VHD, and the pool does not say that it is kept as qcow2"
+        why = "the disk is too large for VHD, and the pool does not say that it is kept as qcow2"
+        return all_blocks(size_bytes), why
     try:
         if subject.is_qcow2:
             table = read_qcow2_export_head(calls, subject.snapshot, size_bytes=size_bytes)
             return blocks_of_qcow2(table.held, cluster_bytes=table.cluster_bytes, size_bytes=size_bytes), ""
         head = read_export_head(calls, subject.snapshot, base=None, size_bytes=size_bytes)
     except _EXPORT_TROUBLE as failure:
-        return everything, str(failure)
+        return all_blocks(size_bytes), str(failure)
     return blocks_of_vhd(head.allocated_blocks, vhd_block_bytes=head.block_bytes, size_bytes=size_bytes), ""
 
 

@@ -57,8 +57,9 @@ def blocks_of_qcow2(held: NDArray[np.bool_], *, cluster_bytes: int, size_bytes: 
     """
     assert cluster_bytes % BLOCK_BYTES == 0
     each = cluster_bytes // BLOCK_BYTES
-    blocks: Blocks = np.repeat(held, each)[: block_count(size_bytes)]
+    blocks: Blocks = (np.repeat(held, each) if each > 1 else held)[: block_count(size_bytes)]
     if size_bytes % cluster_bytes:
+        blocks = blocks.copy()
         blocks[size_bytes // cluster_bytes * each :] = True
     return blocks
 

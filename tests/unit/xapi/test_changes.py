@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -253,6 +254,24 @@ def test_a_qcow2_whose_tables_are_not_there_is_read_whole_and_says_why(large: Wo
     assert plan.planned_bytes == LARGE
     assert plan.reason.startswith("the disk is read in full, holes included")
     assert words in plan.reason
+
+
+def test_a_pool_that_is_silent_for_too_long_is_read_whole_and_says_why(
+    large: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that looks at every byte of the disk before it sends the first."""
+    brief = SimpleNamespace(POOL_CONNECT_TIMEOUT_S=5.0, POOL_CALL_TIMEOUT_S=5.0, POOL_STALL_TIMEOUT_S=0.02)
+    monkeypatch.setattr("holdfast.xapi.transfer.limits", brief)
+
+    def look(transfer: Transfer) -> None:
+        transfer.begin()
+        transfer.connection.settimeout(5)
+        transfer.connection.recv(1)
+
+    large.pool.transfer = look
+    plan = large.plan(None)
+    assert plan.planned_bytes == LARGE
+    assert "no answer in time" in plan.reason
 
 
 def test_a_pool_without_qcow2_exports_is_read_whole_and_says_why(large: World) -> None:
