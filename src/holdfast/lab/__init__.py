@@ -2,9 +2,18 @@
 
 from holdfast.lab.client import FilesystemTold, LabControl, LabRefused, LabUnreachable
 from holdfast.lab.faults import FAULT_AREAS, FAULT_KINDS, UNTIL_CLEARED, FaultKind, FaultManner
-from holdfast.lab.options import HOSTS_MAX, LabDelays, LabOptionInvalid, LabOptions
+from holdfast.lab.founding import LabWishes, resume_options
+from holdfast.lab.options import (
+    HOSTS_MAX,
+    REAL_DELAYS,
+    LabDelays,
+    LabOptionInvalid,
+    LabOptions,
+    LabStateMismatch,
+    NbdPurpose,
+)
 from holdfast.lab.process import LAB_LOG, LabAlreadyRuns, LabDidNotStart, LabHandle, read_lab, spawn_lab
-from holdfast.lab.running import LabFolderNotWritable, LabStateMismatch, RunningLab, start_lab
+from holdfast.lab.running import LabFolderNotWritable, RunningLab, start_lab
 from holdfast.lab.scenarios import SCENARIO_SUMMARIES, SCENARIOS
 from holdfast.lab.unanswered import unanswered_calls
 from holdfast.lab.workload import GuestNotRunning
@@ -14,6 +23,7 @@ __all__ = [
     "FAULT_KINDS",
     "HOSTS_MAX",
     "LAB_LOG",
+    "REAL_DELAYS",
     "SCENARIOS",
     "SCENARIO_SUMMARIES",
     "UNTIL_CLEARED",
@@ -32,8 +42,11 @@ __all__ = [
     "LabRefused",
     "LabStateMismatch",
     "LabUnreachable",
+    "LabWishes",
+    "NbdPurpose",
     "RunningLab",
     "read_lab",
+    "resume_options",
     "spawn_lab",
     "start_lab",
     "unanswered_calls",

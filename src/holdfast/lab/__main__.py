@@ -18,25 +18,34 @@ from functools import partial
 from pathlib import Path
 
 from holdfast.core import ExitStatus, HoldfastError, Secret, configure_log
+from holdfast.lab.disks import DiskStoreInUse
+from holdfast.lab.journal import Journal, is_journal
 from holdfast.lab.options import LabDelays, LabOptions
-from holdfast.lab.process import forget_lab_file, write_lab_file
+from holdfast.lab.process import LAB_LOG, forget_lab_file, tell_refusal, write_lab_file
 from holdfast.lab.running import start_lab
 
 _PR_SET_PDEATHSIG = 1
 _WATCH_S = 1.0
+_PORT_MAX = 65535
+_VERBOSITY_LEAST = 1
+"""Refusals and faults that fired are always written down: nobody could tell otherwise why a rehearsal went as it did."""
 
 
 def main() -> int:
     """Serve until told to stop by signal or side channel; return the exit status."""
-    configure_log()
     options, parent_pid = _read_options()
+    configure_log(verbosity=_VERBOSITY_LEAST + options.verbosity)
+    if is_journal(sys.stderr, options.state_dir / LAB_LOG):
+        sys.stderr = Journal(options.state_dir / LAB_LOG)
     orphaned = _Orphaned(parent_pid) if parent_pid is not None else None
     try:
         lab = start_lab(options)
     except HoldfastError as cause:
-        # The last line of the log is what ``spawn_lab`` gives as the reason: one line, whole sentences.
-        sys.stderr.write(" ".join(f"{cause}. {cause.next_step()}".split()) + "\n")
+        sys.stdout.write(tell_refusal(cause) + "\n")
+        if not isinstance(cause, DiskStoreInUse):  # the log is that of the lab that runs
+            sys.stderr.write(" ".join(f"{cause}. {cause.next_step()}".split()) + "\n")
         return int(cause.exit_status)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whoever started this listens no longer once it answers
     with lab:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: lab.stopped.set())
@@ -44,7 +53,7 @@ def main() -> int:
             orphaned.end = lab.stopped.set
         for each in (*lab.companions, lab):  # the first pool last: its file says that all of them answer
             write_lab_file(each)
-            each.on_new_certificate = partial(write_lab_file, each)
+            each.on_new_face = partial(write_lab_file, each)
         lab.stopped.wait()
     for each in (lab, *lab.companions):
         forget_lab_file(each.options.state_dir, pid=os.getpid())
@@ -83,12 +92,14 @@ def _read_options() -> tuple[LabOptions, int | None]:
     parser.add_argument("--scenario", default="demo")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--hosts", type=int, default=1)
-    parser.add_argument("--plain-port", type=int, default=0)
-    parser.add_argument("--tls-port", type=int, default=0)
-    parser.add_argument("--nbd-port", type=int, default=0)
+    parser.add_argument("--plain-port", type=_port, default=0)
+    parser.add_argument("--tls-port", type=_port, default=0)
+    parser.add_argument("--nbd-port", type=_port, default=0)
     parser.add_argument("--nbd", choices=("tls", "plain", "none"), default="tls")
     parser.add_argument("--user")
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--storage-bytes", type=int, default=LabOptions(state_dir=Path()).storage_bytes)
+    parser.add_argument("--verbosity", type=int, default=0)
     parser.add_argument("--cbt", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--witness", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--role-users", action="store_true")
@@ -114,8 +125,17 @@ def _read_options() -> tuple[LabOptions, int | None]:
         seed=given.seed,
         delays=LabDelays(**{each.name: getattr(given, each.name) for each in fields(LabDelays)}),
         dies_with_parent=given.parent_pid is not None,
+        storage_bytes=given.storage_bytes,
+        verbosity=given.verbosity,
     )
     return options, given.parent_pid
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= _PORT_MAX:
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to {_PORT_MAX}")
+    return port
 
 
 if __name__ == "__main__":

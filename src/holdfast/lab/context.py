@@ -55,6 +55,8 @@ class PoolCore:
     """Addresses of interfaces without a record, by host and device; a host that starts anew has lost them."""
     revocation_lists: dict[str, str] = field(default_factory=dict)
     """Lists of revoked certificates that the hosts were given, by name; forgotten when the lab stops."""
+    on_new_master: Callable[[], None] = lambda: None
+    """Told when another host has become master."""
     space: SpaceLedger = field(init=False)
     """What the repositories hold; it sees to it that none holds more than it has."""
 

@@ -117,6 +117,7 @@ def make_master(pool: PoolCore, host: str) -> None:
             return
         pool.db.set("pool", pool.pool_ref, "master", host)
         restart_toolstack(pool)
+    pool.on_new_master()
 
 
 def restart_toolstack(pool: PoolCore) -> None:

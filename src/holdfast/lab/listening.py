@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from holdfast.core import get_log
+from holdfast.core import ExitStatus, HoldfastError, get_log
 from holdfast.lab.context import PoolCore
 from holdfast.lab.hosts import host_address
 from holdfast.lab.http import Connection, HttpServer, Listener, Request
@@ -20,12 +20,35 @@ from holdfast.lab.nbd_service import NbdService
 from holdfast.lab.options import LabOptions
 from holdfast.lab.store import RowStore
 
-__all__ = ["HostDoors", "open_doors"]
+__all__ = ["HostDoors", "LabPortUnusable", "MovedDoor", "open_doors"]
 
 log = get_log(__name__)
 
 T = TypeVar("T", bound="_Door")
 ServeAs = Callable[[str], Callable[[Request, Connection], bool]]
+
+
+class LabPortUnusable(HoldfastError):
+    """The port that a lab was told to listen at is not to be had."""
+
+    code = "lab.port-unusable"
+    exit_status = ExitStatus.BUSY
+    effect = "No lab was started; the pool in the folder is as it was."
+    advice = "Choose another port, or leave it out for one that is free."
+
+    def __init__(self, *, port: int, why: str) -> None:
+        super().__init__(f"the lab cannot listen at port {port}: {why}")
+        self.port, self.why = port, why
+
+
+@dataclass(frozen=True, slots=True)
+class MovedDoor:
+    """A door that is not where it was at the last run, because something else listens there now."""
+
+    name: str
+    """``plain``, ``tls`` or ``nbd``."""
+    wanted_port: int
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +59,7 @@ class HostDoors:
     plain: Listener
     tls: Listener
     nbd: NbdServer
+    moved: tuple[MovedDoor, ...] = ()
 
     @property
     def addresses(self) -> tuple[tuple[str, int], ...]:
@@ -113,7 +137,7 @@ class _Opener:
         plain = open_door("plain", asked[0], lambda port: listen(port, None))
         encrypted = open_door("tls", asked[1], lambda port: listen(port, self._tls))
         nbd = open_door("nbd", asked[2], lambda port: self._nbd_server((address, port)))
-        return HostDoors(host, plain, encrypted, nbd)
+        return HostDoors(host, plain, encrypted, nbd, self.ports.take_moved())
 
     def _nbd_server(self, address: tuple[str, int]) -> NbdServer:
         nbd = self._nbd
@@ -135,23 +159,34 @@ class _Ports:
     def __init__(self, store: RowStore) -> None:
         self._store = store
         self._chosen: dict[str, int] = {}
+        self._moved: list[MovedDoor] = []
 
     def open(self, name: str, asked: int, listen: Callable[[int], T], *, is_movable: bool) -> T:
         """Return what listens: at the port asked for, else at the last run's, else at any that is free.
 
-        A port that was asked for and is taken is an error unless the door ``is_movable``.
+        A port that was asked for and is not to be had is ``LabPortUnusable`` unless the door ``is_movable``. One that
+        was moved is not remembered: the next run tries the old port again.
         """
         last = 0 if asked else int(self._store.fact(f"port.{name}") or "0")
         try:
             door = listen(asked or last)
         except OSError as cause:
-            if cause.errno != errno.EADDRINUSE or not (last or is_movable):
-                raise
             taken = asked or last
+            if taken and not (last or is_movable):
+                raise LabPortUnusable(port=taken, why=cause.strerror or str(cause)) from cause
+            if cause.errno != errno.EADDRINUSE:
+                raise
             log.warning("lab.port-taken", what=name, port=taken, why="something else listens there; another is chosen")
             door = listen(0)
+            self._moved.append(MovedDoor(name.rpartition(".")[2], taken, door.address[1]))
+            return door
         self._chosen[name] = door.address[1]
         return door
+
+    def take_moved(self) -> tuple[MovedDoor, ...]:
+        """Return the doors that were moved since this was asked last."""
+        moved, self._moved = self._moved, []
+        return tuple(moved)
 
     def remember(self, pool: PoolCore) -> None:
         """Keep the ports for the next run."""

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from holdfast.core import ExitStatus, HoldfastError, Secret
+from holdfast.core import TIB, ExitStatus, HoldfastError, Secret
 
-__all__ = ["HOSTS_MAX", "LabDelays", "LabOptionInvalid", "LabOptions"]
+__all__ = ["HOSTS_MAX", "REAL_DELAYS", "LabDelays", "LabOptionInvalid", "LabOptions", "LabStateMismatch", "NbdPurpose"]
 
 HOSTS_MAX = 64
 """A pool has at most so many; each takes three ports of the machine."""
+
+
+NbdPurpose = Literal["tls", "plain", "none"]
+"""How the management network offers NBD: encrypted, insecure, or not at all."""
 
 
 class LabOptionInvalid(HoldfastError):
@@ -30,6 +34,19 @@ class LabOptionInvalid(HoldfastError):
     def next_step(self) -> str:
         """Return what there is."""
         return f"Choose one of: {self.choices}."
+
+
+class LabStateMismatch(HoldfastError):
+    """The folder holds a pool that was made otherwise than it is now asked for."""
+
+    code = "lab.state-mismatch"
+    exit_status = ExitStatus.REFUSED
+    effect = "No lab was started; the pool in the folder is as it was."
+    advice = "Leave the option out to start what the folder holds, or name another folder with --state."
+
+    def __init__(self, *, what: str, held: object, wanted: object) -> None:
+        super().__init__(f"the lab's folder holds a pool with {what} {held}, not {wanted}")
+        self.what, self.held, self.wanted = what, str(held), str(wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +68,10 @@ class LabDelays:
     """How long data_destroy waits for the disk to be free; not configurable on a real host."""
 
 
+REAL_DELAYS = LabDelays(plug_s=1.0, unplug_s=1.0, snapshot_s=3.0, tools_s=20.0)
+"""What a real host of middling speed takes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabOptions:
     """A lab pool to be. Ports that are 0 are those of its folder's last run, or chosen freely."""
@@ -63,8 +84,7 @@ class LabOptions:
     plain_port: int = 0
     tls_port: int = 0
     nbd_port: int = 0
-    nbd: Literal["tls", "plain", "none"] = "tls"
-    """The purpose of the management network: encrypted NBD, insecure NBD, or none."""
+    nbd: NbdPurpose = "tls"
     cbt: bool = True
     """Whether the disks of the scenario start with change tracking switched on."""
     witness: bool = True
@@ -77,6 +97,10 @@ class LabOptions:
     """Whether the pool has joined a directory with one user per role, named like it, with the lab's password."""
     seed: int | None = None
     """Makes the contents of the disks repeatable."""
+    storage_bytes: int = 2 * TIB
+    """What the repository for the VMs' disks holds."""
     delays: LabDelays = field(default_factory=LabDelays)
     dies_with_parent: bool = False
     """Whether a lab in a process of its own ends when the process that started it is gone, however that ended."""
+    verbosity: int = 0
+    """How much a lab in a process of its own writes down; with 1 every call."""

@@ -20,6 +20,8 @@ from typing import cast
 
 from holdfast.core import Cancellation, Clock, ExitStatus, HoldfastError, Secret, SystemClock
 from holdfast.lab.client import LabControl, LabRefused, LabUnreachable
+from holdfast.lab.disks import DiskStoreInUse
+from holdfast.lab.listening import MovedDoor
 from holdfast.lab.options import LabOptionInvalid, LabOptions
 from holdfast.lab.running import RunningLab, prepare_folder
 from holdfast.lab.scenarios import SCENARIO_SUMMARIES, SCENARIOS
@@ -30,9 +32,11 @@ __all__ = [
     "LabAlreadyRuns",
     "LabDidNotStart",
     "LabHandle",
+    "LabStartRefused",
     "forget_lab_file",
     "read_lab",
     "spawn_lab",
+    "tell_refusal",
     "write_lab_file",
 ]
 
@@ -45,14 +49,14 @@ _LOOK_S = 0.05
 
 
 class LabAlreadyRuns(HoldfastError):
-    """A lab was to be started on a folder whose lab runs."""
+    """A lab was to be started on a folder whose lab runs, or is being started by somebody else."""
 
     code = "lab.already-runs"
     exit_status = ExitStatus.BUSY
     effect = "The lab that runs goes on; nothing was started."
 
-    def __init__(self, *, folder: Path, url: str) -> None:
-        super().__init__(f"a lab pool runs on {folder} already, at {url}")
+    def __init__(self, *, folder: Path, url: str | None) -> None:
+        super().__init__(f"a lab pool runs on {folder} already" + (f", at {url}" if url else ""))
         self.folder, self.url = str(folder), url
 
     def next_step(self) -> str:
@@ -65,6 +69,7 @@ class LabDidNotStart(HoldfastError):
 
     code = "lab.did-not-start"
     exit_status = ExitStatus.FAILED
+    effect = "No lab runs on this folder; no repository was touched."
 
     def __init__(self, *, folder: Path, reason: str) -> None:
         super().__init__(f"the lab in {folder} did not start: {reason}")
@@ -73,6 +78,25 @@ class LabDidNotStart(HoldfastError):
     def next_step(self) -> str:
         """Return where the reason is written."""
         return f"Read {self.folder}/{LAB_LOG}, remove the cause, and start it again."
+
+
+class LabStartRefused(LabDidNotStart):
+    """The lab's process understood why it cannot start: what it says, under the code of its own error."""
+
+    code = "lab.start-refused"
+
+    def __init__(self, *, folder: Path, told: JsonObject) -> None:
+        super().__init__(folder=folder, reason=str(told["message"]))
+        self.code, self.effect, self.advice = str(told["code"]), str(told["effect"]), str(told["next_step"])
+        self.exit_status = ExitStatus(cast(int, told["exit_status"]))
+
+    def next_step(self) -> str:
+        """Return what the lab's own error advises."""
+        return self.advice
+
+    def facts(self) -> dict[str, str | int | float | bool | None]:
+        """See ``HoldfastError.facts``."""
+        return {"folder": self.folder, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +116,8 @@ class LabHandle:
     fingerprint: str
     certificate_pem: str
     control: LabControl
+    moved: tuple[MovedDoor, ...] = ()
+    """The doors that are not where they were at the last run, because something else listens there."""
     companion_folders: tuple[Path, ...] = ()
     """The state of the pools that the scenario has beside this one, in the same process."""
 
@@ -185,6 +211,7 @@ def write_lab_file(lab: RunningLab) -> None:
         "certificate": lab.certificate_pem,
         "control": list(lab.control.address),
         "token": lab.control.token.reveal(),
+        "moved": [[each.name, each.wanted_port, each.port] for each in lab.moved],
         "companions": [str(each.options.state_dir.relative_to(options.state_dir)) for each in lab.companions],
     }
     path = options.state_dir / _FILE
@@ -226,6 +253,7 @@ def _handle(state_dir: Path, facts: JsonObject) -> LabHandle:
         fingerprint=str(facts["fingerprint"]),
         certificate_pem=str(facts["certificate"]),
         control=LabControl(_address(facts["control"]), Secret(str(facts["token"]))),
+        moved=tuple(MovedDoor(*each) for each in cast("list[tuple[str, int, int]]", facts.get("moved", []))),
         companion_folders=tuple(state_dir / str(each) for each in cast("list[object]", facts.get("companions", []))),
     )
 
@@ -239,8 +267,9 @@ def spawn_lab(options: LabOptions, *, clock: Clock | None = None, cancel: Cancel
     """Start a lab in its own process and return when it answers. ``LabDidNotStart`` with the reason otherwise.
 
     The process outlives this one unless it is to die with it. ``LabOptionInvalid`` for a scenario that there is none
-    of, ``LabAlreadyRuns`` and ``LabFolderNotWritable`` come before anything is started. Cancelled, it ends the process
-    and leaves the folder as it was, or with its pool where it had one.
+    of, ``LabAlreadyRuns`` and ``LabFolderNotWritable`` come before anything is started; ``LabStartRefused`` is what the
+    process itself refuses. Cancelled, it ends the process and leaves the folder as it was, or with its pool where it
+    had one.
     """
     if options.scenario not in SCENARIOS:
         raise LabOptionInvalid(option="scenario", given=options.scenario, choices=sorted(SCENARIO_SUMMARIES))
@@ -262,7 +291,7 @@ def spawn_lab(options: LabOptions, *, clock: Clock | None = None, cancel: Cancel
         _end(process)
         forget_lab_file(folder, pid=process.pid)
         # Half a pool is no use to anybody; of a failure the log stays, which says why.
-        if is_fresh and not isinstance(cause, LabDidNotStart):
+        if is_fresh and not isinstance(cause, LabDidNotStart | LabAlreadyRuns):
             _empty(folder)
             if not was_there:
                 folder.rmdir()
@@ -275,7 +304,7 @@ def _launch(options: LabOptions, log_path: Path) -> subprocess.Popen[bytes]:
             return subprocess.Popen(
                 [sys.executable, "-m", "holdfast.lab", *_arguments(options)],
                 stdin=subprocess.PIPE,
-                stdout=log,
+                stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
             )
@@ -292,19 +321,39 @@ def _answering(
 ) -> LabHandle:
     """Give the process its password and return the lab once it answers."""
     assert process.stdin is not None
+    assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError), process.stdin:  # one that ended already says why in its log
         process.stdin.write(options.password.reveal().encode() if options.password else b"")
     deadline_s = clock.monotonic_s() + _START_S_MAX
     while True:
         handle = read_lab(options.state_dir)
         if handle is not None and handle.pid == process.pid and handle.is_running():
+            process.stdout.close()
             return handle
         if process.poll() is not None:
+            _raise_refusal(options.state_dir, process.stdout.read())
             reason = _last_line(options.state_dir / LAB_LOG, after_bytes=told_before_bytes)
             raise LabDidNotStart(folder=options.state_dir, reason=reason)
         if clock.monotonic_s() > deadline_s:
             raise LabDidNotStart(folder=options.state_dir, reason=f"no answer within {_START_S_MAX:.0f} s")
         clock.sleep(_LOOK_S, cancel=cancel)
+
+
+def tell_refusal(cause: HoldfastError) -> str:
+    """Return the line by which the lab's process tells whoever started it why it ends."""
+    told = {"message": str(cause), "code": cause.code, "effect": cause.effect, "next_step": cause.next_step()}
+    return json.dumps({**told, "exit_status": int(cause.exit_status)})
+
+
+def _raise_refusal(folder: Path, text: bytes) -> None:
+    """Raise what the process told of its end; return when it told nothing, because it did not expect its end."""
+    if not text:
+        return
+    told = cast(JsonObject, json.loads(text))
+    if told["code"] == DiskStoreInUse.code:
+        winner = read_lab(folder)
+        raise LabAlreadyRuns(folder=folder, url=winner.url if winner is not None else None)
+    raise LabStartRefused(folder=folder, told=told)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -313,6 +362,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
         process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def _empty(folder: Path) -> None:
@@ -334,6 +385,8 @@ def _arguments(options: LabOptions) -> list[str]:
         f"--tls-port={options.tls_port}",
         f"--nbd-port={options.nbd_port}",
         f"--nbd={options.nbd}",
+        f"--storage-bytes={options.storage_bytes}",
+        f"--verbosity={options.verbosity}",
     ]
     for each in fields(options.delays):
         arguments.append(f"--{each.name.replace('_', '-')}={getattr(options.delays, each.name)}")

@@ -13,7 +13,7 @@ from typing import Self
 
 from cryptography import x509
 
-from holdfast.core import Clock, Entropy, ExitStatus, HoldfastError, Secret, SystemClock, SystemEntropy, get_log, mapped
+from holdfast.core import Clock, Entropy, ExitStatus, HoldfastError, Secret, SystemClock, SystemEntropy, mapped
 from holdfast.lab.attachments import sweep_attachments
 from holdfast.lab.calls import add_subject, all_handlers, await_guests, settle_guests
 from holdfast.lab.certificate import Certificate, certificate_fields, ensure_certificate, renew_certificate
@@ -30,13 +30,14 @@ from holdfast.lab.disks import DiskStore
 from holdfast.lab.dispatch import Dispatcher
 from holdfast.lab.events import Events
 from holdfast.lab.faults import Faults
+from holdfast.lab.founding import keep_founding
 from holdfast.lab.gateway import Gateway
 from holdfast.lab.hosts import forget_operations, host_address
 from holdfast.lab.housekeeping import Housekeeping
 from holdfast.lab.http import HttpServer
-from holdfast.lab.listening import HostDoors, open_doors
+from holdfast.lab.listening import HostDoors, MovedDoor, open_doors
 from holdfast.lab.operations import Operations
-from holdfast.lab.options import LabOptions
+from holdfast.lab.options import LabOptions, LabStateMismatch
 from holdfast.lab.records import Records
 from holdfast.lab.scenarios import build_scenario, settle_options, side_pools
 from holdfast.lab.sessions import SESSION_SWEEP_S, Sessions
@@ -44,10 +45,7 @@ from holdfast.lab.store import RowStore
 from holdfast.lab.tasks import TASK_COLLECTION_S, Tasks
 from holdfast.lab.workload import Workload
 
-__all__ = ["LabFolderNotWritable", "LabStateMismatch", "RunningLab", "prepare_folder", "start_lab"]
-
-log = get_log(__name__)
-
+__all__ = ["LabFolderNotWritable", "RunningLab", "prepare_folder", "start_lab"]
 
 _CERTIFICATE_NAME = "lab-host-1"
 _USER = "root"
@@ -68,17 +66,6 @@ class LabFolderNotWritable(HoldfastError):
         self.folder, self.why = str(folder), why
 
 
-class LabStateMismatch(HoldfastError):
-    """The folder holds the state of another scenario than the one asked for."""
-
-    code = "lab.state-mismatch"
-    advice = "Choose another folder, or start the lab with the scenario that the folder holds."
-
-    def __init__(self, *, held: str, wanted: str) -> None:
-        super().__init__(f"the lab's folder holds the scenario {held!r}, not {wanted!r}")
-        self.held, self.wanted = held, wanted
-
-
 @dataclass(slots=True)
 class RunningLab:
     """A lab pool that answers. A context manager; leaving the block closes it, its state stays in the folder."""
@@ -88,12 +75,6 @@ class RunningLab:
     password: Secret
     certificate: Certificate
     control: LabControl
-    url: str
-    """HTTPS, master."""
-    plain_url: str
-    member_urls: tuple[str, ...]
-    """HTTPS of the member hosts, which answer logins with HOST_IS_SLAVE."""
-    nbd_address: tuple[str, int]
     stopped: threading.Event
     """Set when somebody asked the lab to stop over the side channel."""
     options: LabOptions
@@ -104,9 +85,40 @@ class RunningLab:
     _workload: Workload
     companions: list[RunningLab] = field(default_factory=list)
     """The pools that the scenario has beside this one; they end with it."""
-    on_new_certificate: Callable[[], None] = lambda: None
-    """Told when the pool shows another certificate than before."""
+    on_new_face: Callable[[], None] = lambda: None
+    """Told when the pool shows another certificate than before, or another host is master."""
     _is_closed: bool = field(default=False)
+
+    @property
+    def url(self) -> str:
+        """HTTPS of the host that is master now."""
+        return self._master.url
+
+    @property
+    def plain_url(self) -> str:
+        """Plain HTTP of the host that is master now."""
+        return self._master.plain_url
+
+    @property
+    def nbd_address(self) -> tuple[str, int]:
+        """NBD of the host that is master now."""
+        return self._master.nbd.address
+
+    @property
+    def member_urls(self) -> tuple[str, ...]:
+        """HTTPS of the other hosts, which answer logins with HOST_IS_SLAVE."""
+        master = self._master
+        return tuple(each.url for each in self._doors if each is not master)
+
+    @property
+    def moved(self) -> tuple[MovedDoor, ...]:
+        """The doors that are not where they were at the last run."""
+        return tuple(moved for each in self._doors for moved in each.moved)
+
+    @property
+    def _master(self) -> HostDoors:
+        master = self.pool.master_ref
+        return next(each for each in self._doors if each.host == master)
 
     @property
     def certificate_pem(self) -> str:
@@ -135,7 +147,7 @@ class RunningLab:
         for row in self.pool.db.rows("Certificate"):
             if row.fields["type"] == "host":
                 self.pool.db.update("Certificate", row.ref, told)
-        self.on_new_certificate()
+        self.on_new_face()
 
     def __enter__(self) -> Self:
         return self
@@ -192,6 +204,7 @@ def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entro
     except BaseException:
         lab.close()
         raise
+    keep_founding(options)
     return lab
 
 
@@ -274,7 +287,7 @@ def _prepare(pool: PoolCore, store: RowStore, options: LabOptions) -> None:
         settle_guests(pool)
         store.set_fact("scenario", options.scenario)
     elif held != options.scenario:
-        raise LabStateMismatch(held=held, wanted=options.scenario)
+        raise LabStateMismatch(what="the scenario", held=held, wanted=options.scenario)
     else:
         sweep_attachments(pool)
         resume_collections(pool)
@@ -332,17 +345,12 @@ def _listen(
         for each in doors:
             each.nbd.close()
         raise
-    master = next(each for each in doors if each.host == pool.master_ref)
     lab = RunningLab(
         pool=pool,
         user=user,
         password=password,
         certificate=certificate,
         control=LabControl(side.address, token),
-        url=master.url,
-        plain_url=master.plain_url,
-        member_urls=tuple(each.url for each in doors if each is not master),
-        nbd_address=master.nbd.address,
         stopped=stopped,
         options=options,
         _tls=tls,
@@ -350,5 +358,6 @@ def _listen(
         _doors=tuple(doors),
         _workload=workload,
     )
+    pool.on_new_master = lambda: lab.on_new_face()
     Disasters(pool, server, doors, renew_certificate=lab.renew_certificate)
     return lab

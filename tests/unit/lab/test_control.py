@@ -201,7 +201,7 @@ def test_a_port_that_was_taken_meanwhile_is_replaced_and_that_is_said(
         told = capfd.readouterr()
         assert "lab.port-taken" in told.out + told.err
     with tiny_lab(tmp_path, scenario="empty") as third:
-        assert third.url == second.url
+        assert third.url == first.url
 
 
 def test_another_scenario_or_a_second_lab_on_the_same_folder_is_refused(tmp_path: Path) -> None:

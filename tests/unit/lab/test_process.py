@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ import pytest
 
 from holdfast.core import Cancellation, Cancelled, ExitStatus, SystemClock
 from holdfast.lab import SCENARIO_SUMMARIES, LabDidNotStart, LabOptions, read_lab, spawn_lab, start_lab
-from holdfast.lab.options import LabOptionInvalid
-from holdfast.lab.process import LabAlreadyRuns
+from holdfast.lab.founding import LabWishes, resume_options
+from holdfast.lab.listening import LabPortUnusable
+from holdfast.lab.options import LabOptionInvalid, LabStateMismatch
+from holdfast.lab.process import LabAlreadyRuns, LabStartRefused, write_lab_file
 from holdfast.lab.running import LabFolderNotWritable
 from tests.support.lab import tiny_lab
 
@@ -47,16 +50,64 @@ def test_an_unknown_scenario_is_refused_before_anything_is_made(tmp_path: Path) 
 
 @pytest.mark.slow(reason="starts a lab and a process")
 def test_a_lab_that_cannot_start_says_why_in_one_clean_line(tmp_path: Path) -> None:
-    with tiny_lab(tmp_path, scenario="empty"), pytest.raises(LabDidNotStart) as in_use:
+    with tiny_lab(tmp_path, scenario="empty"), pytest.raises(LabAlreadyRuns) as in_use:
         spawn_lab(LabOptions(state_dir=tmp_path, scenario="empty"))
-    with pytest.raises(LabDidNotStart) as mismatch:
+    assert (tmp_path / "pool.db").exists()
+    assert in_use.value.exit_status is ExitStatus.BUSY
+    assert (tmp_path / "lab.log").read_text() == "", "the log is that of the lab that runs"
+    with pytest.raises(LabStartRefused, match="the scenario empty, not bare") as mismatch:
         spawn_lab(LabOptions(state_dir=tmp_path, scenario="bare"))
-    assert in_use.value.reason == (
-        f"the lab disks in {tmp_path / 'disks'} are in use by another process. Stop the lab that runs on this folder "
-        "('holdfast lab stop'), or choose another folder."
-    )
-    assert mismatch.value.reason.startswith("the lab's folder holds the scenario 'empty', not 'bare'. Choose another")
-    assert str(tmp_path) in mismatch.value.next_step()
+    assert mismatch.value.code == "lab.state-mismatch"
+    assert "Leave the option out" in mismatch.value.next_step()
+    assert (tmp_path / "lab.log").read_text().endswith("with --state.\n")
+
+
+@pytest.mark.slow(reason="starts a process")
+def test_a_lab_that_ends_without_a_word_is_told_by_its_last_line(tmp_path: Path) -> None:
+    (tmp_path / "disks").write_text("in the way")
+    with pytest.raises(LabDidNotStart) as caught:
+        spawn_lab(LabOptions(state_dir=tmp_path, scenario="empty"))
+    assert caught.value.reason
+    assert str(tmp_path) in caught.value.next_step()
+    assert "repository" in caught.value.effect
+
+
+def test_a_wish_that_the_pool_in_the_folder_does_not_fulfil_is_refused(tmp_path: Path) -> None:
+    with tiny_lab(tmp_path, scenario="empty", nbd="none", hosts=2):
+        pass
+    assert resume_options(tmp_path, LabWishes()).scenario == "empty"
+    assert resume_options(tmp_path, LabWishes(hosts=1)).hosts == 2
+    assert resume_options(tmp_path, LabWishes(role_users=True)).role_users
+    for wish in (LabWishes(scenario="demo"), LabWishes(nbd="tls"), LabWishes(cbt=False), LabWishes(hosts=3)):
+        with pytest.raises(LabStateMismatch):
+            resume_options(tmp_path, wish)
+    assert resume_options(tmp_path / "none", LabWishes(cbt=False)).cbt is False
+
+
+@pytest.mark.slow(reason="starts a process")
+def test_a_port_that_is_taken_is_told_and_asked_for_again_the_next_time(tmp_path: Path) -> None:
+    with tiny_lab(tmp_path, scenario="empty") as first:
+        port = int(first.url.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)):
+        handle = spawn_lab(LabOptions(state_dir=tmp_path, scenario="empty"))
+        handle.stop()
+        assert [(each.name, each.wanted_port) for each in handle.moved] == [("tls", port)]
+        assert handle.url.endswith(f":{handle.moved[0].port}")
+        with pytest.raises(LabPortUnusable, match=str(port)):
+            start_lab(LabOptions(state_dir=tmp_path, scenario="empty", tls_port=port))
+    with tiny_lab(tmp_path, scenario="empty") as again:
+        assert again.url == first.url
+
+
+def test_after_a_failover_the_labs_file_names_the_new_master(tmp_path: Path) -> None:
+    with tiny_lab(tmp_path, scenario="empty", hosts=2) as lab:
+        lab.on_new_face = lambda: write_lab_file(lab)
+        before = lab.url
+        lab.control.arm_fault("master-moves")
+        told = read_lab(tmp_path)
+        assert told is not None
+        assert told.url == lab.url != before
+        assert lab.member_urls == (before,)
 
 
 @contextlib.contextmanager
