@@ -21,6 +21,7 @@ from holdfast.core import Entropy
 from holdfast.lab.datamodel import NULL_REF, ClassTable, Datamodel
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.store import RowStore
+from holdfast.lab.texts import check_text, cut_text
 
 __all__ = ["Database", "Deletion", "Fields", "Row", "new_disk_uuid", "new_uuid"]
 
@@ -212,14 +213,15 @@ class Database:
             assert table.has_objects, cls
             unknown = set(values) - set(table.fields)
             assert not unknown, (cls, unknown)
+            kept = {name: cut_text(value) for name, value in values.items()}
             reference = ref or f"OpaqueRef:{new_uuid(self._entropy)}"
             fields: Fields = {name: spec.default for name, spec in table.fields.items()}
-            if "uuid" in fields and not values.get("uuid"):
-                values = {**values, "uuid": new_uuid(self._entropy)}
+            if "uuid" in fields and not kept.get("uuid"):
+                kept["uuid"] = new_uuid(self._entropy)
             generation = self._next_generation(cls)
             self._tables[cls][reference] = Row(reference, fields, generation, generation)
             self._dirty.add((cls, reference))
-            for name, value in values.items():
+            for name, value in kept.items():
                 fields[name] = value
                 self._relate(cls, reference, name, NULL_REF, value)
             self._uuids[cls][str(fields["uuid"])] = reference
@@ -231,6 +233,8 @@ class Database:
             row = self.row(cls, ref)
             if values and all(row.fields[name] == value for name, value in values.items()):
                 return
+            for value in values.values():
+                check_text(value)
             generation = self._next_generation(cls)
             for name, value in values.items():
                 before = row.fields[name]
@@ -255,7 +259,7 @@ class Database:
     def put_key(self, cls: str, ref: str, name: str, *, key: str, value: object) -> None:
         """Set one key of a map, whether it is there or not."""
         with self.transaction():
-            self.set(cls, ref, name, {**self.mapping(cls, ref, name), key: value})
+            self.set(cls, ref, name, {**self.mapping(cls, ref, name), **cast(Fields, cut_text({key: value}))})
 
     def drop_key(self, cls: str, ref: str, name: str, *, key: str) -> None:
         """Remove one key of a map; nothing happens when it is absent."""

@@ -23,8 +23,15 @@ class ApiFailure(Exception):
 
 
 def quoted(text: str) -> str:
-    """Return ``text`` as an OCaml string literal, which is how exception texts carry strings."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    """Return ``text`` as an OCaml string literal, which is how exception texts carry strings: bytes, not characters."""
+    return '"' + "".join(map(_spelled, text.encode("utf-8", "surrogateescape"))) + '"'
+
+
+_SPELLED = dict(zip(b'"\\\n\t\r\b', ('\\"', "\\\\", "\\n", "\\t", "\\r", "\\b"), strict=True))
+
+
+def _spelled(byte: int) -> str:
+    return _SPELLED.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:03d}")
 
 
 def internal_failure(text: str) -> ApiFailure:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
+from holdfast.lab.columns import column_of
 from holdfast.lab.context import Context
 from holdfast.lab.datamodel import (
     NOBODY,
@@ -25,6 +26,7 @@ from holdfast.lab.datamodel import (
 )
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.records import Records
+from holdfast.lab.texts import cut_text
 from holdfast.lab.where import parse_where
 
 __all__ = ["Handler", "Method", "build_methods"]
@@ -206,8 +208,8 @@ def _set_field(cls: str, name: str) -> Handler:
 def _add_to_map(cls: str, name: str) -> Handler:
     def add(context: Context, ref: str, key: str, new: object) -> str:
         with context.db.transaction():
-            if key in context.db.mapping(cls, ref, name):
-                raise ApiFailure("MAP_DUPLICATE_KEY", cls, name, ref, key)
+            if key and key in context.db.mapping(cls, ref, name):
+                raise ApiFailure("MAP_DUPLICATE_KEY", cls, column_of(name, cls=cls), ref, key)
             context.db.put_key(cls, ref, name, key=key, value=new)
         return ""
 
@@ -239,7 +241,7 @@ def _set_methods(cls: str, spec: Field, self_: Parameter) -> Iterator[Method]:
         with context.db.transaction():
             before = context.db.texts(cls, ref, name)
             if item not in before:
-                context.db.set(cls, ref, name, [*before, item])
+                context.db.set(cls, ref, name, [*before, cut_text(item)])
         return ""
 
     def remove(context: Context, ref: str, item: str) -> str:

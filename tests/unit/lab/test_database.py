@@ -62,6 +62,37 @@ def test_every_change_has_a_later_generation_and_no_change_has_none(db: Database
     assert db.row("VM", vm).modified == db.generation > before + 1
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "failure"),
+    [
+        ("name_label", "a\x01b", "Db_exn.Invalid_value"),
+        ("tags", ["a\x01b"], "Db_exn.Invalid_value"),
+        ("other_config", {"k": "v\x01"}, "Db_exn.Invalid_value"),
+        ("other_config", {"": "v"}, "Db_exn.Empty_key_in_map"),
+    ],
+)
+def test_what_the_database_cannot_hold_is_refused_and_changes_nothing(
+    db: Database, name: str, value: object, failure: str
+) -> None:
+    vm = db.create("VM", {})
+    before = db.get("VM", vm, name)
+    with pytest.raises(ApiFailure) as caught:
+        db.set("VM", vm, name, value)
+    assert caught.value.description == ["INTERNAL_ERROR", failure]
+    assert db.get("VM", vm, name) == before
+
+
+def test_a_new_object_and_a_new_key_end_before_what_the_database_cannot_hold(db: Database) -> None:
+    vm = db.create("VM", {"name_label": "a\x01b", "tags": ["c\x02"], "name_description": "\t\r\n\u00e9"})
+    db.put_key("VM", vm, "other_config", key="d\x03", value="e\x04f")
+    assert db.text("VM", vm, "name_label") == "a"
+    assert db.text("VM", vm, "name_description") == "\t\r\n\u00e9"
+    assert db.texts("VM", vm, "tags") == ["c"]
+    assert db.mapping("VM", vm, "other_config") == {"d": "e"}
+    with pytest.raises(ApiFailure):
+        db.put_key("VM", vm, "other_config", key="", value="x")
+
+
 def test_a_record_handed_out_stays_as_it_was(db: Database) -> None:
     vm = db.create("VM", {"other_config": {"a": "1"}})
     seen = db.mapping("VM", vm, "other_config")

@@ -137,6 +137,8 @@ def test_a_type_is_read_from_its_spelling() -> None:
         ("(string -> string) map", [], "Expecting Rpc.Dict, but found '[]'"),
         ("enum vdi_type", "nope", "Unknown tag/contents"),
         ("float", True, "Expected float, got 'B(true)'"),
+        ("float", "1 ", "float_of_string"),
+        ("bool", "\u00e9\t", r"Expected bool, got 'S(\195\169\t)'"),
     ],
 )
 def test_a_value_that_does_not_fit_fails_in_the_pools_words(spelling: str, value: object, text: str) -> None:
@@ -151,6 +153,9 @@ def test_a_value_that_does_not_fit_fails_in_the_pools_words(spelling: str, value
         ("int", "8388608", 8388608),
         ("int", "0x10", 16),
         ("float", "0.5", 0.5),
+        ("float", " 0x1_0", 16.0),
+        ("datetime", "20200101T00:00:60Z", "20200101T00:01:00Z"),
+        ("datetime", "2020-01-01T00:00:00", "20200101T00:00:00Z"),
         ("string set", ["a", "a"], ["a", "a"]),
         ("(string -> int) map", {"a": "1"}, {"a": 1}),
         ("enum on_boot", "reset", "reset"),
@@ -158,3 +163,24 @@ def test_a_value_that_does_not_fit_fails_in_the_pools_words(spelling: str, value
 )
 def test_a_value_is_kept_as_its_type_says(spelling: str, value: object, kept: object) -> None:
     assert parse_type(spelling).accept(value, load_datamodel().enums) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "failure"),
+    [
+        (
+            "20200101T000000Z",
+            r"""Stdlib.Scanf.Scan_failure("scanf: bad input at char number 11: looking for ':', found '0'")""",
+        ),
+        (
+            "202001Z",
+            """Stdlib.Scanf.Scan_failure("scanf: bad input at char number 6: character 'Z' is not a decimal digit")""",
+        ),
+        ("20201301T00:00:00Z", "Invalid argument: Clock__Date.of_iso8601.(fun): 20201301T00:00:00Z"),
+        ("2020Z", "Invalid argument: Clock__Date.of_iso8601: 2020Z"),
+    ],
+)
+def test_a_time_that_is_none_fails_where_a_pool_stops_reading(text: str, failure: str) -> None:
+    with pytest.raises(ApiFailure) as caught:
+        parse_type("datetime").accept(text, {})
+    assert caught.value.description == ["INTERNAL_ERROR", failure]

@@ -87,6 +87,11 @@ _UNSAID = "int/i8/i4/boolean/double/string/dateTime.iso8601/array/struct/nil"
         (_call("<value><int>five</int></value>"), 'Failure("Int64.of_string")'),
         (_call("<value><int></int></value>"), 'Xmlrpc.Parse_error("empty_int", "int", _)'),
         (_call("<value><odd>5</odd></value>"), f'Xmlrpc.Parse_error("open_tag(odd)", "open_tag({_UNSAID})", _)'),
+        (b"<a><ex:nil/></a>", 'Xmlm.Error(1:11, "unknown namespace prefix (ex)")'),
+        (b'<a><b c:d="e"/></a>', 'Xmlm.Error(1:14, "unknown namespace prefix (c)")'),
+        (_call("<value><base64>###</base64></value>"), 'Invalid_argument("Wrong padding")'),
+        (_call("<value><base64>aGVs#</base64></value>"), 'Invalid_argument("Wrong padding")'),
+        (_call("<value><base64>aG=s</base64></value>"), 'Invalid_argument("Malformed input")'),
         (_call("<value>a<int>5</int></value>"), 'Xmlrpc.Parse_error("open_tag(int)", "close_tag(value)", _)'),
         (_call("<string>a</string>"), 'Xmlrpc.Parse_error("open_tag(value)", "open_tag(string)", _)'),
     ],
@@ -110,6 +115,9 @@ def test_what_is_no_call_is_refused_in_the_pools_words(body: bytes, text: str) -
         ("<value><![CDATA[<&>]]></value>", "<&>"),
         ("<value>a<!-- x -->b</value>", "ab"),
         ("<value>&#x41;</value>", "A"),
+        ("<value><base64>a===</base64></value>", b""),
+        ('<value><string xmlns:p="x" p:q="y">a</string></value>', "a"),
+        ("<value><xml:nil/></value>", None),
     ],
 )
 def test_a_value_is_read_in_every_dress_that_a_pool_knows(body: str, value: object) -> None:
@@ -160,6 +168,7 @@ def test_json_answers_repeat_the_version_and_the_id() -> None:
 
 
 _MALFORMED = "Jsonrpc.Malformed_method_request"
+_JUNK = r"""Yojson__Common.Json_error("Line 1, bytes 1-{last}:\nJunk after end of JSON value: '{junk}'")"""
 
 
 @pytest.mark.parametrize(
@@ -168,9 +177,14 @@ _MALFORMED = "Jsonrpc.Malformed_method_request"
         (b"{", r'Yojson__Common.Json_error("Line 1, bytes 0-1:\nUnexpected end of input")'),
         (b"", 'Yojson__Common.Json_error("Blank input data")'),
         (b" \n ", 'Yojson__Common.Json_error("Blank input data")'),
-        (b"hello", r"""Yojson__Common.Json_error("Line 1, bytes 4-5:\nInvalid token 'hello'")"""),
+        (b"hello", r"""Yojson__Common.Json_error("Line 1, bytes 0-5:\nInvalid token 'hello'")"""),
         (b'{"a":}', r"""Yojson__Common.Json_error("Line 1, bytes 5-6:\nInvalid token '}'")"""),
-        (b'{"a" 1}', r"""Yojson__Common.Json_error("Line 1, bytes 6-7:\nExpected ':' but found '1}'")"""),
+        (b'{"a" 1}', r"""Yojson__Common.Json_error("Line 1, bytes 5-7:\nExpected ':' but found '1}'")"""),
+        (b"[1,\n \x01]", r"""Yojson__Common.Json_error("Line 2, bytes 1-3:\nInvalid token '\001]'")"""),
+        (b"\xef\xbb\xbf{}", r"""Yojson__Common.Json_error("Line 1, bytes 0-5:\nInvalid token '\239\187\191{}'")"""),
+        (b"1" + b"y" * 40, _JUNK.format(last=34, junk="y" * 32)),
+        (b"1" + b"y" * 32, _JUNK.format(last=33, junk="y" * 32)),
+        (b"/* a", r"""Yojson__Common.Json_error("Line 1, byte 4:\nUnterminated comment ''")"""),
         (b"{} x", r"""Yojson__Common.Json_error("Line 1, bytes 3-4:\nJunk after end of JSON value: 'x'")"""),
         (b'{\n"a', r'Yojson__Common.Json_error("Line 2, bytes 1-2:\nUnexpected end of input")'),
         (b"[]", f'{_MALFORMED}("Invalid request body")'),
@@ -200,6 +214,7 @@ def test_what_is_no_json_call_is_refused_in_the_pools_words(body: bytes, text: s
         (b'{"jsonrpc":"2.0","method":"m","params":{"a":1},"id":1}', [{"a": 1}]),
         (b'// said\n{method:"m",/* so */"params":["a\nb\\u00e9"],"id":1}', ["a\nb\u00e9"]),
         (b'{"method":"m","params":["\\ud83d\\ude00"],"id":1}', ["\U0001f600"]),
+        (b'{"params":[{"a":"b","a":"c"}],"method":"m","params":[],"id":1}', [{"a": "c"}]),
     ],
 )
 def test_a_json_call_is_taken_as_loosely_as_a_pool_takes_it(body: bytes, parameters: list[object]) -> None:

@@ -11,10 +11,10 @@ import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
-from holdfast.lab.errors import ApiFailure, internal_failure
+from holdfast.lab.errors import ApiFailure, internal_failure, quoted
 
 __all__ = ["EPOCH", "NULL_REF", "DateTime", "Kind", "Type", "describe", "parse_float", "parse_type", "parse_whole"]
 
@@ -169,14 +169,17 @@ def _accept_int(value: object) -> int:
         raise internal_failure("Int64.of_string") from cause
 
 
-_DECIMAL = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9_]+)?|nan|inf|infinity)", re.IGNORECASE)
-
-
 def parse_float(text: str) -> float:
-    """Return a number with a fraction as the pool reads one from text; ``ValueError`` for everything else."""
-    if not _DECIMAL.fullmatch(text):
+    """Return a number with a fraction as the pool reads one from text; ``ValueError`` for everything else.
+
+    White space may stand before it, underscores anywhere, and digits may be hexadecimal.
+    """
+    digits = text.replace("_", "").lstrip(" \t\n\v\f\r")
+    if not digits.isascii() or digits != digits.rstrip():
         raise ValueError(text)
-    return float(text.replace("_", ""))
+    if digits.lstrip("+-").lower().startswith("0x"):
+        return float.fromhex(digits)
+    return float(digits)
 
 
 def _accept_float(value: object) -> float:
@@ -195,10 +198,51 @@ _MOMENT = re.compile(
 )
 
 
+_COMPACT = ("4", "2", "2", "T", "2", ":", "2", ":", "2", "Z")
+"""The short form of a time: widths of numbers, and letters."""
+
+
+def _read_compact(text: str) -> DateTime:
+    """Return the time that the short form with a Z at its end tells; what follows a complete one is not looked at."""
+    numbers: list[int] = []
+    at = 0
+    for part in _COMPACT:
+        if not part.isdigit():
+            if text[at] != part:
+                raise _scan_failure(at, f"looking for '{part}', found '{text[at]}'")
+            at += 1
+            continue
+        sign = 1 if text[at] in "+-" else 0
+        width = len(text[at + sign : at + int(part)]) - len(text[at + sign : at + int(part)].lstrip(_DIGITS))
+        if not width:
+            raise _scan_failure(at + sign, f"character '{text[at + sign]}' is not a decimal digit")
+        numbers.append(int(text[at : at + sign + width]))
+        at += sign + width
+    year, month, day, hour, minute, second = numbers
+    try:
+        moment = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=UTC)
+    except ValueError as cause:
+        raise ApiFailure("INTERNAL_ERROR", f"Invalid argument: Clock__Date.of_iso8601.(fun): {text}") from cause
+    if second > _LEAP_SECOND:
+        raise ApiFailure("INTERNAL_ERROR", f"Invalid argument: Clock__Date.of_iso8601.(fun): {text}")
+    return DateTime.of(moment + timedelta(seconds=max(0, second - 59)))
+
+
+_DIGITS = "0123456789"
+_LEAP_SECOND = 60
+
+
+def _scan_failure(at: int, text: str) -> ApiFailure:
+    told = quoted(f"scanf: bad input at char number {at}: {text}")
+    return ApiFailure("INTERNAL_ERROR", f"Stdlib.Scanf.Scan_failure({told})")
+
+
 def _accept_datetime(value: object) -> DateTime:
     """Return a time, spelled as the pool spells it; without a zone it is UTC, and another zone stays."""
     if not isinstance(value, str):
         raise internal_failure("Date.t_of_rpc")
+    if len(value) > len("2020Z") and value[4] != "-" and value.endswith("Z"):
+        return _read_compact(value)
     match = _MOMENT.fullmatch(value)
     invalid = ApiFailure("INTERNAL_ERROR", f"Invalid argument: Clock__Date.of_iso8601: {value}")
     if match is None:

@@ -44,14 +44,18 @@ def read_json(body: bytes) -> object:
     """Return the value of a JSON text. ``MalformedCall`` when it is none."""
     if b"\\u" not in body:
         try:
-            return _checked(json.loads(body.decode(), object_pairs_hook=_first_wins))
+            return _checked(json.loads(body.decode(), object_pairs_hook=_unambiguous))
         except (ValueError, RecursionError):
             pass  # to be told by the pool's own parser
     return _Reader(body).whole()
 
 
-def _first_wins(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    return dict(reversed(pairs)) if len(pairs) > len({key for key, _ in pairs}) else dict(pairs)
+def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return the object; ``ValueError`` when it has a name twice."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError(pairs)
+    return value
 
 
 def _checked(value: object) -> object:
@@ -87,7 +91,7 @@ class _Reader:
         value = self._value()
         self._space()
         if self._end < len(self._body):
-            self._token(1)
+            self._token(0)
             self._fail_junk("Junk after end of JSON value:")
         return value
 
@@ -106,9 +110,9 @@ class _Reader:
 
     def _fail_junk(self, text: str) -> NoReturn:
         """Fail at the last token, showing it and a little of what follows."""
-        junk = self._body[self._start : self._end + _JUNK_BYTES].decode("utf-8", "replace")
-        self._end = min(len(self._body), self._end + _JUNK_BYTES)
-        self._token(1)
+        junk = self._body[self._start : self._end + _JUNK_BYTES].decode("utf-8", "surrogateescape")
+        # Whether more follows is only seen by reading one byte further, which the place then tells.
+        self._start, self._end = self._start + 1, min(len(self._body), self._end + _JUNK_BYTES + 1)
         self._fail(f"{text} '{junk}'")
 
     def _expect(self, wanted: bytes, text: str) -> bytes:
@@ -200,7 +204,8 @@ class _Reader:
             pairs.append((name, self._value()))
             self._space()
             if self._expect(b",}", "Expected ',' or '}' but found") == b"}":
-                return _first_wins(pairs)
+                # Of the parts of a call the pool takes the first of a name, of a map's entries the last.
+                return dict(reversed(pairs) if self._depth == 1 else pairs)
             self._space()
 
     def _name(self) -> str:

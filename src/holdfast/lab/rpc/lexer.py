@@ -51,11 +51,16 @@ class _Sound:
         self._at = 0
         parser = xml.parsers.expat.ParserCreate()
         parser.buffer_text = True
-        parser.StartElementHandler = lambda tag, _: self._signals.append(("open", tag.rpartition(":")[2]))
+        parser.StartElementHandler = self._open
         parser.EndElementHandler = lambda tag: self._signals.append(("close", ""))
         parser.CharacterDataHandler = lambda text: self._signals.append(("data", text))
         parser.StartDoctypeDeclHandler = self._refuse_doctype
         parser.Parse(body, True)
+
+    def _open(self, tag: str, attributes: dict[str, str]) -> None:
+        if any(":" in name for name in (tag, *attributes)):
+            raise xml.parsers.expat.ExpatError("names with a prefix are read with care")
+        self._signals.append(("open", tag))
 
     @staticmethod
     def _refuse_doctype(*_: object) -> None:
@@ -105,6 +110,8 @@ class _Lexer:
         self._was_return = False
         self._limit: Signal = ("text", "")
         self._scopes: list[str] = []
+        self._prefixes: list[frozenset[str]] = [frozenset({"", "xml", "xmlns"})]
+        """What may stand before a colon, for each open element."""
 
     # -- characters
 
@@ -210,15 +217,27 @@ class _Lexer:
             raise self.fail(f"illegal character reference (#{digits})")
         return character
 
-    def _attributes(self) -> None:
+    def _attributes(self) -> list[str]:
+        names: list[str] = []
         while self.c in _WHITE and self.c:
             self._skip_white()
             if self.c in "/>":
-                return
-            self._qname()
+                break
+            names.append(self._qname())
             self._skip_white()
             self._accept("=")
             self._attribute_value()
+        return names
+
+    def _check_prefixes(self, names: list[str]) -> frozenset[str]:
+        """Return the prefixes known inside an element, given its own name and its attributes'."""
+        declared = (name.removeprefix("xmlns:") for name in names if name.startswith("xmlns:"))
+        known = self._prefixes[-1].union(declared)
+        for name in names:
+            prefix = name.rpartition(":")[0]
+            if prefix not in known:
+                raise self.fail(f"unknown namespace prefix ({prefix})")
+        return known
 
     def _attribute_value(self) -> str:
         self._skip_white()
@@ -415,7 +434,8 @@ class _Lexer:
 
     def _start(self) -> Iterator[Signal]:
         name = self._limit[1]
-        self._attributes()
+        attributes = self._attributes()
+        self._prefixes.append(self._check_prefixes([*attributes, name]))
         self._scopes.append(name)
         yield "open", name.rpartition(":")[2]
         self._skip_white()
@@ -435,6 +455,7 @@ class _Lexer:
         if name != self._scopes[-1]:
             raise self._fail_expected(self._scopes[-1], found=name)
         self._scopes.pop()
+        self._prefixes.pop()
         if self._scopes:
             self.next()
             self._read_limit()
