@@ -6,7 +6,15 @@ Invariant: no call fails with an error of our own class; a client reads what a p
 from __future__ import annotations
 
 from holdfast.core import HoldfastError
-from holdfast.lab.disks import DiskBusy, DiskChainTooLong, DiskFull, DiskHasNoData, DiskSizeInvalid, DiskUnknown
+from holdfast.lab.disks import (
+    DiskBusy,
+    DiskChainTooLong,
+    DiskFull,
+    DiskHasNoData,
+    DiskSizeInvalid,
+    DiskStoreFull,
+    DiskUnknown,
+)
 from holdfast.lab.errors import ApiFailure
 
 __all__ = ["DISK_REFUSALS", "disk_refusal"]
@@ -16,6 +24,7 @@ _TEXTS: dict[type[HoldfastError], tuple[str, str]] = {
     DiskChainTooLong: ("109", "The snapshot chain is too long"),
     DiskFull: ("44", "There is insufficient space"),
     DiskHasNoData: ("46", "The VDI is not available"),
+    DiskStoreFull: ("44", "There is insufficient space"),
     DiskSizeInvalid: ("79", "VDI Invalid size"),
     DiskUnknown: ("46", "The VDI is not available"),
 }

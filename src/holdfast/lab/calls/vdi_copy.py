@@ -9,7 +9,7 @@ from holdfast.lab.calls.storage_lock import disk_operation, repository_operation
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import NULL_REF
-from holdfast.lab.disks import DiskFull
+from holdfast.lab.disks import DiskFull, DiskStoreFull
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.operations import Mark
 from holdfast.lab.rules import check_sr_operation, check_vdi_managed, check_vdi_operation, check_vm_operation
@@ -112,7 +112,7 @@ def _copy_bytes(context: Context, vdi: str, into: str, *, base: str) -> None:
                 blocks = pool.disks.difference_blocks(disk_uuid(pool, base), disk_uuid(pool, vdi))
         try:
             pool.disks.copy(disk_uuid(pool, vdi), disk_uuid(pool, into), blocks=blocks)
-        except DiskFull as cause:
+        except (DiskFull, DiskStoreFull) as cause:
             raise ApiFailure("VDI_COPY_FAILED", "No space left on device") from cause
     mark_written(pool, into)
 

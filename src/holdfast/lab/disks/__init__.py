@@ -11,9 +11,12 @@ from holdfast.lab.disks.errors import (
     DiskOffline,
     DiskRangeInvalid,
     DiskReadOnly,
+    DisksDamaged,
     DiskSizeInvalid,
     DiskStoreDamaged,
+    DiskStoreFull,
     DiskStoreInUse,
+    DiskStoreOutdated,
     DiskUnknown,
 )
 from holdfast.lab.disks.layer import VHD_BLOCK_BYTES
@@ -36,7 +39,10 @@ __all__ = [
     "DiskSizeInvalid",
     "DiskStore",
     "DiskStoreDamaged",
+    "DiskStoreFull",
     "DiskStoreInUse",
+    "DiskStoreOutdated",
     "DiskUnknown",
+    "DisksDamaged",
     "SnapshotMade",
 ]

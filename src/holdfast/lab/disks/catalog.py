@@ -1,8 +1,10 @@
 """The list of disks and how their layers stand on each other, kept in one small file.
 
 The file is replaced atomically at every change of the tree, before the caller hears of success: what was acknowledged
-survives a killed lab (not a power cut; the lab does not flush). Invariant: every layer and log that the file names was
-named before it was written to, and is deleted only after a newer file stopped naming it.
+survives a killed lab (not a power cut; the lab does not flush). A change that cannot be kept did not happen: the tree
+is what the file says again. Invariants: every layer and log that the file names was named before it was written to, has
+a map beside it, and is deleted only after a newer file stopped naming it; no store opens whose files disagree with
+their maps.
 """
 
 from __future__ import annotations
@@ -20,15 +22,23 @@ from pathlib import Path
 
 import msgspec
 
-from holdfast.lab.disks.errors import DiskExists, DiskStoreDamaged, DiskStoreInUse, DiskUnknown
-from holdfast.lab.disks.files import OpenFiles
+from holdfast.lab.disks.errors import (
+    DiskExists,
+    DisksDamaged,
+    DiskStoreDamaged,
+    DiskStoreInUse,
+    DiskStoreOutdated,
+    DiskUnknown,
+)
+from holdfast.lab.disks.files import OpenFiles, refused_when_full
 from holdfast.lab.disks.granules import GranuleMap, granules_of
 from holdfast.lab.disks.layer import Layer
 from holdfast.model import DiskUuid
 
 __all__ = ["SCRATCH_PREFIX", "Catalog", "CbtLog", "Digest", "Disk", "Role", "Witness"]
 
-CATALOG_VERSION = 1
+CHECKED_MAPS = 2
+CATALOG_VERSION = CHECKED_MAPS
 SCRATCH_PREFIX = "scratch-"
 _OWN_FILE = re.compile(r"(?:layer|log)-(\d{8})\.(?:data|map)")
 
@@ -115,6 +125,10 @@ class _StoredWitness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str | None
 
 
+class _StoredVersion(msgspec.Struct, frozen=True):
+    version: int
+
+
 class _StoredCatalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     next_number: int
@@ -142,8 +156,10 @@ class Catalog:
         self._is_batch_unsaved = False
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._guard = _guard(folder)
+        self.is_new = not self._path.exists()
         try:
-            self._load()
+            if not self.is_new:
+                self._load()
         except BaseException:
             os.close(self._guard)
             raise
@@ -163,11 +179,12 @@ class Catalog:
 
     def new_layer(self, *, parent: Layer | None, size_bytes: int) -> Layer:
         """Return a fresh, empty layer; it has no file yet."""
-        return Layer(self.folder, number=self._take_number(), parent=parent, size_bytes=size_bytes, files=self.files)
+        number = self._take_number()
+        return Layer(self.folder, number=number, parent=parent, size_bytes=size_bytes, files=self.files, is_new=True)
 
     def new_log(self, *, size_bytes: int) -> CbtLog:
         """Return a fresh change log that has seen nothing."""
-        return self._log(self._take_number(), size_bytes=size_bytes)
+        return self._log(self._take_number(), size_bytes=size_bytes, is_new=True)
 
     def children(self, layer: Layer) -> list[Disk]:
         """Return the disks whose own layer stands directly on ``layer``."""
@@ -187,15 +204,21 @@ class Catalog:
                     self.save()
 
     def save(self) -> None:
-        """Make the tree durable as it is now, then delete what it no longer needs."""
+        """Make the tree durable as it is now, then delete what it no longer needs.
+
+        When that fails the tree is as it was before, and the error tells why: ``DiskStoreFull``, or an ``OSError``.
+        """
         self._is_batch_unsaved = self._batches > 0
         if self._is_batch_unsaved:
             return
         layers = self._reachable_layers()
         logs = {disk.log.number: disk.log for disk in self.disks.values() if disk.log is not None}
-        temporary = self._path.with_suffix(".new")
-        temporary.write_bytes(msgspec.json.encode(self._stored(layers)))
-        temporary.replace(self._path)
+        try:
+            with refused_when_full(self.folder):
+                self._write(layers, logs)
+        except BaseException:
+            self._revert()
+            raise
         for number, layer in self._stored_layers.items():
             if number not in layers:
                 layer.remove()
@@ -203,6 +226,32 @@ class Catalog:
             if number not in logs:
                 log.changed.remove()
         self._stored_layers, self._stored_logs = layers, logs
+
+    def _write(self, layers: dict[int, Layer], logs: dict[int, CbtLog]) -> None:
+        for number in layers.keys() - self._stored_layers.keys():
+            layers[number].states.make()
+        for number in logs.keys() - self._stored_logs.keys():
+            logs[number].changed.make()
+        temporary = self._path.with_suffix(".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(self._stored(layers)))
+        temporary.replace(self._path)
+
+    def _revert(self) -> None:
+        """Make the tree again what the file says, of the same objects: others hold their locks."""
+        if self._path.exists():
+            self._adopt(msgspec.json.decode(self._path.read_bytes(), type=_StoredCatalog))
+        else:
+            self.disks.clear()
+            self.witnesses.clear()
+
+    def clear(self) -> None:
+        """Forget every disk and witness, for good."""
+        with self.lock:
+            self.disks.clear()
+            self.witnesses.clear()
+            self.save()
 
     def close(self) -> None:
         """Let go of the files and of the folder. Safe to call twice."""
@@ -217,9 +266,9 @@ class Catalog:
         self._next_number += 1
         return number
 
-    def _log(self, number: int, *, size_bytes: int) -> CbtLog:
+    def _log(self, number: int, *, size_bytes: int, is_new: bool) -> CbtLog:
         path = self.folder / f"log-{number:08d}.map"
-        return CbtLog(number, GranuleMap(path, granules=granules_of(size_bytes), files=self.files))
+        return CbtLog(number, GranuleMap(path, granules=granules_of(size_bytes), files=self.files, is_new=is_new))
 
     def drop_childless_bases(self, candidates: Collection[str]) -> list[DiskUuid]:
         """Forget those of the candidates that are base copies on which nothing visible stands; return which."""
@@ -274,43 +323,85 @@ class Catalog:
         )
 
     def _load(self) -> None:
+        content = self._path.read_bytes()
         try:
-            stored = msgspec.json.decode(self._path.read_bytes(), type=_StoredCatalog)
-        except FileNotFoundError:
-            return
+            version = msgspec.json.decode(content, type=_StoredVersion).version
+            if version != CATALOG_VERSION:
+                raise DiskStoreOutdated(path=self._path, version=version, expected=CATALOG_VERSION)
+            self._adopt(msgspec.json.decode(content, type=_StoredCatalog))
         except msgspec.DecodeError as cause:
             raise DiskStoreDamaged(path=self._path, reason=str(cause)) from cause
-        if stored.version != CATALOG_VERSION:
-            raise DiskStoreDamaged(path=self._path, reason=f"version {stored.version}, expected {CATALOG_VERSION}")
-        try:
-            self._adopt(stored)
         except KeyError as cause:
             raise DiskStoreDamaged(path=self._path, reason=f"layer {cause} is named but not described") from cause
+        self._check_files()
         self._sweep()
 
     def _adopt(self, stored: _StoredCatalog) -> None:
-        self._next_number, self.keeps_witnesses = stored.next_number, stored.keeps_witnesses
-        layers = {
-            kept.number: Layer(
-                self.folder, number=kept.number, parent=None, size_bytes=kept.size_bytes, files=self.files
-            )
-            for kept in stored.layers
-        }
+        """Make the tree what ``stored`` says, of the objects that are there and of new ones."""
+        self._next_number = max(self._next_number, stored.next_number)
+        self.keeps_witnesses = stored.keeps_witnesses
+        layers = {kept.number: self._known_layer(kept) for kept in stored.layers}
         for kept in stored.layers:
             layers[kept.number].parent = None if kept.parent is None else layers[kept.parent]
+        logs: dict[int, CbtLog] = {}
+        disks: dict[DiskUuid, Disk] = {}
         for one in stored.disks:
-            disk = Disk(DiskUuid(one.uuid), one.size_bytes, one.role, None if one.layer is None else layers[one.layer])
+            uuid = DiskUuid(one.uuid)
+            disk = disks[uuid] = self.disks.get(uuid) or Disk(uuid, one.size_bytes, one.role, None)
+            disk.size_bytes, disk.role, disk.log = one.size_bytes, one.role, None
+            disk.layer = None if one.layer is None else layers[one.layer]
             if one.log is not None:
-                disk.log = self._log(one.log.number, size_bytes=one.size_bytes)
-                disk.log.parent = None if one.log.parent is None else DiskUuid(one.log.parent)
-                disk.log.child = None if one.log.child is None else DiskUuid(one.log.child)
-                disk.log.is_consistent = one.log.is_consistent
-                self._stored_logs[disk.log.number] = disk.log
-            self.disks[disk.uuid] = disk
+                disk.log = logs[one.log.number] = self._known_log(one.log, size_bytes=one.size_bytes)
+        self.disks.clear()
+        self.disks.update(disks)
+        self.witnesses.clear()
         for seen in stored.witnesses:
             layer = None if seen.layer is None else layers[seen.layer]
             self.witnesses[DiskUuid(seen.uuid)] = Witness(DiskUuid(seen.uuid), seen.size_bytes, layer, seen.sha256)
-        self._stored_layers = layers
+        self._stored_layers, self._stored_logs = layers, logs
+
+    def _known_layer(self, kept: _StoredLayer) -> Layer:
+        layer = self._stored_layers.get(kept.number)
+        if layer is None:
+            size_bytes = kept.size_bytes
+            return Layer(
+                self.folder, number=kept.number, parent=None, size_bytes=size_bytes, files=self.files, is_new=False
+            )
+        layer.size_bytes = kept.size_bytes
+        return layer
+
+    def _known_log(self, kept: _StoredLog, *, size_bytes: int) -> CbtLog:
+        log = self._stored_logs.get(kept.number) or self._log(kept.number, size_bytes=size_bytes, is_new=False)
+        log.parent = None if kept.parent is None else DiskUuid(kept.parent)
+        log.child = None if kept.child is None else DiskUuid(kept.child)
+        log.is_consistent = kept.is_consistent
+        return log
+
+    def _check_files(self) -> None:
+        """Return when every layer and every change log is what was written; ``DisksDamaged`` otherwise."""
+        files: list[str] = []
+        broken: set[int] = set()
+        disks: dict[str, None] = {}
+        for number, layer in self._stored_layers.items():
+            try:
+                layer.check()
+            except DiskStoreDamaged as damage:
+                files.append(f"{Path(damage.path).name} ({damage.reason})")
+                broken.add(number)
+        for disk in self.disks.values():
+            if disk.layer is not None and any(layer.number in broken for layer in disk.layer.lineage()):
+                disks[disk.uuid] = None
+            try:
+                if disk.log is not None:
+                    disk.log.changed.stored()
+            except DiskStoreDamaged as damage:
+                files.append(f"{Path(damage.path).name} ({damage.reason})")
+                disks[disk.uuid] = None
+        for seen in self.witnesses.values():
+            if seen.layer is not None and any(layer.number in broken for layer in seen.layer.lineage()):
+                disks[seen.uuid] = None
+        if files:
+            raise DisksDamaged(folder=self.folder, files=files, disks=list(disks))
 
     def _sweep(self) -> None:
         """Delete files that a lab killed between two steps left behind."""

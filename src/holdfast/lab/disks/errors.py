@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from holdfast.core import ExitStatus, HoldfastError, Retry
@@ -19,9 +20,16 @@ __all__ = [
     "DiskReadOnly",
     "DiskSizeInvalid",
     "DiskStoreDamaged",
+    "DiskStoreFull",
     "DiskStoreInUse",
+    "DiskStoreOutdated",
     "DiskUnknown",
+    "DisksDamaged",
 ]
+
+
+_LISTED_MAX = 6
+"""A message is read by a person; the error's fields have them all."""
 
 
 class _DiskError(HoldfastError):
@@ -170,8 +178,34 @@ class DiskStoreInUse(HoldfastError):
         self.folder = str(folder)
 
 
+class DiskStoreFull(HoldfastError):
+    """The machine that the lab runs on has no room for what was to be written."""
+
+    code = "lab.store-full"
+    retry = Retry.LATER
+    effect = "The lab's disks are as they were; what was to be written is not there."
+    advice = "Free space on the file system that holds the lab's folder."
+
+    def __init__(self, *, folder: Path) -> None:
+        super().__init__(f"the file system has no room for the lab's disks in {folder}")
+        self.folder = str(folder)
+
+
+class DiskStoreOutdated(HoldfastError):
+    """The folder was written by another version of the lab."""
+
+    code = "lab.other-version"
+    exit_status = ExitStatus.REFUSED
+    effect = "No lab was started, and nothing was changed in the folder."
+    advice = "Use the Holdfast that made this lab, or remove its folder and start a new lab."
+
+    def __init__(self, *, path: Path, version: object, expected: int) -> None:
+        super().__init__(f"{path} is of version {version} of the lab's files; this Holdfast writes version {expected}")
+        self.path = str(path)
+
+
 class DiskStoreDamaged(HoldfastError):
-    """The lab's list of disks cannot be read."""
+    """A file of the lab's disks cannot be believed."""
 
     code = "lab.store-damaged"
     exit_status = ExitStatus.DAMAGED
@@ -180,4 +214,23 @@ class DiskStoreDamaged(HoldfastError):
 
     def __init__(self, *, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path = str(path)
+        self.path, self.reason = str(path), reason
+
+
+class DisksDamaged(HoldfastError):
+    """Files that hold disks of the lab, or their change logs, are missing, cut short or changed by somebody else."""
+
+    code = "lab.disks-damaged"
+    exit_status = ExitStatus.DAMAGED
+    effect = "No lab was started and nothing was changed in the folder; nothing outside it is concerned."
+    advice = "Put the folder back as it was, or remove it and start a new lab."
+
+    def __init__(self, *, folder: Path, files: Sequence[str], disks: Sequence[str]) -> None:
+        text = f"the lab disks {_listed(disks)} in {folder} are damaged: {_listed(files)}"
+        super().__init__(text)
+        self.folder, self.files, self.disks = str(folder), list(files), list(disks)
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = len(items) - _LISTED_MAX
+    return ", ".join(items[:_LISTED_MAX]) + (f" and {more} more" if more > 0 else "")

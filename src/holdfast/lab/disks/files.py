@@ -6,13 +6,16 @@ Invariant: a descriptor that someone borrowed is never closed under them, not ev
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["OPEN_FILES_MAX", "OpenFiles", "read_exactly", "write_all"]
+from holdfast.lab.disks.errors import DiskStoreFull
+
+__all__ = ["OPEN_FILES_MAX", "OpenFiles", "read_exactly", "refused_when_full", "write_all"]
 
 OPEN_FILES_MAX = 256
 """A process may usually hold 1024 descriptors; the lab's sockets need the rest."""
@@ -75,6 +78,17 @@ class OpenFiles:
             entry.is_forgotten = True
             if not entry.users:
                 os.close(entry.descriptor)
+
+
+@contextlib.contextmanager
+def refused_when_full(folder: Path) -> Iterator[None]:
+    """Raise ``DiskStoreFull`` when the machine has no room for what the block writes below ``folder``."""
+    try:
+        yield
+    except OSError as cause:
+        if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskStoreFull(folder=folder) from cause
+        raise
 
 
 def read_exactly(descriptor: int, view: memoryview, offset_bytes: int) -> None:

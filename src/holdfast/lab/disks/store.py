@@ -67,6 +67,15 @@ class DiskStore:
         self._catalog.close()
 
     @property
+    def is_new(self) -> bool:
+        """Whether the folder held no list of disks when it was opened."""
+        return self._catalog.is_new
+
+    def clear(self) -> None:
+        """Remove every disk, and what is remembered of those that were destroyed."""
+        self._catalog.clear()
+
+    @property
     def folder(self) -> Path:
         """Where the disks are; who keeps notes about them puts them beside."""
         return self._catalog.folder

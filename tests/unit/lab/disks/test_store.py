@@ -23,6 +23,7 @@ from holdfast.lab.disks import (
     DiskStore,
     DiskStoreDamaged,
     DiskStoreInUse,
+    DiskStoreOutdated,
     DiskUnknown,
 )
 from holdfast.model import Extent
@@ -79,9 +80,9 @@ def test_a_snapshot_of_an_unchanged_disk_is_a_sibling_and_adds_no_layer(store: D
 
 def test_a_snapshot_copies_no_data(store: DiskStore, tmp_path: Path) -> None:
     store.write("live", 0, os.urandom(4 * MIB))
-    before = sorted(path.name for path in (tmp_path / "disks").iterdir())
+    before = sorted(path.name for path in (tmp_path / "disks").glob("*.data"))
     store.snapshot("live", "snap")
-    assert sorted(path.name for path in (tmp_path / "disks").iterdir()) == before
+    assert sorted(path.name for path in (tmp_path / "disks").glob("*.data")) == before
 
 
 def test_the_31st_layer_is_refused_and_nothing_is_changed(store: DiskStore) -> None:
@@ -398,7 +399,7 @@ def test_a_folder_serves_one_store_at_a_time(store: DiskStore, tmp_path: Path) -
     DiskStore(tmp_path / "disks").close()
 
 
-@pytest.mark.parametrize("content", [b"not json", b"{}", b'{"version":1}'])
+@pytest.mark.parametrize("content", [b"", b"not json", b"{}", b'{"version":2}'])
 def test_an_unreadable_list_is_refused_and_the_folder_is_let_go(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "disks.json").write_bytes(content)
     for _ in range(2):
@@ -428,10 +429,11 @@ def test_a_list_of_another_version_or_with_a_missing_layer_is_refused(tmp_path: 
         store.create("live", SIZE_BYTES)
     path = tmp_path / "disks.json"
     good = path.read_bytes()
-    for bad in (good.replace(b'"version":1', b'"version":2'), good.replace(b'"layer":1', b'"layer":7')):
+    older, halved = good.replace(b'"version":2', b'"version":1'), good.replace(b'"layer":1', b'"layer":7')
+    for bad, refusal in ((older, DiskStoreOutdated), (halved, DiskStoreDamaged)):
         assert bad != good
         path.write_bytes(bad)
-        with pytest.raises(DiskStoreDamaged):
+        with pytest.raises(refusal):
             DiskStore(tmp_path)
     path.write_bytes(good)
     with DiskStore(tmp_path) as store:
