@@ -4,7 +4,8 @@ A row's fields follow the datamodel; a set of references that the datamodel comp
 and never written by anyone else. Every write gets the next *generation*, which is all that the event interface needs.
 
 Invariant: values are immutable by agreement (a changed list is a new list), so a record handed out stays as it was;
-what happened inside one ``transaction`` becomes visible to events, and durable, as one.
+what happened inside one ``transaction`` becomes visible to events, and durable, as one, or did not happen at all.
+Generations alone never go back: one that was given to a change that was taken back is not given again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import uuid as uuids
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from holdfast.core import Entropy
@@ -22,6 +24,7 @@ from holdfast.lab.datamodel import NULL_REF, ClassTable, Datamodel
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.store import RowStore
 from holdfast.lab.texts import check_text, cut_text
+from holdfast.lab.undo import Changes, Deletion
 
 __all__ = ["Database", "Deletion", "Fields", "Row", "new_disk_uuid", "new_uuid"]
 
@@ -58,16 +61,6 @@ class Row:
     modified: int
 
 
-@dataclass(frozen=True, slots=True)
-class Deletion:
-    """An object that is gone, remembered for events."""
-
-    cls: str
-    ref: str
-    created: int
-    deleted: int
-
-
 class Database:
     """All objects of one pool. Every method may be called from any thread."""
 
@@ -83,10 +76,11 @@ class Database:
         self._latest: dict[str, int] = dict.fromkeys(datamodel.classes, 0)
         self._is_closed = False
         self._depth = 0
-        self._dirty: set[tuple[str, str]] = set()
+        self._changes = Changes()
         self.generation = 0
         self.before_commit: Callable[[Iterable[tuple[str, str]]], None] | None = None
-        """Hears of the objects that a transaction changed, may change more, and is not asked again about those."""
+        """Hears of the objects that a transaction changed, may change more, and is not asked again about those. What
+        it raises ends the transaction, which is taken back."""
         self._load()
 
     def _load(self) -> None:
@@ -104,22 +98,30 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Hold the lock; at the end of the outermost block, store what changed and wake whoever waits for events."""
+        """Hold the lock; at the end of the outermost block, store what changed and wake whoever waits for events.
+
+        An error that leaves the block takes back what the block did, also where it is inside another, whose own
+        changes stay. When the outermost one cannot be stored, all of it is taken back and the error says why.
+        """
         with self.lock:
+            start = self._changes.position()
             self._depth += 1
             try:
                 yield
+                if self._depth == 1:
+                    self._commit()
+            except BaseException:
+                self._changes.take_back(start)
+                raise
             finally:
-                if self._depth == 1 and self._dirty and self.before_commit is not None:
-                    self.before_commit(tuple(self._dirty))
                 self._depth -= 1
-                if self._depth == 0 and self._dirty:
-                    self._flush()
 
-    def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, set()
+    def _commit(self) -> None:
+        changes = self._changes
+        if changes.touched and self.before_commit is not None:
+            self.before_commit(tuple(changes.touched))
         kept, gone = [], []
-        for cls, ref in dirty:
+        for cls, ref in changes.touched:
             if cls in TRANSIENT:
                 continue
             row = self._tables[cls].get(ref)
@@ -129,7 +131,10 @@ class Database:
                 kept.append((cls, ref, row.created, row.modified, row.fields))
         if (kept or gone) and not self._is_closed:
             self._store.apply(kept, gone, self.generation)
-        self.changed.notify_all()
+        self.deletions.extend(changes.deleted)
+        self._changes = Changes()
+        if changes.touched:
+            self.changed.notify_all()
 
     # -- reading
 
@@ -219,12 +224,13 @@ class Database:
             if "uuid" in fields and not kept.get("uuid"):
                 kept["uuid"] = new_uuid(self._entropy)
             generation = self._next_generation(cls)
+            self._changes.note(lambda: self._tables[cls].pop(reference))
             self._tables[cls][reference] = Row(reference, fields, generation, generation)
-            self._dirty.add((cls, reference))
+            self._touched(cls, reference)
             for name, value in kept.items():
                 fields[name] = value
                 self._relate(cls, reference, name, NULL_REF, value)
-            self._uuids[cls][str(fields["uuid"])] = reference
+            self._name(cls, str(fields["uuid"]), reference)
             return reference
 
     def update(self, cls: str, ref: str, values: Fields) -> None:
@@ -238,10 +244,9 @@ class Database:
             generation = self._next_generation(cls)
             for name, value in values.items():
                 before = row.fields[name]
-                row.fields[name] = value
+                self._put(row, name, value)
                 self._relate(cls, ref, name, before, value)
-            row.modified = generation
-            self._dirty.add((cls, ref))
+            self._stamp(cls, row, generation)
 
     def set(self, cls: str, ref: str, name: str, value: object) -> None:
         """Change one field."""
@@ -253,8 +258,8 @@ class Database:
             before = str(self.row(cls, ref).fields["uuid"])
             self.set(cls, ref, "uuid", uuid)
             if self._uuids[cls].get(before) == ref:
-                del self._uuids[cls][before]
-            self._uuids[cls][uuid] = ref
+                self._name(cls, before, None)
+            self._name(cls, uuid, ref)
 
     def put_key(self, cls: str, ref: str, name: str, *, key: str, value: object) -> None:
         """Set one key of a map, whether it is there or not."""
@@ -278,11 +283,51 @@ class Database:
             for name, value in row.fields.items():
                 self._relate(cls, ref, name, value, NULL_REF)
             generation = self._next_generation(cls)
+            self._changes.note(partial(self._bring_back, cls, row))
             del self._tables[cls][ref]
-            self._uuids[cls].pop(str(row.fields["uuid"]), None)
+            self._name(cls, str(row.fields["uuid"]), None)
             if cls not in ("session",):
-                self.deletions.append(Deletion(cls, ref, row.created, generation))
-            self._dirty.add((cls, ref))
+                self._changes.deleted.append(Deletion(cls, ref, row.created, generation))
+            self._touched(cls, ref)
+
+    def forget_deletions(self) -> None:
+        """Tell nobody any more of what was removed up to now."""
+        with self.transaction():
+            pending, told = list(self._changes.deleted), list(self.deletions)
+            self._changes.note(partial(self._changes.deleted.__setitem__, slice(None), pending))
+            self._changes.note(partial(self.deletions.extend, told))
+            self._changes.deleted.clear()
+            self.deletions.clear()
+
+    def _touched(self, cls: str, ref: str) -> None:
+        self._changes.touched[cls, ref] = None
+
+    def _put(self, row: Row, name: str, value: object) -> None:
+        """Set a field so that it can be taken back."""
+        self._changes.note(partial(row.fields.__setitem__, name, row.fields[name]))
+        row.fields[name] = value
+
+    def _stamp(self, cls: str, row: Row, generation: int) -> None:
+        """Say when the row changed last."""
+        self._changes.note(partial(setattr, row, "modified", row.modified))
+        row.modified = generation
+        self._touched(cls, row.ref)
+
+    def _name(self, cls: str, uuid: str, ref: str | None) -> None:
+        """Let the uuid lead to the object, or to none."""
+        self._changes.note(partial(self._lead, cls, uuid, self._uuids[cls].get(uuid)))
+        self._lead(cls, uuid, ref)
+
+    def _lead(self, cls: str, uuid: str, ref: str | None) -> None:
+        if ref is None:
+            self._uuids[cls].pop(uuid, None)
+        else:
+            self._uuids[cls][uuid] = ref
+
+    def _bring_back(self, cls: str, row: Row) -> None:
+        """Undo a removal; the rows of a class stand in the order in which they were made."""
+        rows = sorted([*self._tables[cls].values(), row], key=lambda each: each.created)
+        self._tables[cls] = {each.ref: each for each in rows}
 
     def _relate(self, cls: str, ref: str, name: str, before: object, after: object) -> None:
         """Keep the set on the other side of a reference field as the field says."""
@@ -293,17 +338,17 @@ class Database:
         for target in _targets(before):
             row = self._tables[other].get(target)
             if row is not None:
-                row.fields[set_name] = [item for item in cast("list[str]", row.fields[set_name]) if item != ref]
+                left = [item for item in cast("list[str]", row.fields[set_name]) if item != ref]
+                self._put(row, set_name, left)
                 self._bump(other, row)
         for target in _targets(after):
             row = self._tables[other].get(target)
             if row is not None:
-                row.fields[set_name] = [ref, *cast("list[str]", row.fields[set_name])]
+                self._put(row, set_name, [ref, *cast("list[str]", row.fields[set_name])])
                 self._bump(other, row)
 
     def _bump(self, cls: str, row: Row) -> None:
-        row.modified = self._next_generation(cls)
-        self._dirty.add((cls, row.ref))
+        self._stamp(cls, row, self._next_generation(cls))
 
     def _next_generation(self, cls: str) -> int:
         self.generation += 1
@@ -316,6 +361,7 @@ class Database:
         Rows that stay keep their time of creation; sets that are computed from the other side are computed anew.
         """
         with self.transaction():
+            self._note_all()
             for cls, rows in tables.items():
                 for ref in [ref for ref in self._tables[cls] if ref not in rows]:
                     self.destroy(cls, ref)
@@ -327,8 +373,21 @@ class Database:
                         self._uuids[cls].pop(str(before.fields["uuid"]), None)
                     self._tables[cls][ref] = Row(ref, dict(fields), created, generation)
                     self._uuids[cls][str(fields["uuid"])] = ref
-                    self._dirty.add((cls, ref))
+                    self._touched(cls, ref)
             self._relate_all()
+
+    def _note_all(self) -> None:
+        """Remember every object as it is: so much is about to change that one by one would cost more."""
+        rows = [(row, dict(row.fields), row.modified) for table in self._tables.values() for row in table.values()]
+        tables = {cls: dict(table) for cls, table in self._tables.items()}
+        uuids = {cls: dict(known) for cls, known in self._uuids.items()}
+
+        def bring_all_back() -> None:
+            for row, fields, modified in rows:
+                row.fields, row.modified = fields, modified
+            self._tables, self._uuids = tables, uuids
+
+        self._changes.note(bring_all_back)
 
     def _relate_all(self) -> None:
         for other, set_name in set(self.datamodel.relations.values()):

@@ -129,7 +129,7 @@ def restart_toolstack(pool: PoolCore) -> None:
         pool.tasks.destroy_all()
         pool.sessions.close_all()
         forget_operations(pool)
-        pool.db.deletions.clear()
+        pool.db.forget_deletions()
 
 
 def forget_operations(pool: PoolCore) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,118 @@ def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
     assert not second.exists("VM", gone)
     assert second.count("session") == 0
     assert second.generation >= second.row("VM", vm).modified
+
+
+class _Refused(Exception):
+    """What ends a transaction in these tests."""
+
+
+def _picture(db: Database) -> dict[str, object]:
+    """Return everything that a client could see."""
+    rows = {cls: [(row.ref, dict(row.fields), row.created, row.modified) for row in db.rows(cls)] for cls in CLASSES}
+    return {"rows": rows, "deletions": list(db.deletions)}
+
+
+CLASSES = ("VM", "VBD", "task")
+
+
+def test_a_transaction_that_ends_in_an_error_did_not_happen(tmp_path: Path) -> None:
+    db = _open(tmp_path)
+    one, two = db.create("VM", {"name_label": "one"}), db.create("VM", {"name_label": "two"})
+    vbd = db.create("VBD", {"VM": one})
+    uuid = db.text("VM", one, "uuid")
+    before, generation = _picture(db), db.generation
+    with pytest.raises(_Refused), db.transaction():
+        db.update("VM", two, {"name_label": "2", "tags": ["x"]})
+        db.set("VBD", vbd, "VM", two)
+        made = db.create("VBD", {"VM": one})
+        db.destroy("VM", one)
+        db.rename("VM", two, "another")
+        db.create("task", {})
+        db.destroy("VBD", made)
+        raise _Refused
+    assert _picture(db) == before
+    assert db.by_uuid("VM", uuid) == one and not db.has_uuid("VM", "another")
+    assert db.generation > generation
+    db.set("VM", two, "name_label", "later")
+    assert _picture(_open(tmp_path))["rows"] == _picture(db)["rows"]
+
+
+def test_an_inner_transaction_that_fails_leaves_the_outer_ones_changes(db: Database) -> None:
+    vm = db.create("VM", {})
+    with db.transaction():
+        db.set("VM", vm, "name_label", "outer")
+        with pytest.raises(_Refused), db.transaction():
+            db.set("VM", vm, "name_label", "inner")
+            db.destroy("VM", vm)
+            raise _Refused
+        assert db.text("VM", vm, "name_label") == "outer"
+    assert db.text("VM", vm, "name_label") == "outer"
+
+
+def test_a_change_that_cannot_be_stored_did_not_happen_and_the_next_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RowStore(tmp_path / "pool.db")
+    db = Database(load_datamodel(), store, SystemEntropy())
+    vm = db.create("VM", {"name_label": "before"})
+    before = _picture(db)
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "apply", full)
+        with pytest.raises(sqlite3.OperationalError):
+            db.set("VM", vm, "name_label", "lost")
+        with pytest.raises(sqlite3.OperationalError):
+            db.destroy("VM", vm)
+    assert _picture(db) == before
+    db.set("VM", vm, "name_description", "after")
+    reopened = _open(tmp_path)
+    assert (reopened.text("VM", vm, "name_label"), reopened.text("VM", vm, "name_description")) == ("before", "after")
+
+
+def test_an_error_while_consequences_are_told_keeps_nothing_from_being_stored_later(tmp_path: Path) -> None:
+    db = _open(tmp_path)
+    vm = db.create("VM", {})
+
+    def fail(changed: Iterable[tuple[str, str]]) -> None:
+        db.touch(*next(iter(changed)))
+        raise _Refused
+
+    db.before_commit = fail
+    with pytest.raises(_Refused):
+        db.set("VM", vm, "name_label", "refused")
+    db.before_commit = None
+    assert db.text("VM", vm, "name_label") == ""
+    db.set("VM", vm, "name_description", "kept")
+    assert _open(tmp_path).text("VM", vm, "name_description") == "kept"
+
+
+def test_a_restored_backup_that_fails_leaves_everything_as_it_was(db: Database) -> None:
+    vm = db.create("VM", {"name_label": "kept"})
+    db.create("VBD", {"VM": vm})
+    before = _picture(db)
+    with pytest.raises(_Refused), db.transaction():
+        db.replace({"VM": {}, "VBD": {}})
+        db.create("VM", {})
+        raise _Refused
+    assert _picture(db) == before
+    assert db.by_uuid("VM", db.text("VM", vm, "uuid")) == vm
+
+
+def test_forgotten_deletions_come_back_with_the_rest(db: Database) -> None:
+    db.destroy("VM", db.create("VM", {}))
+    before = _picture(db)
+    with pytest.raises(_Refused), db.transaction():
+        db.destroy("VM", db.create("VM", {}))
+        db.forget_deletions()
+        db.destroy("VM", db.create("VM", {}))
+        raise _Refused
+    assert _picture(db) == before
+    db.forget_deletions()
+    assert not db.deletions
 
 
 @settings(max_examples=25)
