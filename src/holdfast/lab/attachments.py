@@ -89,6 +89,9 @@ def _check_plug(pool: PoolCore, vdi: str, vbd: str, *, is_writable: bool) -> Non
     for other in db.texts("VDI", vdi, "VBDs"):
         if other != vbd and _collides(pool, other, is_writable=is_writable):
             raise ApiFailure("VDI_IN_USE", vdi, "attach")
+    if is_writable and _is_read_only_in_control_domain(pool, vdi):
+        text = "Storage_error ([S(Illegal_transition);[[S(Activated);S(RO)];[S(Activated);S(RW)]]])"
+        raise ApiFailure("INTERNAL_ERROR", text)
 
 
 def _collides(pool: PoolCore, vbd: str, *, is_writable: bool) -> bool:
@@ -102,6 +105,15 @@ def _collides(pool: PoolCore, vbd: str, *, is_writable: bool) -> bool:
     if not fields["currently_attached"] or vm["power_state"] == "Suspended" or vm["is_control_domain"]:
         return False
     return is_writable or fields["mode"] == "RW"
+
+
+def _is_read_only_in_control_domain(pool: PoolCore, vdi: str) -> bool:
+    """Whether the control domain has the disk for reading and nobody for writing: it cannot become writable then."""
+    held = [pool.db.row("VBD", vbd).fields for vbd in pool.db.texts("VDI", vdi, "VBDs")]
+    modes = {
+        fields["mode"] for fields in held if fields["currently_attached"] and fields["VM"] == pool.control_domain_ref
+    }
+    return modes == {"RO"}
 
 
 def _free_device(pool: PoolCore) -> int:

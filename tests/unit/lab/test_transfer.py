@@ -16,6 +16,7 @@ import pytest
 from holdfast.core import MIB
 from holdfast.formats.vhd import VHD_EPOCH, VhdParent, VhdStreamReader, plan_vhd, stream_vhd
 from holdfast.lab import RunningLab
+from holdfast.lab.attachments import attached
 from holdfast.model import DataRun
 from tests.unit.lab.talk import converse, ended, first_disk, get_raw, new_disk, put_raw, refusal, vm_named
 
@@ -226,15 +227,69 @@ def test_an_upload_in_chunks_of_http_is_refused(lab: RunningLab, session: Any, a
     assert ended(lab, task)["error_info"] == ["INTERNAL_ERROR", "Cannot handle encoding: chunked"]
 
 
+_LAST_PIECE = struct.pack("<QI", 0, 0)
+
+
+def _piece(offset_bytes: int, data: bytes) -> bytes:
+    return struct.pack("<QI", offset_bytes, len(data)) + data
+
+
 def test_pieces_with_offsets_land_where_they_say(lab: RunningLab, session: Any, api: Any, disk: str) -> None:
     before = _content(lab, api, disk)
-    pieces = struct.pack("<QI", 4096, 5) + b"hello" + struct.pack("<QI", 6 * MIB, 3) + b"end" + struct.pack("<QI", 0, 0)
+    hello, end = b"hello".ljust(512), b"end".ljust(1024)
     task = api.task.create("import", "")
+    pieces = _piece(4096, hello) + _piece(6 * MIB, end) + _LAST_PIECE
     put_raw(lab, session, disk, pieces, format="raw", chunked="true", task_id=task)
     assert ended(lab, task)["status"] == "success"
     after = bytearray(before)
-    after[4096:4101], after[6 * MIB : 6 * MIB + 3] = b"hello", b"end"
+    after[4096:4608], after[6 * MIB : 6 * MIB + 1024] = hello, end
     assert _content(lab, api, disk) == bytes(after)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status"),
+    [
+        (_LAST_PIECE[:5], "success"),
+        (_piece(512, b"") + b"\0", "failure"),
+        (b"", "failure"),
+        (_piece(512, b"x" * 512), "failure"),
+        (_piece(512, b"x" * 511) + _LAST_PIECE, "failure"),
+        (_piece(511, b"x" * 512) + _LAST_PIECE, "failure"),
+        (_piece(511, b"") + _LAST_PIECE, "failure"),
+    ],
+)
+def test_pieces_are_whole_sectors_and_a_head_cut_short_keeps_what_stood_behind_its_end(
+    lab: RunningLab, session: Any, api: Any, disk: str, pieces: bytes, status: str
+) -> None:
+    task = api.task.create("import", "")
+    put_raw(lab, session, disk, pieces, chunked="", task_id=task)
+    assert ended(lab, task)["status"] == status
+
+
+def test_of_a_vhd_that_ends_inside_a_block_the_disk_gets_what_came_of_it(
+    lab: RunningLab, session: Any, api: Any
+) -> None:
+    disk = new_disk(api, _SIZE)
+    vhd = _vhd_of(b"\x22" * _SIZE, [0, 1])
+    task = api.task.create("import", "")
+    put_raw(lab, session, disk, vhd[: vhd.index(b"\x22") + 700], format="vhd", task_id=task)
+    assert ended(lab, task)["error_info"] == ["VDI_IO_ERROR", "Device I/O errors"]
+    assert _content(lab, api, disk) == (b"\x22" * 700).ljust(_SIZE, b"\0")
+    api.VDI.destroy(disk)
+
+
+def test_a_disk_that_an_export_reads_cannot_be_written_until_it_is_over(
+    lab: RunningLab, session: Any, api: Any, disk: str
+) -> None:
+    with attached(lab.pool, disk, is_writable=False):
+        assert get_raw(lab, session, disk, format="raw").status == 200
+        task = api.task.create("import", "")
+        put_raw(lab, session, disk, b"x" * 512, task_id=task)
+        code, text = ended(lab, task)["error_info"]
+        assert code == "INTERNAL_ERROR" and "Illegal_transition" in text
+    task = api.task.create("import", "")
+    put_raw(lab, session, disk, b"x" * 512, task_id=task)
+    assert ended(lab, task)["status"] == "success"
 
 
 def test_a_raw_image_makes_a_new_disk_on_a_repository(lab: RunningLab, session: Any, api: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 
 from holdfast.lab.attachments import attached
@@ -102,14 +103,13 @@ def _copy_bytes(context: Context, vdi: str, into: str, *, base: str) -> None:
     size_bytes = db.number("VDI", vdi, "virtual_size")
     if db.number("VDI", into, "virtual_size") < size_bytes:
         raise ApiFailure("VDI_TOO_SMALL", into, str(size_bytes))
-    if into == vdi:
-        text = "Storage_error ([S(Illegal_transition);[[S(Activated);S(RO)];[S(Activated);S(RW)]]])"
-        raise ApiFailure("INTERNAL_ERROR", text)
-    with attached(pool, vdi, is_writable=False), attached(pool, into, is_writable=True):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(attached(pool, vdi, is_writable=False))
         blocks = None
         if db.exists("VDI", base):
-            with attached(pool, base, is_writable=False):
-                blocks = pool.disks.difference_blocks(disk_uuid(pool, base), disk_uuid(pool, vdi))
+            stack.enter_context(attached(pool, base, is_writable=False))
+            blocks = pool.disks.difference_blocks(disk_uuid(pool, base), disk_uuid(pool, vdi))
+        stack.enter_context(attached(pool, into, is_writable=True))
         try:
             pool.disks.copy(disk_uuid(pool, vdi), disk_uuid(pool, into), blocks=blocks)
         except (DiskFull, DiskStoreFull) as cause:

@@ -178,8 +178,8 @@ class Catalog:
         return DiskUuid(uuid)
 
     def new_layer(self, *, parent: Layer | None, size_bytes: int) -> Layer:
-        """Return a fresh, empty layer; it has no file yet."""
-        number = self._take_number()
+        """Return a fresh, empty layer; it has no file yet. Even that of a disk of no size covers a byte."""
+        number, size_bytes = self._take_number(), max(1, size_bytes)
         return Layer(self.folder, number=number, parent=parent, size_bytes=size_bytes, files=self.files, is_new=True)
 
     def new_log(self, *, size_bytes: int) -> CbtLog:
@@ -268,7 +268,8 @@ class Catalog:
 
     def _log(self, number: int, *, size_bytes: int, is_new: bool) -> CbtLog:
         path = self.folder / f"log-{number:08d}.map"
-        return CbtLog(number, GranuleMap(path, granules=granules_of(size_bytes), files=self.files, is_new=is_new))
+        granules = max(1, granules_of(size_bytes))
+        return CbtLog(number, GranuleMap(path, granules=granules, files=self.files, is_new=is_new))
 
     def drop_childless_bases(self, candidates: Collection[str]) -> list[DiskUuid]:
         """Forget those of the candidates that are base copies on which nothing visible stands; return which."""

@@ -115,7 +115,7 @@ class DiskRangeInvalid(_DiskError):
 
 
 class DiskSizeInvalid(_DiskError):
-    """The size is no positive multiple of a sector, or smaller than it must be."""
+    """The size is negative, or smaller than it must be."""
 
     code = "lab.disk-size-invalid"
 

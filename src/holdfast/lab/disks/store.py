@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from holdfast.core import BLOCK_BYTES, SECTOR_BYTES, Entropy, SystemEntropy
+from holdfast.core import BLOCK_BYTES, Entropy, SystemEntropy
 from holdfast.lab.disks import cbt, chain, merge, tree, witness
 from holdfast.lab.disks.catalog import SCRATCH_PREFIX, Catalog, Disk, Role
 from holdfast.lab.disks.errors import (
@@ -186,9 +186,9 @@ class DiskStore:
             if size_bytes < disk.size_bytes:
                 raise DiskSizeInvalid(disk=uuid, size_bytes=size_bytes, reason=f"smaller than {disk.size_bytes}")
             with disk.lock:
-                tree.top_of(disk).grow(size_bytes)
+                tree.top_of(disk).grow(max(1, size_bytes))
                 if disk.log is not None:
-                    disk.log.changed.grow(granules_of(size_bytes))
+                    disk.log.changed.grow(max(1, granules_of(size_bytes)))
                 disk.size_bytes = size_bytes
             self._catalog.save()
 
@@ -482,8 +482,8 @@ def _reading(disk: Disk, action: Callable[[Layer], _Answer]) -> _Answer:
 
 
 def _check_size(uuid: str, size_bytes: int) -> None:
-    if size_bytes <= 0 or size_bytes % SECTOR_BYTES:
-        raise DiskSizeInvalid(disk=uuid, size_bytes=size_bytes, reason=f"not a positive multiple of {SECTOR_BYTES}")
+    if size_bytes < 0:
+        raise DiskSizeInvalid(disk=uuid, size_bytes=size_bytes, reason="less than nothing")
 
 
 def _check_range(disk: Disk, offset_bytes: int, length_bytes: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from holdfast.core import MIB, HoldfastError, get_log
+from holdfast.core import MIB, SECTOR_BYTES, HoldfastError, get_log
 from holdfast.formats.qcow2 import Qcow2Error
 from holdfast.lab.attachments import attached
 from holdfast.lab.database import Fields
@@ -39,6 +39,8 @@ def import_raw_vdi(one: Transfer) -> None:
     try:
         vdi = find_disk(one, "vdi")
     except ApiFailure as failure:
+        if failure.code == "HANDLE_INVALID":
+            raise _told_twice(one, failure) from failure
         raise refused_early(one, failure) from failure
     try:
         _import(one, vdi)
@@ -129,7 +131,7 @@ def _receive(one: Transfer, vdi: str, kind: DiskFormat, *, is_in_pieces: bool) -
                 receive_qcow2(one, writer)
             case DiskFormat.RAW if is_in_pieces:
                 _receive_pieces(one, writer)
-            case _ if length_bytes == 0:
+            case _ if length_bytes <= 0:
                 raise IO_ERROR()
             case DiskFormat.VHD:
                 receive_vhd(one.connection, writer, announced_bytes=length_bytes, progress=one.progress)
@@ -158,16 +160,23 @@ def _fill(one: Transfer, piece: memoryview) -> None:
 
 
 def _receive_pieces(one: Transfer, writer: DiskWriter) -> None:
-    """Write pieces that each bring their offset; an empty one at offset 0 is the last."""
+    """Write pieces of whole sectors that each bring their offset; an empty one at offset 0 is the last."""
     buffer = memoryview(bytearray(_PIECE_BYTES))
+    head = memoryview(bytearray(_PIECE_HEAD.size))
     while True:
-        offset, length_bytes = _PIECE_HEAD.unpack(one.connection.read_body(_PIECE_HEAD.size))
+        _fill(one, head)
+        offset, length_bytes = _PIECE_HEAD.unpack(head)
         if offset == 0 and length_bytes == 0:
             return
         if length_bytes > _PIECE_LENGTH_BYTES_MAX:
             raise IO_ERROR()
-        while length_bytes:
+        while True:
             piece = buffer[: min(length_bytes, _PIECE_BYTES)]
-            _fill(one, piece)
+            if length_bytes:
+                _fill(one, piece)
+            if offset % SECTOR_BYTES or len(piece) % SECTOR_BYTES:
+                raise IO_ERROR()
             writer.write(offset, piece)
             offset, length_bytes = offset + len(piece), length_bytes - len(piece)
+            if not length_bytes:
+                break

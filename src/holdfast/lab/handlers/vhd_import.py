@@ -46,7 +46,8 @@ class _Source:
         self.offset_bytes = 0
 
     def fill(self, view: memoryview) -> None:
-        if self._connection.readinto_fully(view) < len(view):
+        """Read that much. Where the stream ends inside, the rest stays as it was, and only the next read fails."""
+        if len(view) and self._connection.readinto_fully(view) == 0:
             raise VhdRefused("the stream ends too early")
         self.offset_bytes += len(view)
 
@@ -75,17 +76,17 @@ def receive_vhd(
         raise VhdRefused("a table or a block of this size")
     table = struct.unpack(f">{entries}I", source.take(-(-table_bytes // _SECTOR_BYTES) * _SECTOR_BYTES)[:table_bytes])
     by_place = {sector: index for index, sector in enumerate(table) if sector != _UNUSED}
-    bitmap_bytes = block_bytes // _SECTOR_BYTES // 8
+    bitmap = memoryview(bytearray(block_bytes // _SECTOR_BYTES // 8))
     data = memoryview(bytearray(block_bytes))
     for done, sector in enumerate(sorted(by_place), start=1):
         source.skip_to(sector * _SECTOR_BYTES)
-        bitmap = source.take(bitmap_bytes)
-        source.fill(data)
-        for start, end in _spans(bitmap):
-            writer.write(
-                by_place[sector] * block_bytes + start * _SECTOR_BYTES,
-                data[start * _SECTOR_BYTES : end * _SECTOR_BYTES],
-            )
+        source.fill(bitmap)
+        for start, end, is_present in _spans(bytes(bitmap)):
+            # Each span is read to the start of the one buffer, which shows when the stream ends inside of it.
+            piece = data[: (end - start) * _SECTOR_BYTES]
+            source.fill(piece)
+            if is_present:
+                writer.write(by_place[sector] * block_bytes + start * _SECTOR_BYTES, piece)
         progress(done / len(by_place))
     source.skip_to((announced_bytes - 1) // _SECTOR_BYTES * _SECTOR_BYTES)
     _check_footer(source.take(_SECTOR_BYTES))
@@ -129,15 +130,15 @@ def _adds_up(record: bytes, at: int) -> bool:
     return bool(stated == ~(sum(record) - sum(record[at : at + 4])) & 0xFFFFFFFF)
 
 
-def _spans(bitmap: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the runs of sectors that are present, as first and end; the first sector is the highest bit."""
+def _spans(bitmap: bytes) -> Iterator[tuple[int, int, bool]]:
+    """Yield the runs of sectors that are present or absent, as first, end and which; the first is the highest bit."""
     if bitmap == b"\xff" * len(bitmap):
-        yield 0, len(bitmap) * 8
+        yield 0, len(bitmap) * 8, True
         return
     bits = "".join(f"{byte:08b}" for byte in bitmap)
-    start = bits.find("1")
-    while start >= 0:
-        end = bits.find("0", start)
+    start = 0
+    while start < len(bits):
+        end = bits.find("0" if bits[start] == "1" else "1", start)
         end = len(bits) if end < 0 else end
-        yield start, end
-        start = bits.find("1", end)
+        yield start, end, bits[start] == "1"
+        start = end
