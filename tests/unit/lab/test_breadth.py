@@ -170,3 +170,73 @@ def test_an_asynchronous_call_on_a_task_has_no_task_itself(api: Any) -> None:
     assert given.startswith("DummyRef:|")
     assert given.endswith("|Async.task.cancel")
     assert refusal(lambda: api.task.get_status(given)) == ["HANDLE_INVALID", "task", given]
+
+
+def test_an_observer_names_only_what_a_pool_would_take(api: Any) -> None:
+    for field, value, refused in (
+        ("components", ["x"], ["component", "x"]),
+        ("endpoints", ["http://a/b"], ["endpoint", "http://a/b"]),
+        ("hosts", [NOWHERE], ["host", NOWHERE]),
+        ("attributes", {"a": "b"}, ["attributes", "a:b"]),
+    ):
+        record = {"name_label": "o", field: value}
+        assert refusal(lambda record=record: api.Observer.create(record)) == ["INVALID_VALUE", *refused]  # type: ignore[misc]
+    observer = api.Observer.create({"name_label": "o", "attributes": {"ab": "c"}, "endpoints": ["bugtool"]})
+    assert refusal(lambda: api.Observer.set_attributes(observer, {"x y": "z"}))[2] == "x y:z"
+    api.Observer.set_components(observer, ["xapi"])
+    assert api.Observer.get_record(observer)["components"] == ["xapi"]
+    api.Observer.destroy(observer)
+
+
+def test_a_key_that_is_there_is_told_by_the_name_of_its_column(api: Any) -> None:
+    vm = api.VM.get_all()[0]
+    api.VM.add_to_HVM_boot_params(vm, "k", "v")
+    again = refusal(lambda: api.VM.add_to_HVM_boot_params(vm, "k", "v"))
+    assert again == ["MAP_DUPLICATE_KEY", "VM", "HVM__boot_params", vm, "k"]
+    api.VM.remove_from_HVM_boot_params(vm, "k")
+
+
+def test_a_blob_that_is_gone_is_still_named_by_what_had_it(api: Any) -> None:
+    sr = api.SR.get_all()[0]
+    blob = api.SR.create_new_blob(sr, "b", "")
+    assert api.blob.get_mime_type(blob) == "application/octet-stream"
+    api.blob.destroy(blob)
+    assert api.SR.get_blobs(sr) == {"b": blob}
+
+
+def test_a_secret_is_introduced_under_one_identity_once(api: Any) -> None:
+    uuid = "00000000-0000-0000-0000-00000000abcd"
+    secret = api.secret.introduce(uuid, "value")
+    again = refusal(lambda: api.secret.introduce(uuid, "other"))
+    assert again == ["INTERNAL_ERROR", f'Db_exn.Uniqueness_constraint_violation("secret", "uuid", "{uuid}")']
+    api.secret.destroy(secret)
+
+
+def test_an_edition_or_a_licence_changes_nothing(api: Any) -> None:
+    [host] = api.host.get_all()
+    api.host.apply_edition(host, "nope")
+    api.pool.apply_edition(NOWHERE, "nope")
+    assert api.host.get_edition(host) == "xcp-ng"
+    api.host.license_add(host, "eA==")
+    assert refusal(lambda: api.host.license_add(host, "x")) == ["LICENSE_PROCESSING_ERROR"]
+
+
+def test_threads_for_logins_are_at_least_one(api: Any) -> None:
+    refused = refusal(lambda: api.pool.set_ext_auth_max_threads(NOWHERE, "0"))
+    assert refused[1].endswith("at least 1 resource available, requested: 0")
+
+
+def test_the_daemons_own_figures_are_named_and_nothing(api: Any) -> None:
+    [host] = api.host.get_all()
+    assert set(api.Diagnostics.db_stats()) == {"n", "avgtime", "min", "max"}
+    assert api.Diagnostics.gc_stats(host)["compactions"] == "0"
+    assert api.Diagnostics.network_stats(host, {}) == []
+    assert refusal(lambda: api.Diagnostics.gc_compact(NOWHERE)) == ["HOST_OFFLINE", NOWHERE]
+
+
+def test_a_host_receives_a_vm_only_over_a_network_that_it_is_on(api: Any) -> None:
+    [host] = api.host.get_all()
+    network = api.network.create({"name_label": "n", "other_config": {}})
+    refused = refusal(lambda: api.host.migrate_receive(host, network, {}))
+    assert refused == ["HOST_CANNOT_ATTACH_NETWORK", host, network]
+    api.network.destroy(network)

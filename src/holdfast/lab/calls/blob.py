@@ -5,8 +5,6 @@ A blob's bytes are not kept by the lab, only its record.
 
 from __future__ import annotations
 
-from typing import cast
-
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.datamodel import EPOCH
 from holdfast.lab.errors import ApiFailure
@@ -16,9 +14,6 @@ __all__ = ["calls"]
 calls = CallSet()
 
 _PLAIN = "application/octet-stream"
-
-_OWNERS = ("VM", "host", "pool", "SR", "network")
-"""Classes whose objects have blobs."""
 
 
 @calls.on("blob.create")
@@ -30,16 +25,8 @@ def create(context: Context, mime_type: str, public: bool = False) -> str:
 
 @calls.on("blob.destroy")
 def destroy(context: Context, blob: str) -> str:
-    """Remove a blob, and its name from whatever has it."""
-    db = context.db
-    with db.transaction():
-        db.row("blob", blob)
-        for cls in _OWNERS:
-            for row in db.rows(cls):
-                blobs = cast("dict[str, str]", row.fields["blobs"])
-                if blob in blobs.values():
-                    db.set(cls, row.ref, "blobs", {name: ref for name, ref in blobs.items() if ref != blob})
-        db.destroy("blob", blob)
+    """Remove a blob; whatever has it goes on naming it."""
+    context.db.destroy("blob", blob)
     return ""
 
 
@@ -70,3 +57,9 @@ def create_host_blob(context: Context, host: str, name: str, mime_type: str, pub
 def create_pool_blob(context: Context, pool: str, name: str, mime_type: str, public: bool = False) -> str:
     """Give the pool a place for a small file; the blob exists even where the name is taken."""
     return _new_blob(context, "pool", pool, name, mime_type, public)
+
+
+@calls.on("SR.create_new_blob")
+def create_sr_blob(context: Context, sr: str, name: str, mime_type: str, public: bool = False) -> str:
+    """Give a repository a place for a small file; the blob exists even where the name is taken."""
+    return _new_blob(context, "SR", sr, name, mime_type, public)

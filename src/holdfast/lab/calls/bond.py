@@ -20,7 +20,7 @@ from holdfast.lab.calls.network import check_network_managed
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import NULL_REF
-from holdfast.lab.errors import ApiFailure, internal_failure
+from holdfast.lab.errors import ApiFailure
 
 __all__ = ["calls"]
 
@@ -73,7 +73,7 @@ def create(
     with db.transaction():
         check_network_managed(context, network)
         if not members:
-            raise internal_failure("hd")
+            raise ApiFailure("PIF_BOND_NEEDS_MORE_MEMBERS")
         host = db.text("PIF", members[0], "host")
         check_no_local_interface(context, host, network)
         if mac and not is_mac(mac):

@@ -6,12 +6,13 @@ them answers.
 
 from __future__ import annotations
 
+import base64
 from typing import cast
 
 from holdfast.lab.calls.common import check_licence
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
-from holdfast.lab.datamodel import NULL_REF
+from holdfast.lab.datamodel import NULL_REF, DateTime
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.hosts import check_alive
 from holdfast.lab.rpc import MalformedCall, json_rpc
@@ -30,11 +31,17 @@ def _check_host(context: Context, host: str) -> None:
 # -- clocks, logs, state
 
 
-@calls.on("host.get_servertime", "host.get_server_localtime")
+@calls.on("host.get_servertime")
 def get_servertime(context: Context, host: str) -> str:
     """Return the host's clock, which is the pool's."""
     _check_host(context, host)
     return context.pool.now()
+
+
+@calls.on("host.get_server_localtime")
+def get_server_localtime(context: Context, host: str) -> str:
+    """Return the host's clock without a zone; hosts of the lab live by universal time."""
+    return DateTime(get_servertime(context, host).removesuffix("Z"))
 
 
 @calls.on("host.dmesg")
@@ -276,20 +283,24 @@ def bugreport_upload(context: Context, host: str, url: str, options: Map) -> str
 
 @calls.on("host.apply_edition")
 def apply_edition(context: Context, host: str, edition: str, force: bool = False) -> str:
-    """Choose the edition; only one that the host has."""
-    known = context.db.texts("host", host, "editions")
-    if edition not in (*known, context.db.text("host", host, "edition"), ""):
-        raise ApiFailure("INVALID_EDITION", edition)
-    if edition:
-        context.db.set("host", host, "edition", edition)
+    """Accepted whatever it is: there is one edition, and it stays."""
+    return accept_host(context, host)
+
+
+@calls.on("pool.apply_edition")
+def apply_pool_edition(context: Context, pool: str, edition: str) -> str:
+    """Accepted as for a single host."""
     return ""
 
 
 @calls.on("host.license_add")
 def license_add(context: Context, host: str, contents: str) -> str:
-    """The lab takes no licence."""
-    _check_host(context, host)
-    raise ApiFailure("LICENSE_PROCESSING_ERROR")
+    """Accepted if it could be one; there is nothing that it would change."""
+    try:
+        base64.b64decode(contents, validate=True)
+    except ValueError as cause:
+        raise ApiFailure("LICENSE_PROCESSING_ERROR") from cause
+    return accept_host(context, host)
 
 
 @calls.on("host.license_remove")
@@ -315,6 +326,8 @@ def enable_external_auth(context: Context, host: str, config: Map, service: str,
     if fields["external_auth_type"]:
         current = (str(fields["external_auth_type"]), str(fields["external_auth_service_name"]))
         raise ApiFailure("AUTH_ALREADY_ENABLED", *current)
+    if kind == "AD" and not config.get("user"):
+        raise ApiFailure("AUTH_ENABLE_FAILED", "enable requires user")
     raise ApiFailure("AUTH_UNKNOWN_TYPE", kind)
 
 

@@ -109,7 +109,22 @@ def _check_known(context: Context, **refs: str) -> None:
             raise ApiFailure("INVALID_VALUE", cls.removeprefix("PVS_"), ref)
 
 
-# -- recovery and thin volumes
+# -- recovery, thin volumes, virtual functions
+
+
+@calls.on("LVHD.enable_thin_provisioning")
+def enable_thin_provisioning(context: Context, host: str, *given: object) -> str:
+    """A pool hands this on to its storage manager, which does not know it."""
+    raise ApiFailure("MESSAGE_METHOD_UNKNOWN", "LVHD.enable_thin_provisioning")
+
+
+@calls.on("network_sriov.create")
+def create_virtual_functions(context: Context, pif: str, network: str) -> str:
+    """Refused: it needs a licence and a card with virtual functions."""
+    context.db.row("PIF", pif)
+    check_licence(context, "network_sriov", "Network_sriov")
+    context.db.row("network", network)
+    raise ApiFailure("NETWORK_SRIOV_ENABLE_FAILED", pif, "no card of the lab has virtual functions")
 
 
 @calls.on("DR_task.create")

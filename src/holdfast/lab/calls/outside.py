@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 
 from holdfast.lab.calls.common import check_licence
+from holdfast.lab.calls.host_services import disable_external_auth as disable_host_auth
+from holdfast.lab.calls.host_services import enable_external_auth as enable_host_auth
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.errors import ApiFailure
 
@@ -48,6 +50,20 @@ def sync_trusted_certificates_from(context: Context, pool: str, address: str, *o
 @calls.on("pool.detect_nonhomogeneous_external_auth")
 def detect_nonhomogeneous_external_auth(context: Context, pool: str) -> str:
     """Nothing to find: the hosts of a lab know no directory but the lab's own."""
+    return ""
+
+
+@calls.on("pool.enable_external_auth")
+def enable_external_auth(context: Context, pool: str, config: Map, service: str, kind: str) -> str:
+    """Refused as by the first host that is asked."""
+    return enable_host_auth(context, context.pool.master_ref, config, service, kind)
+
+
+@calls.on("pool.disable_external_auth")
+def disable_external_auth(context: Context, pool: str, config: Map | None = None) -> str:
+    """Disconnect every host from its directory of users."""
+    for row in context.db.rows("host"):
+        disable_host_auth(context, row.ref)
     return ""
 
 

@@ -107,9 +107,16 @@ def destroy_gpu_group(context: Context, group: str) -> str:
 
 @calls.on("GPU_group.get_remaining_capacity")
 def get_group_capacity(context: Context, group: str, kind: str) -> int:
-    """Refused: there is no device in the group."""
+    """Return how many devices of the type would fit: there is nothing in the group that they could fit on."""
     context.db.row("GPU_group", group)
-    raise ApiFailure("GPU_GROUP_CONTAINS_NO_PGPUS", group)
+    return 0
+
+
+@calls.on("GPU_group.update_enabled_VGPU_types", "GPU_group.update_supported_VGPU_types")
+def update_group_types(context: Context, group: str) -> str:
+    """Nothing to gather: there is nothing in the group."""
+    context.db.row("GPU_group", group)
+    return ""
 
 
 @calls.on("PGPU.get_remaining_capacity")

@@ -258,9 +258,22 @@ def set_ext_auth_cache_expiry(context: Context, pool: str, value: int) -> str:
     return ""
 
 
-@calls.on("pool.set_local_auth_max_threads", "pool.set_ext_auth_max_threads")
-def accept_thread_count(context: Context, pool: str, value: int) -> str:
+@calls.on("pool.set_local_auth_max_threads")
+def set_local_auth_max_threads(context: Context, pool: str, value: int) -> str:
     """Accepted: how many logins are checked at once changes nothing that a client could see, the field least of all."""
+    return _check_threads("Internal", value)
+
+
+@calls.on("pool.set_ext_auth_max_threads")
+def set_ext_auth_max_threads(context: Context, pool: str, value: int) -> str:
+    """Accepted as that of the pool's own users."""
+    return _check_threads("External", value)
+
+
+def _check_threads(kind: str, count: int) -> str:
+    if count < 1:
+        text = f"The semaphore '{kind} auth' must have at least 1 resource available, requested: {count}"
+        raise ApiFailure("INTERNAL_ERROR", f"Invalid argument: {text}")
     return ""
 
 
@@ -321,4 +334,6 @@ def disable_redo_log(context: Context) -> str:
 @calls.on("secret.introduce")
 def introduce_secret(context: Context, uuid: str, value: str, other_config: Map | None = None) -> str:
     """Keep a secret under an identity that the caller chose."""
+    if context.db.has_uuid("secret", uuid):
+        raise ApiFailure("INTERNAL_ERROR", f'Db_exn.Uniqueness_constraint_violation("secret", "uuid", "{uuid}")')
     return context.db.create("secret", {"uuid": uuid, "value": value, "other_config": other_config or {}})

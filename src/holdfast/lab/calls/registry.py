@@ -179,7 +179,7 @@ def forget_controller(context: Context, controller: str) -> str:
     return ""
 
 
-# -- devices and watchers
+# -- devices
 
 
 @calls.on("console.create", "console.destroy")
@@ -198,22 +198,4 @@ def test_archive_target(context: Context, pool: str, config: Fields) -> str:
 def scan_devices(context: Context, host: str) -> str:
     """Look for devices to give away; a host of the lab has none."""
     context.db.row("host", host)
-    return ""
-
-
-@calls.on("Observer.register", "Observer.unregister")
-def accept_observer(context: Context, observer: str, host: str) -> str:
-    """Nothing to do: the lab traces nothing."""
-    context.db.row("Observer", observer)
-    context.db.row("host", host)
-    return ""
-
-
-@calls.on("Observer.set_hosts")
-def set_observed_hosts(context: Context, observer: str, hosts: list[str]) -> str:
-    """Say which hosts are watched; none means all."""
-    for host in hosts:
-        if not context.db.exists("host", host):
-            raise ApiFailure("INVALID_VALUE", "host", host)
-    context.db.set("Observer", observer, "hosts", hosts)
     return ""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from holdfast.core import MIB, TIB
 from holdfast.lab.calls.pbd import add_pbd, drop_pbd, plug, with_secrets
 from holdfast.lab.calls.storage_lock import repository_operation
 from holdfast.lab.collector import collect_later, stop_collection
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
-from holdfast.lab.datamodel import EPOCH
 from holdfast.lab.driver_faults import meet_sr_fault
 from holdfast.lab.drivers import driver_of
 from holdfast.lab.errors import ApiFailure
@@ -321,16 +318,3 @@ def get_live_hosts(context: Context, sr: str) -> list[str]:
     db = context.db
     pbds = db.texts("SR", sr, "PBDs")
     return [db.text("PBD", pbd, "host") for pbd in pbds if db.flag("PBD", pbd, "currently_attached")]
-
-
-@calls.on("SR.create_new_blob")
-def create_new_blob(context: Context, sr: str, name: str, mime_type: str, public: bool = False) -> str:
-    """Make an empty blob of that name on the repository."""
-    db = context.db
-    with db.transaction():
-        blobs = cast("dict[str, str]", db.row("SR", sr).fields["blobs"])
-        if name in blobs:
-            raise ApiFailure("MAP_DUPLICATE_KEY", "SR", "blobs", sr, name)
-        blob = db.create("blob", {"mime_type": mime_type, "public": public, "last_updated": EPOCH})
-        db.put_key("SR", sr, "blobs", key=name, value=blob)
-    return blob

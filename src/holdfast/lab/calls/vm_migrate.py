@@ -64,7 +64,11 @@ def restart_device_models(context: Context, vm: str) -> str:
 def migrate_receive(context: Context, host: str, network: str, options: Map) -> Map:
     """Return what a sender needs to know to move a VM to the host."""
     db = context.db
-    db.row("network", network)
+    here = [pif for pif in db.texts("network", network, "PIFs") if db.text("PIF", pif, "host") == host]
+    if not here:
+        raise ApiFailure("HOST_CANNOT_ATTACH_NETWORK", host, network)
+    if not any(db.text("PIF", pif, "IP") for pif in here):
+        raise ApiFailure("INTERFACE_HAS_NO_IP", here[0])
     address = db.text("host", host, "address")
     return {
         "host": host,

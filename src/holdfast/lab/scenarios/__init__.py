@@ -17,6 +17,7 @@ from holdfast.lab.scenarios.fleet import RECOVERY_SCENARIO, build_fleet, build_r
 from holdfast.lab.scenarios.inventory import UNLICENSED, build_inventory
 from holdfast.lab.scenarios.machines import DiskSpec, MachineSpec
 from holdfast.lab.scenarios.office import build_office
+from holdfast.lab.scenarios.recorded import build_recorded
 from holdfast.lab.scenarios.small import build_small
 from holdfast.lab.scenarios.world import World
 from holdfast.lab.volumes import refresh_sr
@@ -159,7 +160,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "recorded": Scenario(
         summary="The very pool of the recordings that the lab is judged by: plain images, no VMs.",
-        build=_build_none,
+        build=build_recorded,
         pool_name="",
     ),
     "small": Scenario(

@@ -139,14 +139,15 @@ def build_inventory(
             "pool",
             {
                 "name_label": name,
-                "restrictions": {name: _flag(name, is_restricted=name in restricted) for name in _RESTRICTIONS},
+                "restrictions": _flags(restricted),
+                "other_config": {"memory-ratio-hvm": "0.25", "memory-ratio-pv": "0.25"},
                 "cpu_info": _CPU_INFO,
                 "ha_cluster_stack": "xhad",
                 "tls_verification_enabled": True,
             },
         )
         refs = [
-            _add_host(pool, number, network, memory_bytes=host_memory_bytes, has_no_hypervisor=bool(restricted))
+            _add_host(pool, number, network, memory_bytes=host_memory_bytes, restricted=restricted)
             for number in range(1, hosts + 1)
         ]
         db.set("pool", pool_ref, "master", refs[0])
@@ -157,9 +158,9 @@ def build_inventory(
         return Inventory(pool_ref, tuple(refs), network, sr)
 
 
-def _flag(name: str, *, is_restricted: bool) -> str:
-    """Return the setting of a licence's feature, most of which are told by what is forbidden."""
-    return str(is_restricted != name.startswith("enable_")).lower()
+def _flags(restricted: frozenset[str]) -> dict[str, str]:
+    """Return the settings of a licence's features, most of which are told by what is forbidden."""
+    return {name: str((name in restricted) != name.startswith("enable_")).lower() for name in _RESTRICTIONS}
 
 
 def _add_belongings(pool: PoolCore, pool_ref: str, hosts: list[str]) -> None:
@@ -178,8 +179,9 @@ def _add_belongings(pool: PoolCore, pool_ref: str, hosts: list[str]) -> None:
             db.set("console", console, "location", location)
 
 
-def _add_host(pool: PoolCore, number: int, network: str, *, memory_bytes: int, has_no_hypervisor: bool) -> str:
+def _add_host(pool: PoolCore, number: int, network: str, *, memory_bytes: int, restricted: frozenset[str]) -> str:
     db = pool.db
+    has_no_hypervisor = bool(restricted)
     metrics: Fields = {
         "memory_total": memory_bytes,
         "memory_free": 0 if has_no_hypervisor else memory_bytes // 2,
@@ -197,12 +199,18 @@ def _add_host(pool: PoolCore, number: int, network: str, *, memory_bytes: int, h
             "API_version_major": 2,
             "API_version_minor": 21,
             "API_version_vendor": "XenSource",
-            # The recorded pool was built from an unreleased tree, which counts from nothing.
-            "software_version": _SOFTWARE_VERSION | ({"xapi": "0.0"} if has_no_hypervisor else {}),
+            "software_version": _SOFTWARE_VERSION,
             "capabilities": [] if has_no_hypervisor else ["xen-3.0-x86_64", "hvm-3.0-x86_64"],
             "cpu_info": _CPU_INFO,
             "metrics": db.create("host_metrics", metrics),
             "edition": "xcp-ng",
+            "editions": ["xcp-ng"],
+            "other_config": dict.fromkeys(("agent_start_time", "boot_time"), f"{int(pool.clock.now().timestamp())}."),
+            "license_params": _flags(restricted),
+            "license_server": {"address": "localhost", "port": "27000"},
+            "sched_policy": "credit",
+            "ssl_legacy": False,
+            "supported_bootloaders": ["pygrub", "eliloader"],
             "virtual_hardware_platform_versions": [0, 1, 2],
             "suspend_image_sr": NULL_REF,
         },
@@ -242,6 +250,7 @@ def _add_interface(pool: PoolCore, host: str, network: str, number: int, *, devi
 def _add_control_domain(pool: PoolCore, host: str, number: int) -> str:
     db = pool.db
     metrics: Fields = {"start_time": pool.now(), "last_updated": pool.now(), "memory_actual": 4 * GIB}
+    metrics |= {"VCPUs_number": 4, "current_domain_type": "pv"}
     return db.create(
         "VM",
         {
@@ -264,6 +273,10 @@ def _add_control_domain(pool: PoolCore, host: str, number: int) -> str:
             "actions_after_crash": "destroy",
             "HVM_shadow_multiplier": 1.0,
             "domain_type": "pv",
+            "domarch": "x64",
+            "generation_id": "",
+            "has_vendor_device": False,
+            "user_version": 1,
             "metrics": db.create("VM_metrics", metrics),
             "snapshot_time": EPOCH,
         },
