@@ -27,7 +27,7 @@ from holdfast.lab.datamodel import (
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.records import Records
 from holdfast.lab.texts import cut_text
-from holdfast.lab.where import parse_where
+from holdfast.lab.where import REFERENCE_COLUMN, parse_where
 
 __all__ = ["Handler", "Method", "build_methods"]
 
@@ -150,7 +150,8 @@ def _listings(cls: str, records: Records) -> Iterator[Method]:
 
     def get_all_records_where(context: Context, text: str) -> dict[str, dict[str, object]]:
         matches = parse_where(text, cls=cls)
-        return {ref: record for ref, record in records.all(cls).items() if matches(record)}
+        found = records.all(cls).items()
+        return {ref: record for ref, record in found if matches({**record, REFERENCE_COLUMN: ref})}
 
     def get_all_where(context: Context, text: str) -> list[str]:
         return list(get_all_records_where(context, text))

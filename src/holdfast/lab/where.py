@@ -1,7 +1,8 @@
 """The little query language of ``get_all_records_where``: comparisons of fields and literals, and, or, not.
 
 Field names are those of the pool's own database: ``name__label``, not ``name_label``. Everything is compared as the
-database spells it, so only exact texts match. ``not`` binds weaker than ``and``, as recorded from a real pool.
+database spells it, so only exact texts match. ``and`` and ``or`` bind alike, from the left; ``not`` takes all that
+follows it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from collections.abc import Callable, Mapping
 from holdfast.lab.columns import column_of, spell
 from holdfast.lab.errors import ApiFailure
 
-__all__ = ["Matcher", "parse_where"]
+__all__ = ["REFERENCE_COLUMN", "Matcher", "parse_where"]
 
 Matcher = Callable[[Mapping[str, object]], bool]
 _Value = Callable[[Mapping[str, object]], str]
 
-_TOKEN = re.compile(r"\s*(?:(?P<word>field|true|false|and|or|not)|(?P<sign>[()=])|\"(?P<text>[^\"]*)\")")
+REFERENCE_COLUMN = "_ref"
+"""The name of an object's own reference, which is no field of its record."""
+
+_TOKEN = re.compile(r"[ \t\n]*(?:(?P<word>field|true|false|and|or|not)|(?P<sign>[()=])|\"(?P<text>[^\"]*)\")")
 _NESTING_MAX = 100
 """A deeper expression is an attack on the stack."""
 
@@ -40,10 +44,10 @@ class _Parser:
     def _split(self) -> list[tuple[str, str]]:
         tokens: list[tuple[str, str]] = []
         position = 0
-        while self._text[position:].strip():
+        while self._text[position:].strip(" \t\n"):
             match = _TOKEN.match(self._text, position)
             if match is None:
-                raise ApiFailure("INVALID_VALUE", self._text, 'Failure("lexing: empty token")')
+                return [*tokens, ("", "")]
             position = match.end()
             kind = match.lastgroup or ""
             value = match.group(kind)
@@ -54,36 +58,37 @@ class _Parser:
         return ApiFailure("INVALID_VALUE", self._text, "Xapi_database.Db_filter_parse.MenhirBasics.Error")
 
     def peek(self) -> str:
-        return self._tokens[self._at][0]
+        kind = self._tokens[self._at][0]
+        if not kind:
+            raise ApiFailure("INVALID_VALUE", self._text, 'Failure("lexing: empty token")')
+        return kind
 
     def expect(self, kind: str) -> str:
-        found, value = self._tokens[self._at]
-        if found != kind:
+        if self.peek() != kind:
             raise self._refuse()
         self._at += 1
-        return value
+        return self._tokens[self._at - 1][1]
 
     def expression(self, depth: int) -> Matcher:
         if depth > _NESTING_MAX:
             raise self._refuse()
-        if self.peek() == "not":
-            self.expect("not")
-            inner = self.expression(depth + 1)
-            return lambda record: not inner(record)
-        left = self._conjunction(depth)
-        if self.peek() != "or":
-            return left
-        self.expect("or")
-        right = self.expression(depth + 1)
-        return lambda record: left(record) or right(record)
+        matcher = self._operand(depth)
+        while self.peek() in ("and", "or"):
+            matcher = self._joined(matcher, self.expect(self.peek()), depth)
+        return matcher
 
-    def _conjunction(self, depth: int) -> Matcher:
-        left = self._term(depth)
-        if self.peek() != "and":
-            return left
-        self.expect("and")
-        right = self.expression(depth + 1) if self.peek() == "not" else self._conjunction(depth + 1)
-        return lambda record: left(record) and right(record)
+    def _operand(self, depth: int) -> Matcher:
+        if self.peek() != "not":
+            return self._term(depth)
+        self.expect("not")
+        inner = self.expression(depth + 1)
+        return lambda record: not inner(record)
+
+    def _joined(self, left: Matcher, sign: str, depth: int) -> Matcher:
+        right = self._operand(depth)
+        if sign == "and":
+            return lambda record: left(record) and right(record)
+        return lambda record: left(record) or right(record)
 
     def _term(self, depth: int) -> Matcher:
         kind = self.peek()
@@ -110,6 +115,8 @@ class _Parser:
 
 
 def _read_column(record: Mapping[str, object], column: str, cls: str) -> str:
+    if column == REFERENCE_COLUMN and column in record:
+        return str(record[REFERENCE_COLUMN])
     name = column.replace("__", "_")
     if name not in record or column_of(name, cls=cls) != column:
         raise ApiFailure("INTERNAL_ERROR", "missing field", column, "")
