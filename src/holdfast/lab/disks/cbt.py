@@ -65,7 +65,8 @@ def fold(catalog: Catalog, disk: Disk) -> None:
             with after.lock:
                 theirs = after.log.changed.values()
                 merged = np.zeros(after.log.changed.granules, dtype=np.uint8)
-                merged[: len(mine)] = mine
+                held = mine[: len(merged)]  # the disk may have grown beyond the one after it
+                merged[: len(held)] = held
                 after.log.changed.replace(merged if theirs is None else merged | theirs)
         after.log.parent = disk.log.parent
     if before is not None and before.log is not None:

@@ -158,3 +158,14 @@ def test_a_log_in_doubt_stays_with_the_live_disk_until_it_is_thrown_away(store: 
     store.disable_cbt("live")
     store.enable_cbt("live")
     assert store.log_is_consistent("live")
+
+
+def test_a_log_that_outgrew_the_next_one_is_added_as_far_as_that_reaches(store: DiskStore) -> None:
+    store.enable_cbt("live")
+    store.snapshot("live", "first")
+    store.write("live", 0, b"x")
+    store.snapshot("live", "second")
+    store.resize("second", store.size_bytes("live") + BLOCK_BYTES)
+    store.write("second", store.size_bytes("live"), b"y")
+    store.destroy("second")
+    assert store.changed_blocks("first", "live").nonzero()[0].tolist() == [0]
