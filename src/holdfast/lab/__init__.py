@@ -1,6 +1,6 @@
 """The lab: a simulated pool that speaks the real protocols on real sockets, with disks, guests and faults on demand."""
 
-from holdfast.lab.client import FilesystemTold, LabControl, LabRefused, LabUnreachable
+from holdfast.lab.client import FilesystemTold, LabControl, LabFailed, LabRefused, LabUnreachable
 from holdfast.lab.faults import FAULT_AREAS, FAULT_KINDS, UNTIL_CLEARED, FaultKind, FaultManner
 from holdfast.lab.founding import LabWishes, resume_options
 from holdfast.lab.options import (
@@ -35,6 +35,7 @@ __all__ = [
     "LabControl",
     "LabDelays",
     "LabDidNotStart",
+    "LabFailed",
     "LabFolderNotWritable",
     "LabHandle",
     "LabOptionInvalid",

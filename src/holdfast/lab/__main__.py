@@ -28,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 _WATCH_S = 1.0
 _PORT_MAX = 65535
 _VERBOSITY_LEAST = 1
-"""Refusals and faults that fired are always written down: nobody could tell otherwise why a rehearsal went as it did."""
+"""Refusals and faults that fired are always written down: they tell why a rehearsal went as it did."""
 
 
 def main() -> int:

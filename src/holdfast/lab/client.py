@@ -11,7 +11,7 @@ from typing import cast
 from holdfast.core import ExitStatus, HoldfastError, Retry, Secret
 from holdfast.model import JsonObject, JsonValue
 
-__all__ = ["FilesystemTold", "LabControl", "LabRefused", "LabUnreachable"]
+__all__ = ["FilesystemTold", "LabControl", "LabFailed", "LabRefused", "LabUnreachable"]
 
 _TIMEOUT_S = 600.0
 """Hashing a large disk takes a while."""
@@ -23,7 +23,8 @@ class LabUnreachable(HoldfastError):
     code = "lab.unreachable"
     retry = Retry.LATER
     exit_status = ExitStatus.UNREACHABLE
-    advice = "Start the lab with 'holdfast lab start'."
+    effect = "Whether the lab did what it was asked is not known; no repository was touched."
+    advice = "Look with 'holdfast lab status'; start the lab with 'holdfast lab start' when it does not run."
 
     def __init__(self, address: str, *, reason: str) -> None:
         super().__init__(f"the lab does not answer at {address}: {reason}")
@@ -35,10 +36,23 @@ class LabRefused(HoldfastError):
 
     code = "lab.refused"
     exit_status = ExitStatus.REFUSED
+    effect = "Nothing was changed in the lab."
     advice = "Correct the request as the message says."
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the lab refused: {reason}")
+        self.reason = reason
+
+
+class LabFailed(HoldfastError):
+    """The lab began what it was asked and could not end it."""
+
+    code = "lab.failed"
+    effect = "The lab may have done a part of it; no repository was touched."
+    advice = "Read 'holdfast lab logs'; when its disk is not full, please report this."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the lab could not do it: {reason}")
         self.reason = reason
 
 
@@ -60,17 +74,20 @@ class LabControl:
         self.token = token
 
     def call(self, verb: str, **arguments: JsonValue) -> JsonValue:
-        """Return the answer to a verb. ``LabUnreachable`` or ``LabRefused``."""
+        """Return the answer to a verb. ``LabUnreachable``, ``LabRefused`` or ``LabFailed``."""
         host, port = self.address
         connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
         headers = {"authorization": f"Bearer {self.token.reveal()}", "content-type": "application/json"}
         try:
             connection.request("POST", f"/{verb}", json.dumps(arguments), headers)
-            answer = cast(JsonObject, json.loads(connection.getresponse().read()))
+            response = connection.getresponse()
+            answer = cast(JsonObject, json.loads(response.read()))
         except (OSError, http.client.HTTPException, ValueError) as cause:
             raise LabUnreachable(f"{host}:{port}", reason=str(cause)) from cause
         finally:
             connection.close()
+        if response.status >= http.client.INTERNAL_SERVER_ERROR:
+            raise LabFailed(str(answer["error"]))
         if "error" in answer:
             raise LabRefused(str(answer["error"]))
         return answer["result"]
@@ -113,13 +130,21 @@ class LabControl:
         """Return every fault there is, with its parameters and their defaults."""
         return cast("list[JsonObject]", self.call("fault-kinds"))
 
-    def ours(self) -> list[JsonObject]:
-        """Return the pool's objects that carry our mark; after a backup there should be none but the references."""
-        return cast("list[JsonObject]", self.call("ours"))
+    def ours(self, *, mark: str = "holdfast") -> list[JsonObject]:
+        """Return the pool's objects that carry a mark; after a backup there should be none but the references."""
+        return cast("list[JsonObject]", self.call("ours", mark=mark))
 
-    def leftovers(self) -> list[str]:
+    def leftovers(self, *, mark: str = "holdfast") -> list[str]:
         """Return, readable, what a finished backup must not leave behind; change metadata is not among it."""
-        return cast("list[str]", self.call("leftovers"))
+        return cast("list[str]", self.call("leftovers", mark=mark))
+
+    def start_vm(self, vm: str) -> None:
+        """Start a halted VM, named by name or uuid. ``LabRefused`` with the pool's own refusal."""
+        self.call("start-vm", vm=vm)
+
+    def shut_down_vm(self, vm: str) -> None:
+        """Shut a VM down, named by name or uuid. ``LabRefused`` with the pool's own refusal."""
+        self.call("shut-down-vm", vm=vm)
 
     def work_guest(self, vm: str) -> list[str]:
         """Let the guest of a running VM do a day's work; return what it did, a sentence for each disk."""

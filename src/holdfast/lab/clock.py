@@ -13,7 +13,10 @@ from datetime import datetime, timedelta
 
 from holdfast.core import Cancellation, Clock
 
-__all__ = ["LabClock"]
+__all__ = ["OFF_S_MAX", "LabClock"]
+
+OFF_S_MAX = 100 * 366 * 86_400
+"""A century: further off, years would leave the calendar before anybody had learned more."""
 
 _LOOK_S = 0.1
 """How often a cancellable sleep looks up."""
@@ -46,13 +49,23 @@ class LabClock:
                     cancel.check()
                 self._moved.wait(left_s if cancel is None else min(left_s, _LOOK_S))
 
+    @property
+    def lead_s(self) -> float:
+        """How far this clock was moved ahead of the machine's."""
+        return self._ahead_s
+
     def on_move(self, tell: Callable[[], None]) -> None:
         """Call ``tell`` after every move, for those who wait on something else as well."""
         self._told.append(tell)
 
     def skew(self, duration_s: float) -> None:
-        """Let the wall clock be wrong by so much more, ahead or, negative, behind; nothing becomes due by that."""
+        """Let the wall clock be wrong by so much more, ahead or, negative, behind; nothing becomes due by that.
+
+        ``ValueError`` when it would be wrong by more than a calendar has room for.
+        """
         with self._moved:
+            if abs(self._skew_s + duration_s) > OFF_S_MAX:
+                raise ValueError(f"the clock would be wrong by more than {OFF_S_MAX} seconds")
             self._skew_s += duration_s
 
     def move(self, duration_s: float) -> None:

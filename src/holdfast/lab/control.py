@@ -8,22 +8,21 @@ from __future__ import annotations
 import hmac
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from holdfast.core import HoldfastError, Secret, format_time, get_log
-from holdfast.lab.context import PoolCore
+from holdfast.lab.clock import OFF_S_MAX
+from holdfast.lab.context import Context, PoolCore
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.faults import FAULT_AREAS, ArmedFault, FaultUnknown, FaultValueInvalid
+from holdfast.lab.generic import Handler
 from holdfast.lab.http import Connection, Request
 from holdfast.lab.rules import CBT_METADATA
 from holdfast.lab.volumes import disk_uuid
 from holdfast.lab.workload import Workload
 from holdfast.model import JsonObject, JsonValue
 
-__all__ = ["OUR_MARK", "ControlServer"]
-
-OUR_MARK = "holdfast"
-"""What names or tags carry that a backup of ours left on the pool."""
+__all__ = ["ControlServer"]
 
 _BODY_BYTES_MAX = 1 << 20
 _ADVANCE_S_MAX = 366 * 86_400
@@ -40,8 +39,17 @@ Verb = Callable[[JsonObject], JsonValue]
 class ControlServer:
     """Answers the verbs of the side channel."""
 
-    def __init__(self, pool: PoolCore, workload: Workload, token: Secret, stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        pool: PoolCore,
+        workload: Workload,
+        token: Secret,
+        stop: Callable[[], None],
+        *,
+        calls: Mapping[str, Handler],
+    ) -> None:
         self._pool = pool
+        self._calls = calls
         self._workload = workload
         self._token = token
         self._stop = stop
@@ -55,6 +63,8 @@ class ControlServer:
             "fault-kinds": self._fault_kinds,
             "ours": self._ours,
             "leftovers": self._leftovers,
+            "start-vm": self._start_vm,
+            "shut-down-vm": self._shut_down_vm,
             "work-guest": self._work_guest,
             "change-files": self._change_files,
             "write-pages": self._write_pages,
@@ -79,13 +89,8 @@ class ControlServer:
         if verb is None:
             _answer(connection, "404 Not Found", {"error": f"no verb {request.path.removeprefix('/')!r}"})
             return True
-        try:
-            asked = json.loads(body or b"{}")
-            if not isinstance(asked, dict):
-                raise ValueError("the body is no object")
-            _answer(connection, "200 OK", {"result": verb(asked)})
-        except _REFUSALS as refusal:
-            _answer(connection, "400 Bad Request", {"error": str(refusal) or repr(refusal)})
+        status, document = _carried_out(verb, body)
+        _answer(connection, status, document)
         return True
 
     # -- verbs
@@ -93,7 +98,8 @@ class ControlServer:
     def _status(self, asked: JsonObject) -> JsonValue:
         db = self._pool.db
         vms = [row for row in db.rows("VM") if not row.fields["is_control_domain"]]
-        machines = [row for row in vms if not row.fields["is_a_snapshot"]]
+        templates = [row for row in vms if row.fields["is_a_template"] and not row.fields["is_a_snapshot"]]
+        machines = [row for row in vms if not row.fields["is_a_template"]]
         return {
             "vms": [
                 {
@@ -104,6 +110,7 @@ class ControlServer:
                 for row in machines
             ],
             "power_states": dict(sorted(Counter(_power(row.fields) for row in machines).items())),
+            "templates": len(templates),
             "snapshots": sum(bool(row.fields["is_a_snapshot"]) for row in vms),
             "disks": db.count("VDI"),
             "sessions": db.count("session"),
@@ -151,34 +158,46 @@ class ControlServer:
         ]
 
     def _ours(self, asked: JsonObject) -> JsonValue:
-        """List what carries our mark."""
+        """List what carries somebody's mark in its name or tags."""
         db = self._pool.db
-        rows = [(cls, db.row(cls, ref).fields) for cls, ref in self._marked()]
+        rows = [(cls, db.row(cls, ref).fields) for cls, ref in self._marked(asked)]
         return [
             {"class": cls, "uuid": str(fields["uuid"]), "name": str(fields.get("name_label", ""))}
             for cls, fields in rows
         ]
 
-    def _marked(self) -> list[tuple[str, str]]:
+    def _marked(self, asked: JsonObject) -> list[tuple[str, str]]:
+        mark = str(asked["mark"]).lower()
         found: list[tuple[str, str]] = []
         for cls in _CLASSES_SEARCHED:
             for row in self._pool.db.rows(cls):
                 marks = [row.fields.get("name_label", ""), row.fields.get("other_config", {})]
-                if OUR_MARK in json.dumps(marks).lower():
+                if mark in json.dumps(marks).lower():
                     found.append((cls, row.ref))
         return found
 
     def _leftovers(self, asked: JsonObject) -> JsonValue:
-        """List, readable, what a finished backup must not leave: ours without change metadata, and attachments."""
+        """List, readable, what a finished backup must not leave: its objects but change metadata, and attachments."""
         db = self._pool.db
         found: list[JsonValue] = []
-        for each in self._marked():
+        for each in self._marked(asked):
             cls, ref = each
             fields = db.row(cls, ref).fields
             if cls != "VDI" or fields["type"] != CBT_METADATA:
                 found.append(f"{cls} {fields.get('name_label', '')} ({fields['uuid']})")
         found += [f"disk {disk} attached to the control domain" for disk in self._attached()]
         return found
+
+    def _start_vm(self, asked: JsonObject) -> JsonValue:
+        self._calls["VM.start"](Context(self._pool, host=self._pool.master_ref), self._vm(asked), False, False)
+        return None
+
+    def _shut_down_vm(self, asked: JsonObject) -> JsonValue:
+        self._calls["VM.shutdown"](Context(self._pool, host=self._pool.master_ref), self._vm(asked))
+        return None
+
+    def _vm(self, asked: JsonObject) -> str:
+        return self._pool.db.by_uuid("VM", self._vm_uuid(str(asked["vm"])))
 
     def _work_guest(self, asked: JsonObject) -> JsonValue:
         return list(self._workload.work(self._vm_uuid(str(asked["vm"]))))
@@ -233,6 +252,8 @@ class ControlServer:
         seconds = asked["seconds"]
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds <= _ADVANCE_S_MAX:
             raise ValueError(f"seconds is no number from 0 to {_ADVANCE_S_MAX}")
+        if self._pool.clock.lead_s + seconds > OFF_S_MAX:
+            raise ValueError(f"the lab would be more than {OFF_S_MAX} seconds ahead; start it anew for the real time")
         self._pool.chores.advance(float(seconds))
         return format_time(self._pool.clock.now())
 
@@ -247,6 +268,20 @@ class ControlServer:
     def _stop_lab(self, asked: JsonObject) -> JsonValue:
         self._stop()
         return None
+
+
+def _carried_out(verb: Verb, body: bytes) -> tuple[str, JsonObject]:
+    """Return the status and the document that answer a request, whatever becomes of it."""
+    try:
+        asked = json.loads(body or b"{}")
+        if not isinstance(asked, dict):
+            raise ValueError("the body is no object")
+        return "200 OK", {"result": verb(asked)}
+    except _REFUSALS as refusal:
+        return "400 Bad Request", {"error": str(refusal) or repr(refusal)}
+    except Exception as mistake:
+        log.exception("lab.verb-failed")
+        return "500 Internal Server Error", {"error": str(mistake) or repr(mistake)}
 
 
 def _power(fields: dict[str, object]) -> str:

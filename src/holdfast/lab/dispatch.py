@@ -217,6 +217,7 @@ class Dispatcher:
         try:
             result = self._run(method, context, values)
         except ApiFailure as refusal:
+            log.info("lab.task-refused", method=method.name, code=refusal.code)
             if refusal.code == "TASK_CANCELLED":
                 tasks.end_cancelled(context.task)
             else:

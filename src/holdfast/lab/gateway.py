@@ -39,6 +39,9 @@ __all__ = ["CALL_BYTES_MAX", "Gateway"]
 CALL_BYTES_MAX = 300 * 1024
 """The pool's own limit on the body of a call."""
 
+_METHOD_TOLD_MAX = 100
+"""A stranger's name for a method may be anything, of any length; the log shows no more of it."""
+
 _CALLS = {"post_root": False, "post_RPC2": False, "post_json": False, "post_jsonrpc": True}
 """The handlers of calls, and whether they speak JSON; the one that is named after it does not."""
 
@@ -133,6 +136,7 @@ class Gateway:
             body = connection.read_body(_body_length(request.content_length))
             answer = self._answer_json(body, host) if is_json else self._answer_xml(body, host)
         except MalformedCall as cause:
+            log.info("lab.call-malformed", peer=connection.peer, reason=str(cause))
             connection.send(pages.internal_error(str(cause), version=request.version))
             connection.linger(self._pool.delays.linger_s)
             return False
@@ -175,9 +179,13 @@ class Gateway:
         return result
 
     def _carried_out(self, method: str, parameters: list[object], host: str) -> tuple[object, list[str] | None]:
+        began_s = self._pool.clock.monotonic_s()
         try:
-            return self._dispatcher.call(method, parameters, host=host), None
+            result = self._dispatcher.call(method, parameters, host=host)
+            log.debug("lab.call", method=method, seconds=round(self._pool.clock.monotonic_s() - began_s, 3))
+            return result, None
         except ApiFailure as refusal:
+            log.info("lab.call-refused", method=ascii(method[:_METHOD_TOLD_MAX]), code=refusal.code)
             return None, refusal.description
         except Exception as cause:
             log.exception("lab.call-failed", method=method)

@@ -59,6 +59,7 @@ class HostDoors:
     plain: Listener
     tls: Listener
     nbd: NbdServer
+    nbd_address: tuple[str, int]
     moved: tuple[MovedDoor, ...] = ()
 
     @property
@@ -137,7 +138,7 @@ class _Opener:
         plain = open_door("plain", asked[0], lambda port: listen(port, None))
         encrypted = open_door("tls", asked[1], lambda port: listen(port, self._tls))
         nbd = open_door("nbd", asked[2], lambda port: self._nbd_server((address, port)))
-        return HostDoors(host, plain, encrypted, nbd, self.ports.take_moved())
+        return HostDoors(host, plain, encrypted, nbd, nbd.address, self.ports.take_moved())
 
     def _nbd_server(self, address: tuple[str, int]) -> NbdServer:
         nbd = self._nbd

@@ -43,12 +43,14 @@ class NbdService:
         uuid, session = parsed
         pool = self._pool
         if not pool.sessions.is_valid(session) or not pool.db.has_uuid("VDI", uuid):
+            log.info("lab.nbd-refused", disk=uuid, reason="the session is not valid, or there is no such disk")
             return None
         vdi = pool.db.by_uuid("VDI", uuid)
         try:
             for permission in ("vbd.create", "vbd.plug"):
                 pool.sessions.rbac.check(pool.db, session, permission)
             vbd = attach_to_control_domain(pool, vdi, is_writable=False)
+            log.debug("lab.nbd-attached", disk=uuid)
             return _Export(pool, disk_uuid(pool, vdi), vbd)
         except (ApiFailure, HoldfastError) as refusal:
             log.info("lab.nbd-refused", disk=uuid, reason=str(refusal))

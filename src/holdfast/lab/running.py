@@ -38,6 +38,7 @@ from holdfast.lab.http import HttpServer
 from holdfast.lab.listening import HostDoors, MovedDoor, open_doors
 from holdfast.lab.operations import Operations
 from holdfast.lab.options import LabOptions, LabStateMismatch
+from holdfast.lab.places import learn_places
 from holdfast.lab.records import Records
 from holdfast.lab.scenarios import build_scenario, settle_options, side_pools
 from holdfast.lab.sessions import SESSION_SWEEP_S, Sessions
@@ -102,7 +103,7 @@ class RunningLab:
     @property
     def nbd_address(self) -> tuple[str, int]:
         """NBD of the host that is master now."""
-        return self._master.nbd.address
+        return self._master.nbd_address
 
     @property
     def member_urls(self) -> tuple[str, ...]:
@@ -324,7 +325,10 @@ def _listen(
     records = Records(pool.db)
     records.follow_changes()
     events = Events(pool.db, pool.clock, pool.sessions, records.record)
-    gateway = Gateway(pool, Dispatcher(pool, records, all_handlers(events)))
+    handlers = all_handlers(events)
+    dispatcher = Dispatcher(pool, records, handlers)
+    learn_places(pool, dispatcher.methods)
+    gateway = Gateway(pool, dispatcher)
     _admit_role_users(pool)
     server = HttpServer()
     doors: list[HostDoors] = []
@@ -333,7 +337,7 @@ def _listen(
         doors = open_doors(pool, options, store, server, gateway.serve_as, tls)
         token = Secret(pool.entropy.token_bytes(_TOKEN_BYTES).hex())
         workload = Workload(pool)
-        control = ControlServer(pool, workload, token, stopped.set)
+        control = ControlServer(pool, workload, token, stopped.set, calls=handlers)
         side = server.listen("127.0.0.1", 0, serve=control.serve)
         pool.chores.every("end idle sessions", SESSION_SWEEP_S, pool.sessions.sweep)
         for each in doors:

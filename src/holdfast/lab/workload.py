@@ -31,7 +31,8 @@ class GuestNotRunning(HoldfastError):
 
     code = "lab.guest-not-running"
     retry = Retry.LATER
-    advice = "Start the VM first."
+    effect = "Nothing was changed in the lab."
+    advice = "Start the VM first: 'holdfast lab vm start'."
 
     def __init__(self, name: str, *, power_state: str) -> None:
         super().__init__(f"VM {name!r} is {power_state.lower()}, so its guest does nothing")

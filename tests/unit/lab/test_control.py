@@ -16,6 +16,7 @@ from holdfast.core import HoldfastError, Secret
 from holdfast.lab import (
     GuestNotRunning,
     LabControl,
+    LabFailed,
     LabOptionInvalid,
     LabOptions,
     LabRefused,
@@ -240,3 +241,48 @@ def test_a_lab_lives_in_its_own_process_and_survives_a_kill(tmp_path: Path) -> N
     with pytest.raises(LabUnreachable):
         handle.control.status()
     handle.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("call-fails", {"method": "Nonsense.thing"}),
+        ("storage-full", {"sr": "nosuch"}),
+        ("storage-unreachable", {"sr": "nosuch"}),
+        ("cbt-lost", {"disk": "nosuch"}),
+        ("export-cut", {"path": "/exprot"}),
+        ("operation-waits", {"operation": "snapshott"}),
+    ],
+)
+def test_a_fault_for_a_place_that_is_not_in_the_pool_is_refused(
+    lab: RunningLab, name: str, parameters: dict[str, str]
+) -> None:
+    with pytest.raises(LabRefused, match=r"of this pool, not|such as .*, not|or a path, not"):
+        lab.control.arm_fault_with(name, parameters)
+    assert lab.control.faults() == []
+
+
+def test_a_mistake_of_the_lab_is_told_as_one_and_the_channel_goes_on(
+    lab: RunningLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(seconds: float) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(lab.pool.chores), "advance", lambda self, seconds: full(seconds))
+    with pytest.raises(LabFailed, match="No space left"):
+        lab.control.advance(1.0)
+    assert lab.control.status()["templates"] == 0
+
+
+def test_a_clock_that_is_moved_and_skewed_again_and_again_stays_in_the_calendar(
+    lab: RunningLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(LabRefused, match="more than"):
+        for _ in range(200):
+            lab.control.arm_fault("clock-skewed", seconds=366 * 86_400.0, direction="behind")
+    lab.control.clear_faults()
+    monkeypatch.setattr("holdfast.lab.control.OFF_S_MAX", 10.0)
+    lab.control.advance(6.0)
+    with pytest.raises(LabRefused, match="ahead"):
+        lab.control.advance(6.0)
+    assert lab.control.status()["time"]

@@ -100,10 +100,32 @@ def test_a_whole_number_that_is_none_is_refused_by_name_and_expected_kind(value:
     assert faults.armed() == []
 
 
-@pytest.mark.parametrize("value", ["soon", "nan", "inf", "-0.5", -1, False])
-def test_a_duration_that_is_none_is_refused(value: Any) -> None:
-    with pytest.raises(FaultValueInvalid, match=r"^seconds of fault 'call-stalls' is a number of 0 or more"):
-        Faults().arm("call-stalls", seconds=value)
+@pytest.mark.parametrize("value", ["soon", "nan", "inf", "-0.5", -1, False, 1e18, "31622401"])
+@pytest.mark.parametrize("name", ["call-stalls", "clock-skewed", "toolstack-restarts"])
+def test_a_duration_that_is_none_or_leaves_the_calendar_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(FaultValueInvalid, match=rf"^seconds of fault '{name}' is a number from 0 to 31622400, not"):
+        Faults().arm(name, seconds=value)
+
+
+def test_no_pace_at_all_is_refused() -> None:
+    with pytest.raises(FaultValueInvalid, match="bytes_per_s of fault 'nbd-slow' is a whole number of 1 or more"):
+        Faults().arm("nbd-slow", bytes_per_s=0)
+
+
+def test_a_place_that_is_not_there_is_refused_before_the_fault_is_armed() -> None:
+    faults = Faults()
+    faults.learn("method", {"VM.start"}.__contains__, expected="a call")
+    with pytest.raises(FaultValueInvalid, match=r"^method of fault 'call-fails' is a call, not 'VM.strat'"):
+        faults.arm("call-fails", method="VM.strat")
+    assert faults.armed() == []
+    faults.arm("call-fails", method="VM.start")
+    faults.arm("call-fails")
+    assert len(faults.armed()) == 2
+
+
+def test_clearing_a_fault_that_there_is_none_of_is_refused() -> None:
+    with pytest.raises(FaultUnknown, match="nbd-slow"):
+        Faults().clear(name="nbd-slwo")
 
 
 @pytest.mark.parametrize(("name", "parameter"), [("clock-skewed", "direction"), ("storage-fails", "operation")])

@@ -124,13 +124,14 @@ def test_holdfast_follows_a_member_to_the_master_and_a_disk_to_its_host(two: Run
 
 def test_after_a_change_of_master_the_old_one_names_the_new_one() -> None:
     with tiny_lab(hosts=2, scenario="empty") as lab, logged_in(lab) as session:
-        old, new = lab.pool.master_ref, _members(lab)[0]
+        old, new, old_url = lab.pool.master_ref, _members(lab)[0], lab.plain_url
         make_master(lab.pool, new)
         assert json_call(lab, "VM.get_all", session._session)["error"]["message"] == "SESSION_INVALID"
-        late = XenAPI.Session(lab.plain_url)
+        late = XenAPI.Session(old_url)
         login = ("root", PASSWORD)
         assert refusal(lambda: late.xenapi.login_with_password(*login)) == ["HOST_IS_SLAVE", "127.0.0.2"]
-        moved = XenAPI.Session(lab.plain_url.replace("127.0.0.1", "127.0.0.2"))
+        assert lab.plain_url == old_url.replace("127.0.0.1", "127.0.0.2")
+        moved = XenAPI.Session(lab.plain_url)
         moved.xenapi.login_with_password("root", PASSWORD)
         assert moved.xenapi.pool.get_master(moved.xenapi.pool.get_all()[0]) == new != old
         moved.xenapi.session.logout()

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from holdfast.core import get_log
 from holdfast.lab.faults.catalogue import FAULT_KINDS
 from holdfast.lab.faults.kind import FaultKind, FaultManner, Value
 
@@ -22,6 +23,12 @@ UNTIL_CLEARED = -1
 """The count of a fault that happens again and again."""
 
 _NEAR_NAMES_MAX = 3
+
+_YEAR_S = 366 * 86_400
+_RANGES: dict[str, tuple[float, float]] = {"seconds": (0, _YEAR_S), "bytes_per_s": (1, math.inf)}
+"""What a number may be, where not all of 0 and more makes sense: a clock has an end, and nothing moves at no pace."""
+
+log = get_log(__name__)
 
 Fact = Value | tuple[Value, ...]
 """What the place of a fault knows of itself: one value, or several that all name the same thing."""
@@ -62,12 +69,19 @@ class ArmedFault:
 
 
 Enact = Callable[[ArmedFault], None]
+Knows = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class _Act:
     begin: Enact
     end: Enact | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    expected: str
+    knows: Knows
 
 
 class Faults:
@@ -78,6 +92,11 @@ class Faults:
         self._armed: dict[int, ArmedFault] = {}
         self._ids = itertools.count(1)
         self._acts: dict[str, _Act] = {}
+        self._places: dict[str, _Place] = {}
+
+    def learn(self, parameter: str, knows: Knows, *, expected: str) -> None:
+        """Say which words a parameter of this name can be: a fault for a place that is not there never happens."""
+        self._places[parameter] = _Place(expected, knows)
 
     def enact(self, name: str, begin: Enact, *, end: Enact | None = None) -> None:
         """Say who carries out a fault that does not wait: ``begin`` when it is armed, ``end`` when it is cleared."""
@@ -95,16 +114,14 @@ class Faults:
         ``FaultUnknown`` for a name that does not exist, ``FaultValueInvalid`` for a value that makes no sense: a fault
         that cannot be carried out would otherwise fail in the middle of somebody's call.
         """
-        kind = FAULT_KINDS.get(name)
-        if kind is None:
-            near = difflib.get_close_matches(name, FAULT_KINDS, n=_NEAR_NAMES_MAX)
-            meant = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise FaultUnknown(f"no fault is called {name!r}.{meant} 'holdfast lab fault list' shows them all")
+        kind = _kind(name)
         stray = sorted(set(parameters) - set(kind.parameters))
         if stray:
             raise FaultUnknown(f"fault {name!r} has no parameter {stray[0]!r}")
         remaining = _checked_count(kind, count)
         fitting = {each: _fitting(kind, each, value) for each, value in parameters.items()}
+        for each, given in fitting.items():
+            self._check_place(kind, each, given)
         with self._lock:
             fault = ArmedFault(next(self._ids), name, {**kind.parameters, **fitting}, remaining)
         act = self._acts.get(name)
@@ -113,7 +130,15 @@ class Faults:
         with self._lock:
             if fault.remaining:
                 self._armed[fault.id] = fault
+        log.info("lab.fault-armed" if fault.remaining else "lab.fault-happened", fault=name, **fitting)
         return fault
+
+    def _check_place(self, kind: FaultKind, parameter: str, value: Value) -> None:
+        place = self._places.get(parameter)
+        if place is None or not isinstance(value, str) or not value or parameter in kind.choices:
+            return
+        if not place.knows(value):
+            raise FaultValueInvalid(kind.name, parameter, expected=place.expected, got=value)
 
     def take(self, name: str, **facts: Fact) -> ArmedFault | None:
         """Return the first armed fault of this name whose parameters agree with ``facts``, and count it as fired."""
@@ -121,8 +146,11 @@ class Faults:
             for fault in self._armed.values():
                 if fault.name == name and _agrees(fault, facts):
                     self._count(fault)
-                    return fault
-            return None
+                    break
+            else:
+                return None
+        log.info("lab.fault-fired", fault=name, remaining=_told(fault.remaining), **_plain(facts))
+        return fault
 
     def take_this(self, fault: ArmedFault) -> bool:
         """Count that very fault as fired; False when it is not armed any more."""
@@ -130,7 +158,8 @@ class Faults:
             if fault.id not in self._armed:
                 return False
             self._count(fault)
-            return True
+        log.info("lab.fault-fired", fault=fault.name, remaining=_told(fault.remaining))
+        return True
 
     def _count(self, fault: ArmedFault) -> None:
         if fault.remaining > 0:
@@ -139,7 +168,9 @@ class Faults:
                 del self._armed[fault.id]
 
     def clear(self, *, name: str = "") -> int:
-        """Disarm all faults, or those of one name; return how many. What lasts ends."""
+        """Disarm all faults, or those of one name; return how many. What lasts ends. ``FaultUnknown``."""
+        if name:
+            _kind(name)
         with self._lock:
             cleared = [fault for fault in self._armed.values() if name in ("", fault.name)]
             for fault in cleared:
@@ -148,12 +179,31 @@ class Faults:
             act = self._acts.get(fault.name)
             if act is not None and act.end is not None:
                 act.end(fault)
+            log.info("lab.fault-cleared", fault=fault.name)
         return len(cleared)
 
     def armed(self) -> list[ArmedFault]:
         """Return what is armed, in order of arming."""
         with self._lock:
             return list(self._armed.values())
+
+
+def _kind(name: str) -> FaultKind:
+    kind = FAULT_KINDS.get(name)
+    if kind is None:
+        near = difflib.get_close_matches(name, FAULT_KINDS, n=_NEAR_NAMES_MAX)
+        meant = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise FaultUnknown(f"no fault is called {name!r}.{meant} 'holdfast lab fault list' shows them all")
+    return kind
+
+
+def _told(remaining: int) -> int | str:
+    return "until cleared" if remaining == UNTIL_CLEARED else remaining
+
+
+def _plain(facts: Mapping[str, Fact]) -> dict[str, Value]:
+    """Return where a fault fired as a person reads it: of several names of one thing the last, its own."""
+    return {key: fact[-1] if isinstance(fact, tuple) else fact for key, fact in facts.items() if fact != ()}
 
 
 def _agrees(fault: ArmedFault, facts: Mapping[str, Fact]) -> bool:
@@ -186,7 +236,9 @@ def _fitting(kind: FaultKind, parameter: str, value: Value) -> Value:
     if isinstance(default, str):
         return _chosen(kind, parameter, str(value))
     is_whole = isinstance(default, int)
-    expected = f"a {'whole ' if is_whole else ''}number of 0 or more"
+    least, most = _RANGES.get(parameter, (0, math.inf))
+    bounds = f"of {least:g} or more" if most == math.inf else f"from {least:g} to {most:.0f}"
+    expected = f"a {'whole ' if is_whole else ''}number {bounds}"
     if isinstance(value, bool):
         raise FaultValueInvalid(kind.name, parameter, expected=expected, got=value)
     try:
@@ -194,7 +246,7 @@ def _fitting(kind: FaultKind, parameter: str, value: Value) -> Value:
     except (ValueError, OverflowError) as cause:
         raise FaultValueInvalid(kind.name, parameter, expected=expected, got=value) from cause
     is_cut = isinstance(value, float) and number != value
-    if is_cut or not math.isfinite(number) or number < 0:
+    if is_cut or not math.isfinite(number) or not least <= number <= most:
         raise FaultValueInvalid(kind.name, parameter, expected=expected, got=value)
     return number
 

@@ -139,8 +139,9 @@ class HttpServer:
                 connection.sock.settimeout(HANDSHAKE_S_MAX)
                 connection.sock = tls.wrap_socket(connection.sock, server_side=True)
             self._converse(connection, serve)
-        except (OSError, ValueError, Disconnected):
-            pass  # a peer that vanishes or speaks no TLS is everyday life on a listening port
+        except (OSError, ValueError, Disconnected) as cause:
+            # A peer that vanishes or speaks no TLS is everyday life on a listening port.
+            log.info("lab.connection-broken", peer=connection.peer, reason=str(cause) or type(cause).__name__)
         except Exception:
             log.exception("lab.request-failed", peer=connection.peer)
         finally:
@@ -153,6 +154,7 @@ class HttpServer:
             try:
                 request = connection.read_request()
             except BadRequest as refusal:
+                log.info("lab.bad-request", peer=connection.peer, reason=str(refusal) or "no HTTP")
                 connection.send(refusal.page)
                 connection.linger(_LINGER_S)
                 return
