@@ -190,6 +190,15 @@ class Catalog:
         """Return the disks whose own layer stands directly on ``layer``."""
         return [disk for disk in self.disks.values() if disk.layer is not None and disk.layer.parent is layer]
 
+    def witnesses_beside(self, layer: Layer) -> list[Witness]:
+        """Return the witnesses whose bytes come from below ``layer``, but not by way of it."""
+        found = []
+        for seen in self.witnesses.values():
+            lineage = [] if seen.layer is None else seen.layer.lineage()
+            if layer.parent in lineage and layer not in lineage:
+                found.append(seen)
+        return found
+
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
         """Let many changes become durable together at the end of the outermost block. Holds ``lock`` meanwhile: nobody

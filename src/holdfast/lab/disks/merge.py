@@ -37,7 +37,7 @@ def coalesce(catalog: Catalog, disk: Disk) -> int:
     below = _below(catalog, disk)
     if below is None or below.layer is None or disk.layer is None:
         raise DiskBusy(disk=disk.uuid, reason="it stands on nothing, or not alone")
-    if any(seen.layer is not None and seen.layer.parent is below.layer for seen in catalog.witnesses.values()):
+    if catalog.witnesses_beside(disk.layer):
         raise DiskBusy(disk=disk.uuid, reason="a destroyed snapshot that is still witnessed stands beside it")
     with disk.lock:
         upper, lower = disk.layer, below.layer

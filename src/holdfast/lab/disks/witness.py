@@ -73,11 +73,9 @@ def settle_surplus(catalog: Catalog) -> None:
 
 
 def settle_beside(catalog: Catalog, layer: Layer) -> None:
-    """Reduce the witnesses that stand on the parent of ``layer`` to their hash, so that it can be merged."""
+    """Reduce the witnesses that a merge of ``layer`` into its parent would change to their hash."""
     with catalog.lock:
-        beside = [
-            seen for seen in catalog.witnesses.values() if seen.layer is not None and seen.layer.parent is layer.parent
-        ]
+        beside = catalog.witnesses_beside(layer)
     for seen in beside:
         witness_sha256(catalog, seen)
 

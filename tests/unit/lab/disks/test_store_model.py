@@ -61,6 +61,7 @@ class World:
         self.proofs: dict[str, str] = {}
         self.snapshots: set[str] = set()
         self.count = 0
+        self.restarts = 0
         for size_bytes in (200 * KIB, 64 * KIB + 512):
             name = self.new_name()
             self.store.create(name, size_bytes)
@@ -104,7 +105,8 @@ class World:
                 self.store.resize(name, len(shadow.content))
             case "restart":
                 self.store.close()
-                self.store = DiskStore(self.folder, entropy=SeededEntropy(self.count + 100))
+                self.restarts += 1  # base copies are named by chance, and no two may be named alike
+                self.store = DiskStore(self.folder, entropy=SeededEntropy(self.restarts + 100))
 
     def change(self, name: str, offset_bytes: int, data: bytes) -> None:
         if any(data):

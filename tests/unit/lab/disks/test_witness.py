@@ -96,3 +96,17 @@ def test_bytes_are_kept_for_a_bounded_number_of_witnesses(store: DiskStore, tmp_
     store.prune(store.uuids())
     assert len(list(tmp_path.glob("layer-*.data"))) == 64 + 1
     assert [store.sha256(f"snap-{number}") for number in range(70)] == expected
+
+
+def test_a_merge_does_not_change_a_witness_whose_own_base_copy_was_pruned(store: DiskStore) -> None:
+    store.write("live", 0, b"common")
+    store.snapshot("live", "seen")
+    store.write("seen", 0, b"early ")
+    store.freeze("seen")
+    expected = store.sha256("seen")
+    store.destroy("seen")
+    store.prune(store.uuids())
+    store.write("live", 0, b"later ")
+    while names := store.coalescable():
+        store.coalesce(names[0])
+    assert store.sha256("seen") == expected
