@@ -407,7 +407,50 @@ def test_nothing_is_done_on_a_repository_that_is_detached(plain: Any) -> None:
     assert refusal(lambda: api.VDI.set_name_label(disk, "x")) == ["SR_HAS_NO_PBDS", sr]
     assert refusal(lambda: api.VDI.checksum(disk)) == ["NO_HOSTS_AVAILABLE"]
     assert refusal(lambda: api.VDI.copy(disk, sr, NULL, NULL)) == ["INTERNAL_ERROR", "Not_found"]
-    assert "resize" not in api.VDI.get_allowed_operations(disk)
     api.VDI.add_to_other_config(disk, "k", "v")
     api.PBD.plug(pbd)
+    api.VDI.destroy(disk)
+
+
+def test_a_repository_of_one_host_has_one_way_or_nothing_is_done_on_it(plain: Any) -> None:
+    _, api = plain
+    (host,) = api.host.get_all()
+    sr = api.SR.introduce("bbbbbbbb-0000-4000-8000-000000000001", "two", "", "file", "user", False, {})
+    way = {"SR": sr, "device_config": {"location": "/srv"}, "other_config": {}}
+    first = api.PBD.create({**way, "host": host})
+    api.PBD.plug(first)
+    second = api.PBD.create({**way, "host": NULL})
+    uuids = [api.PBD.get_uuid(pbd) for pbd in (second, first)]
+    told = f"Storage_error ([S(Internal_error);S(Server_error(SR_HAS_MULTIPLE_PBDS, [ {'; '.join(uuids)} ]))])"
+    assert refusal(lambda: api.SR.scan(sr)) == ["INTERNAL_ERROR", told]
+    assert refusal(lambda: new_disk(api, sr, MIB)) == ["SR_HAS_MULTIPLE_PBDS", *uuids]
+    assert refusal(lambda: api.PBD.unplug(first)) == ["SR_HAS_MULTIPLE_PBDS", *uuids]
+    api.PBD.destroy(second)
+    api.PBD.unplug(first)
+    api.PBD.create({**way, "host": NULL})
+    assert refusal(lambda: api.PBD.plug(first))[0] == "INTERNAL_ERROR"
+    api.SR.set_shared(sr, True)
+    api.PBD.plug(first)
+    api.PBD.unplug(first)
+    api.SR.forget(sr)
+
+
+def test_a_detached_disk_is_not_attached_copied_onto_or_moved(plain: Any) -> None:
+    _, api = plain
+    (host,) = api.host.get_all()
+    (sr,) = api.SR.get_all()
+    other = api.SR.create(host, {"location": "/srv/other"}, "0", "other", "", "file", "user", False, {})
+    disk, away = new_disk(api, sr, MIB), new_disk(api, other, MIB)
+    (control,) = [vm for vm in api.VM.get_all() if api.VM.get_is_control_domain(vm)]
+    record = {"VM": control, "VDI": away, "userdevice": "autodetect", "mode": "RO", "type": "Disk", "empty": False}
+    more = {"bootable": False, "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}}
+    vbd = api.VBD.create({**record, **more})
+    before = set(api.VDI.get_allowed_operations(away))
+    api.PBD.unplug(api.SR.get_PBDs(other)[0])
+    assert refusal(lambda: api.VBD.plug(vbd)) == ["SR_NOT_ATTACHED", other]
+    assert refusal(lambda: api.VDI.copy(disk, NULL, NULL, away)) == ["NO_HOSTS_AVAILABLE"]
+    assert refusal(lambda: api.VDI.copy(disk, NULL, NULL, sr)) == ["HANDLE_INVALID", "VDI", sr]
+    assert set(api.VDI.get_allowed_operations(away)) == before
+    api.VBD.destroy(vbd)
+    api.SR.forget(other)
     api.VDI.destroy(disk)

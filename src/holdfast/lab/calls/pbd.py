@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from holdfast.lab.calls.storage_lock import repository_operation
 from holdfast.lab.collector import collect_later, stop_collection
 from holdfast.lab.context import CallSet, Context
-from holdfast.lab.database import Fields
+from holdfast.lab.database import Database, Fields
 from holdfast.lab.driver_faults import meet_sr_fault
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.volumes import tell_sizes
 
-__all__ = ["add_pbd", "calls", "plug", "with_secrets"]
+__all__ = ["add_pbd", "as_storage_error", "calls", "check_one_way", "plug", "with_secrets"]
 
 calls = CallSet()
 
@@ -89,12 +92,32 @@ def plug(context: Context, pbd: str) -> str:
             raise ApiFailure("SR_UNKNOWN_DRIVER", kind)
         if not db.flag("PBD", pbd, "currently_attached"):
             _check_alone(context, sr, host)
+            with as_storage_error():
+                check_one_way(db, sr)
             meet_sr_fault(context.pool, sr, "attach")
             db.set("PBD", pbd, "currently_attached", True)
     if host == context.pool.master_ref:
         tell_sizes(context.pool, sr)
     collect_later(context.pool, sr)
     return ""
+
+
+def check_one_way(db: Database, sr: str) -> None:
+    """Return when it is clear which host works on the repository: a shared one has the master, any other one way."""
+    pbds = db.texts("SR", sr, "PBDs")
+    if len(pbds) > 1 and not db.flag("SR", sr, "shared"):
+        raise ApiFailure("SR_HAS_MULTIPLE_PBDS", *(db.text("PBD", pbd, "uuid") for pbd in pbds))
+
+
+@contextlib.contextmanager
+def as_storage_error() -> Iterator[None]:
+    """Tell a refusal inside the block as the pool's storage layer tells one that it did not expect."""
+    try:
+        yield
+    except ApiFailure as refusal:
+        code, *facts = refusal.description
+        text = f"Storage_error ([S(Internal_error);S(Server_error({code}, [ {'; '.join(facts)} ]))])"
+        raise ApiFailure("INTERNAL_ERROR", text) from refusal
 
 
 def _check_alone(context: Context, sr: str, host: str) -> None:
@@ -111,6 +134,7 @@ def unplug(context: Context, pbd: str) -> str:
     """Detach the repository from the host; refused while the host's VMs use a disk of it. Twice is harmless."""
     db, pool = context.db, context.pool
     sr, host = db.text("PBD", pbd, "SR"), db.text("PBD", pbd, "host")
+    check_one_way(db, sr)
     for vdi in db.texts("SR", sr, "VDIs"):
         for task, operation in db.mapping("VDI", vdi, "current_operations").items():
             raise ApiFailure("OTHER_OPERATION_IN_PROGRESS", "VDI", vdi, operation, task)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.core import MIB, TIB
-from holdfast.lab.calls.pbd import add_pbd, drop_pbd, plug, with_secrets
+from holdfast.lab.calls.pbd import add_pbd, as_storage_error, check_one_way, drop_pbd, plug, with_secrets
 from holdfast.lab.calls.storage_lock import repository_operation
 from holdfast.lab.collector import collect_later, stop_collection
 from holdfast.lab.context import CallSet, Context
@@ -42,6 +42,8 @@ def scan(context: Context, sr: str) -> str:
     """Look at every disk anew, and find those that nobody has a record of."""
     with repository_operation(context, sr, "scan"):
         check_sr_attached(context.pool, sr)
+        with as_storage_error():
+            check_one_way(context.db, sr)
         meet_sr_fault(context.pool, sr, "scan")
         take_up_all(context.pool, sr)
         refresh_sr(context.pool, sr)

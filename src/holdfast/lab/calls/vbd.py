@@ -19,7 +19,7 @@ from holdfast.lab.rules import (
     has_vhd_disks,
     type_text,
 )
-from holdfast.lab.volumes import activate_vdi, deactivate_vdi
+from holdfast.lab.volumes import activate_vdi, check_sr_attached, deactivate_vdi
 
 __all__ = ["attach_now", "calls", "check_devices", "create", "detach_now"]
 
@@ -138,9 +138,20 @@ def plug(context: Context, vbd: str) -> str:
         is_emulated = db.text("VM", str(fields["VM"]), "domain_type") == "hvm"
         if is_emulated and fields["type"] != "CD" and fields["mode"] == "RO":
             raise ApiFailure("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", vbd)
+        _check_reachable(context, str(fields["VDI"]))
         _check_backend(context, vbd)
         attach_now(context, vbd)
     return ""
+
+
+def _check_reachable(context: Context, vdi: str) -> None:
+    row = context.db.find("VDI", vdi)
+    if row is not None:
+        sr = str(row.fields["SR"])
+        try:
+            check_sr_attached(context.pool, sr)
+        except ApiFailure as cause:
+            raise ApiFailure("SR_NOT_ATTACHED", sr) from cause
 
 
 def check_devices(context: Context, vm: str) -> None:

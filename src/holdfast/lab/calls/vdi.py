@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import xmlrpc.client
 
+from holdfast.lab.calls.pbd import check_one_way
 from holdfast.lab.calls.storage_lock import disk_operation, repository_operation
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
@@ -26,6 +27,9 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}
 def create(context: Context, record: Fields) -> str:
     """Make an empty disk."""
     with repository_operation(context, str(record["SR"]), "vdi_create"):
+        if context.db.exists("SR", str(record["SR"])):
+            check_sr_attached(context.pool, str(record["SR"]))
+            check_one_way(context.db, str(record["SR"]))
         return create_vdi(context.pool, record)
 
 

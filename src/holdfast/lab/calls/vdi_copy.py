@@ -7,13 +7,14 @@ import hashlib
 
 from holdfast.lab.attachments import attached
 from holdfast.lab.calls.storage_lock import disk_operation, repository_operation
+from holdfast.lab.calls.vm_placement import choose_host
 from holdfast.lab.context import CallSet, Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import NULL_REF
 from holdfast.lab.disks import DiskFull, DiskStoreFull
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.operations import Mark
-from holdfast.lab.rules import check_sr_operation, check_vdi_managed, check_vdi_operation, check_vm_operation
+from holdfast.lab.rules import check_sr_operation, check_vdi_managed, check_vdi_operation, check_vm_operation, is_live
 from holdfast.lab.volumes import (
     check_sr_attached,
     clone_vdi,
@@ -68,7 +69,8 @@ def copy(context: Context, vdi: str, sr: str = NULL_REF, base: str = NULL_REF, i
         if not _is_reachable(context, db.text("VDI", vdi, "SR")):
             raise ApiFailure("INTERNAL_ERROR", "Not_found")
         check_vdi_managed(db, vdi)
-        if db.exists("VDI", into):
+        if _is_anything(context, into):
+            db.row("VDI", into)
             _copy_bytes(context, vdi, into, base=base)
             return into
         made = _new_target(context, vdi, sr)
@@ -78,6 +80,11 @@ def copy(context: Context, vdi: str, sr: str = NULL_REF, base: str = NULL_REF, i
             destroy_vdi(context.pool, made)
             raise
         return made
+
+
+def _is_anything(context: Context, ref: str) -> bool:
+    """Whether the pool has an object of this reference, of whatever class: only then it is looked at as a disk."""
+    return any(context.db.exists(cls, ref) for cls in context.db.datamodel.classes)
 
 
 def _is_reachable(context: Context, sr: str) -> bool:
@@ -103,10 +110,12 @@ def _copy_bytes(context: Context, vdi: str, into: str, *, base: str) -> None:
     size_bytes = db.number("VDI", vdi, "virtual_size")
     if db.number("VDI", into, "virtual_size") < size_bytes:
         raise ApiFailure("VDI_TOO_SMALL", into, str(size_bytes))
+    if not _is_reachable(context, db.text("VDI", into, "SR")):
+        raise ApiFailure("NO_HOSTS_AVAILABLE")
     with contextlib.ExitStack() as stack:
         stack.enter_context(attached(pool, vdi, is_writable=False))
         blocks = None
-        if db.exists("VDI", base):
+        if _is_anything(context, base):
             stack.enter_context(attached(pool, base, is_writable=False))
             blocks = pool.disks.difference_blocks(disk_uuid(pool, base), disk_uuid(pool, vdi))
         stack.enter_context(attached(pool, into, is_writable=True))
@@ -132,6 +141,10 @@ def pool_migrate(context: Context, vdi: str, sr: str, options: Fields) -> str:
 
     marks = (Mark("VM", vm, "migrate_send"), Mark("VDI", vdi, "mirror"))
     with pool.operations.running_together(marks, task=context.task, check=check):
+        if not is_live(db.row("VM", vm).fields):
+            choose_host(context, vm)
+            if not db.exists("SR", sr) or not _is_reachable(context, sr):
+                raise ApiFailure("NO_HOSTS_AVAILABLE")
         check_sr_attached(pool, sr)
         fields = dict(db.row("VDI", vdi).fields)
         config = {"image-format": str(options["dest-img-format"])} if "dest-img-format" in options else {}

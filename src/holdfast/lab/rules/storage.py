@@ -111,7 +111,8 @@ def check_vdi_operation(db: Database, ref: str, operation: str) -> None:
 
 def allowed_vdi_operations(db: Database, row: Row) -> list[str]:
     """Return what may be done with the disk now, for its record."""
-    reason = _reasons(db, row)
+    # A pool looks at a disk's possibilities when something happens to the disk; unplugging its repository is nothing.
+    reason = _reasons(db, row, needs_plugged=False)
     return [operation for operation in _OFFERED if reason(operation) is None]
 
 
@@ -124,7 +125,7 @@ def _active(vbds: _Vbds) -> _Vbds:
     return [vbd for vbd in vbds if vbd["currently_attached"] or vbd["storage_lock"]]
 
 
-def _reasons(db: Database, row: Row) -> Callable[[str], _Reason]:
+def _reasons(db: Database, row: Row, *, needs_plugged: bool = True) -> Callable[[str], _Reason]:
     """Return what says, for one operation after the other, why it may not begin on this disk."""
     fields, ref, sr = row.fields, row.ref, str(row.fields["SR"])
     vbds = _vbds(db, row)
@@ -134,7 +135,7 @@ def _reasons(db: Database, row: Row) -> Callable[[str], _Reason]:
 
     def reason(operation: str) -> _Reason:
         found = _collision(fields, ref, operation)
-        if found is None and operation == "resize" and not _is_plugged(db, sr):
+        if found is None and operation == "resize" and needs_plugged and not _is_plugged(db, sr):
             found = ("SR_HAS_NO_PBDS", sr)
         if found is None:
             found = _use(db, ref, operation, vbds=vbds, active=active)
