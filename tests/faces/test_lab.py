@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -42,7 +43,9 @@ def at(handle: LabHandle) -> Iterator[tuple[str, str]]:
         ("restart-toolstack",),
         ("logs",),
         ("guest", "work", "web"),
-        ("fault", "list"),
+        ("vm", "list"),
+        ("vm", "start", "web"),
+        ("password",),
         ("fault", "set", "login-refused"),
         ("fault", "clear"),
     ],
@@ -62,6 +65,41 @@ def test_a_lab_is_started_once_and_stopped_once(cli: Cli, tmp_path: Path) -> Non
     finally:
         cli("lab", "stop", *at)
     assert cli("lab", "status", *at, status=5)["error"]["code"] == "lab.not-running"
+
+
+def test_a_lab_is_started_again_as_it_was_made_and_deleted_when_it_does_not_run(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    at = "--state", str(folder)
+    made = ("--scenario", "empty", "--nbd", "none", "--hosts", "2", "--storage-gib", "7", "--user", "boss")
+    first = cli("lab", "start", *made, *at)
+    try:
+        running = cli("lab", "delete", "--yes", *at, status=9)["error"]
+        assert running["code"] == "lab.already-runs"
+    finally:
+        cli("lab", "stop", *at)
+    for wish in (("--scenario", "demo"), ("--nbd", "tls"), ("--hosts", "3"), ("--no-cbt",), ("--storage-gib", "8")):
+        error = cli("lab", "start", *wish, *at, status=4)["error"]
+        assert error["code"] == "lab.state-mismatch"
+        assert "No lab was started" in error["effect"]
+    port = int(first["url"].rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)):
+        taken = cli("lab", "start", "--port", str(port), *at, status=9)["error"]
+        assert taken["code"] == "lab.port-unusable"
+    assert cli("lab", "start", *at)["url"] == first["url"]
+    cli("lab", "stop", *at)
+    (folder / "notes.txt").write_text("mine")
+    assert cli("lab", "delete", *at, status=2)["error"]["code"] == "cli.not-confirmed"
+    told = cli.text("lab", "delete", "--yes", *at)
+    assert f"{folder / 'disks'}" in told
+    assert "stays: notes.txt" in told
+    assert [each.name for each in folder.iterdir()] == ["notes.txt"]
+    assert cli("lab", "delete", "--yes", *at, status=5)["error"]["code"] == "lab.not-there"
+
+
+def test_the_faults_are_listed_without_a_lab_too(cli: Cli, tmp_path: Path) -> None:
+    at = "--state", str(tmp_path / "none")
+    assert {each["name"] for each in cli("lab", "fault", "list", *at)["kinds"]} == set(FAULT_KINDS)
+    assert "No lab runs here" in cli.text("lab", "fault", "list", *at)
 
 
 def test_an_unknown_scenario_is_refused_with_those_there_are(cli: Cli, tmp_path: Path) -> None:
@@ -116,6 +154,52 @@ def test_the_lab_tells_what_it_wrote_down(cli: Cli, handle: LabHandle, at: tuple
         log.write("one\ntwo\nthree\n")
     assert cli("lab", "logs", "--lines", "2", *at)["lines"] == ["two", "three"]
     assert cli.text("lab", "logs", "--lines", "1", *at) == "three\n"
+    assert cli.text("lab", "logs", "--lines", "0", *at) == ""
+    assert cli("lab", "logs", "--lines", "-5", *at, status=2)["error"]["code"] == "cli.wrong-usage"
+
+
+def test_the_log_tells_what_was_refused_and_which_fault_fired(cli: Cli, handle: LabHandle, at: tuple[str, str]) -> None:
+    cli("lab", "fault", "set", "login-refused", *at)
+    session = XenAPI.Session(handle.plain_url)
+    with pytest.raises(XenAPI.Failure):
+        session.xenapi.login_with_password(handle.user, handle.password.reveal())
+    with pytest.raises(XenAPI.Failure):
+        session.xenapi.login_with_password(handle.user, "wrong")
+    text = cli.text("lab", "logs", *at)
+    assert "lab.fault-armed" in text
+    assert "lab.fault-fired" in text
+    assert "SESSION_AUTHENTICATION_FAILED" in text
+    assert "wrong" not in text
+
+
+def test_the_password_is_shown_on_purpose(cli: Cli, at: tuple[str, str]) -> None:
+    assert cli("lab", "password", *at) == {"user": "root", "password": PASSWORD}
+    assert cli.text("lab", "password", *at) == f"{PASSWORD}\n"
+
+
+def test_the_vms_of_the_lab_are_started_and_shut_down_by_name(cli: Cli, at: tuple[str, str]) -> None:
+    def states() -> dict[str, str]:
+        return {each["name"]: each["power_state"] for each in cli("lab", "vm", "list", *at)}
+
+    assert states() == {"db": "Running", "web": "Running"}
+    cli("lab", "vm", "stop", "web", *at)
+    assert states() == {"db": "Running", "web": "Halted"}
+    assert "VM_BAD_POWER_STATE" in cli("lab", "vm", "stop", "web", *at, status=4)["error"]["message"]
+    assert cli.text("lab", "vm", "start", "web", *at) == "web runs.\n"
+    assert "web" in cli.text("lab", "vm", "list", *at)
+
+
+def test_after_a_crash_the_vms_are_started_again_and_have_lost_their_tracking(
+    cli: Cli, handle: LabHandle, at: tuple[str, str]
+) -> None:
+    cli("lab", "fault", "set", "host-crashes", *at)
+    cli("lab", "vm", "start", "web", *at)
+    cli("lab", "vm", "start", "db", *at)
+    session = XenAPI.Session(handle.plain_url)
+    session.xenapi.login_with_password(handle.user, handle.password.reveal())
+    told = [each["name"] for each in session.xenapi.message.get_all_records().values()]
+    session.xenapi.session.logout()
+    assert "VDI_CBT_METADATA_INCONSISTENT" in told
 
 
 def test_a_guest_does_a_days_work(cli: Cli, at: tuple[str, str]) -> None:
@@ -163,6 +247,10 @@ def test_an_accident_happens_at_once(cli: Cli, at: tuple[str, str]) -> None:
         (("nbd-busy", "--times", "0"), 4, "1 or more"),
         (("nbd-busy", "--times", "often"), 2, "until-cleared"),
         (("master-moves",), 4, "two hosts"),
+        (("call-fails", "--set", "method=Nonsense.thing"), 4, "a call such as"),
+        (("storage-full", "--set", "sr=nosuch"), 4, "a storage repository of this pool"),
+        (("nbd-slow", "--set", "bytes_per_s=0"), 4, "1 or more"),
+        (("clock-skewed", "--set", "seconds=1e18"), 4, "31622400"),
     ],
 )
 def test_a_fault_that_cannot_be_is_refused_in_words(
@@ -170,6 +258,7 @@ def test_a_fault_that_cannot_be_is_refused_in_words(
 ) -> None:
     error = cli("lab", "fault", "set", *words, *at, status=status)["error"]
     assert said in error["message"]
+    assert error["effect"] in ("Nothing was changed in the lab.", "Nothing was changed.")
     assert _armed(cli, at) == []
 
 

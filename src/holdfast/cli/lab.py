@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
-from holdfast.cli import lab_fault
+from holdfast.cli import lab_fault, lab_vm
+from holdfast.cli.confirm import confirm_destruction
 from holdfast.cli.lab_folder import NoLabRuns, lab_folder, running_lab
 from holdfast.cli.session import Common, Session, run_command
-from holdfast.core import ExitStatus
-from holdfast.lab import HOSTS_MAX, LAB_LOG, SCENARIO_SUMMARIES, LabHandle, LabOptions, spawn_lab
+from holdfast.core import GIB, ExitStatus, format_bytes
+from holdfast.lab import (
+    HOSTS_MAX,
+    LAB_LOG,
+    REAL_DELAYS,
+    SCENARIO_SUMMARIES,
+    LabDelays,
+    LabHandle,
+    LabWishes,
+    NbdPurpose,
+    apply_removal,
+    plan_removal,
+    resume_options,
+    spawn_lab,
+)
 
 __all__ = ["app"]
 
 app = App(name="lab", help="A simulated pool on this machine, to learn, rehearse and test on.")
 app.command(lab_fault.app)
+app.command(lab_vm.app)
 guest = App(name="guest", help="What the guests of the lab's VMs do.")
 app.command(guest)
 
 _NO_COMMON = Common()
 _LOG_LINES = 40
+_PORT_MAX = 65535
+_STORAGE_GIB_MAX = 1 << 20
+_DOORS = {"plain": "plain HTTP", "tls": "HTTPS", "nbd": "NBD"}
 _STATUS_NAMES = {"time": "time in the lab", "faults": "armed faults"}
 
 
@@ -30,16 +50,22 @@ _STATUS_NAMES = {"time": "time in the lab", "faults": "armed faults"}
 def start(
     *,
     state: Path | None = None,
-    scenario: str = "demo",
-    nbd: Literal["tls", "plain", "none"] = "tls",
+    scenario: str | None = None,
+    nbd: NbdPurpose | None = None,
     no_cbt: Annotated[bool, Parameter(negative="")] = False,
-    hosts: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=HOSTS_MAX))] = 1,
+    hosts: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=HOSTS_MAX))] = None,
     role_users: Annotated[bool, Parameter(negative="")] = False,
+    storage_gib: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=_STORAGE_GIB_MAX))] = None,
+    seed: int | None = None,
+    user: str | None = None,
+    port: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=_PORT_MAX))] | None = None,
+    pace: Literal["quick", "real"] = "quick",
     common: Common = _NO_COMMON,
 ) -> int:
     """Start a lab pool in the background; it runs until 'holdfast lab stop'.
 
-    It listens on this machine only, and keeps its state: started again on the same folder it has its VMs back.
+    It listens on this machine only, and keeps its state: started again on the same folder it has its VMs back, and what
+    it was made with need not be said again. With -v it writes every call down; see 'holdfast lab logs'.
 
     Example: holdfast lab start --scenario tiny
 
@@ -48,30 +74,120 @@ def start(
     state
         The folder of its state; $HOLDFAST_HOME/lab when left out.
     scenario
-        What it holds at its first start; 'holdfast lab scenarios' lists them.
+        What it holds at its first start, 'demo' when left out; 'holdfast lab scenarios' lists them.
     nbd
-        How its network offers NBD: encrypted, plain, or not at all.
+        How its network offers NBD at the first start: encrypted (when left out), plain, or not at all.
     no_cbt
-        Disks start without change tracking.
+        Disks start without change tracking at the first start.
     hosts
-        How many at least; members send clients to the master. A scenario may need more.
+        How many at least, at the first start; members send clients to the master. A scenario may need more.
     role_users
         Besides root there is one user per role, named like it: read-only, vm-admin and so on; all with root's password.
+    storage_gib
+        What the repository for the VMs' disks holds, at the first start; 2048 when left out.
+    seed
+        Draws the contents of the disks at the first start; the same seed gives the same bytes.
+    user
+        The superuser's name from now on; that of the last run, or root, when left out.
+    port
+        Where HTTPS listens from now on; that of the last run, or any that is free, when left out.
+    pace
+        Whether attaching and snapshotting disks takes no time, or as long as on a real host.
     """
 
     def body(session: Session) -> ExitStatus:
         folder = lab_folder(session, state)
-        options = LabOptions(
-            state_dir=folder, scenario=scenario, nbd=nbd, cbt=not no_cbt, hosts=hosts, role_users=role_users
+        wishes = LabWishes(
+            scenario=scenario,
+            nbd=nbd,
+            cbt=False if no_cbt else None,
+            hosts=hosts,
+            role_users=role_users or None,
+            storage_bytes=storage_gib * GIB if storage_gib is not None else None,
+            seed=seed,
+        )
+        delays = REAL_DELAYS if pace == "real" else LabDelays()
+        options = replace(
+            resume_options(folder, wishes), user=user, tls_port=port or 0, delays=delays, verbosity=common.verbose
         )
         lab = spawn_lab(options, cancel=session.cancel)
-        session.out.say(f"The lab pool runs at {lab.url}")
-        session.out.say(f"  user {lab.user}, password in {folder / 'lab.json'}")
-        session.out.say(f"  certificate SHA-256 {lab.fingerprint}")
-        session.out.say(f"Add it: HOLDFAST_POOL_PASSWORD=… holdfast pool add lab {lab.url} --yes")
-        for each in lab.companions:
-            session.out.say(f"Beside it runs a pool at {each.url}, with the same password; state in {each.state_dir}")
+        _tell_start(session, lab, folder)
         session.out.result(_document(lab, folder))
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+def _tell_start(session: Session, lab: LabHandle, folder: Path) -> None:
+    session.out.say(f"The lab pool runs at {lab.url}")
+    for moved in lab.moved:
+        session.out.warn(
+            f"Its {_DOORS[moved.name]} is at port {moved.port} this time: something else listens at "
+            f"{moved.wanted_port}, where it was and is looked for again at the next start."
+        )
+    state = "" if folder == session.settings.lab_folder else f" --state {shlex.quote(str(folder))}"
+    session.out.say(f"  user {lab.user}, password: holdfast lab password{state}")
+    session.out.say(f"  certificate SHA-256 {lab.fingerprint}")
+    session.out.say(
+        f"Add it: HOLDFAST_POOL_PASSWORD=$(holdfast lab password{state}) holdfast pool add lab {lab.url} --yes"
+    )
+    for each in lab.companions:
+        session.out.say(f"Beside it runs a pool at {each.url}, with the same password; state in {each.state_dir}")
+
+
+@app.command
+def password(*, state: Path | None = None, common: Common = _NO_COMMON) -> int:
+    """Print the password of a lab pool that runs, and nothing else.
+
+    Example: HOLDFAST_POOL_PASSWORD=$(holdfast lab password) holdfast pool add lab https://127.0.0.1:33243 --yes
+
+    Parameters
+    ----------
+    state
+        The folder of its state; $HOLDFAST_HOME/lab when left out.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        lab = running_lab(session, state)
+        session.out.say(lab.password.reveal())  # shown on purpose: it opens a pool that is not there
+        session.out.result({"user": lab.user, "password": lab.password.reveal()})
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+@app.command
+def delete(
+    *,
+    state: Path | None = None,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = _NO_COMMON,
+) -> int:
+    """Remove a lab pool that does not run: its VMs, its disks, its log. Other files in its folder stay.
+
+    Example: holdfast lab delete --yes
+
+    Parameters
+    ----------
+    state
+        The folder of its state; $HOLDFAST_HOME/lab when left out.
+    yes
+        Do not ask.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        plan = plan_removal(lab_folder(session, state))
+        size = format_bytes(plan.length_bytes)
+        session.out.say(f"The lab pool in {plan.folder}, scenario '{plan.scenario}', takes {size}:")
+        for path in plan.paths:
+            session.out.say(f"  {path}")
+        for name in plan.stays:
+            session.out.say(f"  stays: {name}")
+        what = f"The lab pool in {plan.folder} is removed with all its disks"
+        confirm_destruction(what, name=plan.folder.name, yes=yes)
+        apply_removal(plan)
+        session.out.say("Removed.")
+        session.out.result({"removed": [str(path) for path in plan.paths], "length_bytes": plan.length_bytes})
         return ExitStatus.OK
 
     return run_command(common, body)
@@ -198,8 +314,13 @@ def restart_toolstack(*, silent_s: float = 0.0, state: Path | None = None, commo
 
 
 @app.command
-def logs(*, lines: int = _LOG_LINES, state: Path | None = None, common: Common = _NO_COMMON) -> int:
-    """Show the last lines that the lab wrote down, running or not.
+def logs(
+    *,
+    lines: Annotated[int, Parameter(validator=validators.Number(gte=0))] = _LOG_LINES,
+    state: Path | None = None,
+    common: Common = _NO_COMMON,
+) -> int:
+    """Show the last lines that the lab wrote down, running or not: refusals, faults, and with 'start -v' every call.
 
     Example: holdfast lab logs --lines 100
 
@@ -215,7 +336,8 @@ def logs(*, lines: int = _LOG_LINES, state: Path | None = None, common: Common =
         path = lab_folder(session, state) / LAB_LOG
         if not path.is_file():
             raise NoLabRuns(path.parent)
-        last = path.read_text(encoding="utf-8", errors="replace").splitlines()[-max(1, lines) :]
+        told = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        last = told[max(0, len(told) - lines) :]
         for line in last:
             session.out.say(line)
         session.out.result({"file": str(path), "lines": last})

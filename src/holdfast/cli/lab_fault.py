@@ -7,10 +7,10 @@ from typing import Annotated, Literal, cast
 
 from cyclopts import App, Parameter
 
-from holdfast.cli.lab_folder import running_lab
+from holdfast.cli.lab_folder import find_running_lab, running_lab
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus, HoldfastError
-from holdfast.lab import FAULT_AREAS, FAULT_KINDS, UNTIL_CLEARED, FaultKind, FaultManner
+from holdfast.lab import FAULT_AREAS, FAULT_KINDS, UNTIL_CLEARED, FaultKind, FaultManner, fault_kinds
 from holdfast.model import JsonObject
 
 __all__ = ["app"]
@@ -35,7 +35,7 @@ class FaultParameterInvalid(HoldfastError):
 
 @app.command(name="list")
 def fault_list(*, state: Path | None = None, common: Common = _NO_COMMON) -> int:
-    """List the faults there are, with their parameters, and which are armed.
+    """List the faults there are, with their parameters, and which are armed in the lab when it runs.
 
     Example: holdfast lab fault list
 
@@ -46,8 +46,8 @@ def fault_list(*, state: Path | None = None, common: Common = _NO_COMMON) -> int
     """
 
     def body(session: Session) -> ExitStatus:
-        control = running_lab(session, state).control
-        armed = control.faults()
+        lab = find_running_lab(session, state)
+        armed = lab.control.faults() if lab is not None else []
         for area, kinds in FAULT_AREAS.items():
             session.out.say(area, style="bold")
             session.out.table(("FAULT", "PARAMETERS", "WHAT HAPPENS"), [_row(kind) for kind in kinds], empty="none")
@@ -55,8 +55,8 @@ def fault_list(*, state: Path | None = None, common: Common = _NO_COMMON) -> int
         for each in armed:
             session.out.say(f"armed: {_told(each)}")
         if not armed:
-            session.out.say("No fault is armed.")
-        session.out.result({"kinds": control.fault_kinds(), "armed": armed})
+            session.out.say("No fault is armed." if lab is not None else "No lab runs here, so none is armed.")
+        session.out.result({"kinds": fault_kinds(), "armed": armed})
         return ExitStatus.OK
 
     return run_command(common, body)

@@ -8,7 +8,7 @@ from holdfast.cli.session import Session
 from holdfast.core import ExitStatus, HoldfastError
 from holdfast.lab import LabHandle, read_lab
 
-__all__ = ["NoLabRuns", "lab_folder", "running_lab"]
+__all__ = ["NoLabRuns", "find_running_lab", "lab_folder", "running_lab"]
 
 
 class NoLabRuns(HoldfastError):
@@ -34,8 +34,13 @@ def lab_folder(session: Session, folder: Path | None) -> Path:
 
 def running_lab(session: Session, folder: Path | None) -> LabHandle:
     """Return the lab of that folder. ``NoLabRuns`` when none was started there or it has ended."""
-    where = lab_folder(session, folder)
-    lab = read_lab(where)
-    if lab is None or not lab.is_alive:
-        raise NoLabRuns(where)
+    lab = find_running_lab(session, folder)
+    if lab is None:
+        raise NoLabRuns(lab_folder(session, folder))
     return lab
+
+
+def find_running_lab(session: Session, folder: Path | None) -> LabHandle | None:
+    """Return the lab of that folder; None when none was started there or it has ended."""
+    lab = read_lab(lab_folder(session, folder))
+    return lab if lab is not None and lab.is_alive else None

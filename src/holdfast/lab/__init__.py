@@ -1,8 +1,9 @@
 """The lab: a simulated pool that speaks the real protocols on real sockets, with disks, guests and faults on demand."""
 
 from holdfast.lab.client import FilesystemTold, LabControl, LabFailed, LabRefused, LabUnreachable
-from holdfast.lab.faults import FAULT_AREAS, FAULT_KINDS, UNTIL_CLEARED, FaultKind, FaultManner
+from holdfast.lab.faults import FAULT_AREAS, FAULT_KINDS, UNTIL_CLEARED, FaultKind, FaultManner, fault_kinds
 from holdfast.lab.founding import LabWishes, resume_options
+from holdfast.lab.listening import LabPortUnusable, MovedDoor
 from holdfast.lab.options import (
     HOSTS_MAX,
     REAL_DELAYS,
@@ -13,8 +14,10 @@ from holdfast.lab.options import (
     NbdPurpose,
 )
 from holdfast.lab.process import LAB_LOG, LabAlreadyRuns, LabDidNotStart, LabHandle, read_lab, spawn_lab
-from holdfast.lab.running import LabFolderNotWritable, RunningLab, start_lab
+from holdfast.lab.removal import LabNotThere, LabRemoval, apply_removal, plan_removal
+from holdfast.lab.running import RunningLab, start_lab
 from holdfast.lab.scenarios import SCENARIO_SUMMARIES, SCENARIOS
+from holdfast.lab.state import LabFolderDamaged, LabFolderNotWritable
 from holdfast.lab.unanswered import unanswered_calls
 from holdfast.lab.workload import GuestNotRunning
 
@@ -36,16 +39,24 @@ __all__ = [
     "LabDelays",
     "LabDidNotStart",
     "LabFailed",
+    "LabFolderDamaged",
     "LabFolderNotWritable",
     "LabHandle",
+    "LabNotThere",
     "LabOptionInvalid",
     "LabOptions",
+    "LabPortUnusable",
     "LabRefused",
+    "LabRemoval",
     "LabStateMismatch",
     "LabUnreachable",
     "LabWishes",
+    "MovedDoor",
     "NbdPurpose",
     "RunningLab",
+    "apply_removal",
+    "fault_kinds",
+    "plan_removal",
     "read_lab",
     "resume_options",
     "spawn_lab",

@@ -14,7 +14,7 @@ from holdfast.core import HoldfastError, Secret, format_time, get_log
 from holdfast.lab.clock import OFF_S_MAX
 from holdfast.lab.context import Context, PoolCore
 from holdfast.lab.errors import ApiFailure
-from holdfast.lab.faults import FAULT_AREAS, ArmedFault, FaultUnknown, FaultValueInvalid
+from holdfast.lab.faults import ArmedFault, FaultUnknown, FaultValueInvalid, fault_kinds
 from holdfast.lab.generic import Handler
 from holdfast.lab.http import Connection, Request
 from holdfast.lab.rules import CBT_METADATA
@@ -145,17 +145,7 @@ class ControlServer:
         return [_fault_json(fault) for fault in self._pool.faults.armed()]
 
     def _fault_kinds(self, asked: JsonObject) -> JsonValue:
-        return [
-            {
-                "name": kind.name,
-                "area": area,
-                "summary": kind.summary,
-                "manner": kind.manner.value,
-                "parameters": dict(kind.parameters),
-            }
-            for area, kinds in FAULT_AREAS.items()
-            for kind in kinds
-        ]
+        return list(fault_kinds())
 
     def _ours(self, asked: JsonObject) -> JsonValue:
         """List what carries somebody's mark in its name or tags."""

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from holdfast.lab.options import LabOptions, LabStateMismatch, NbdPurpose
 
-__all__ = ["LabWishes", "keep_founding", "resume_options"]
+__all__ = ["FOUNDING_FILE", "LabWishes", "keep_founding", "resume_options"]
 
-_FILE = "made-with.json"
+FOUNDING_FILE = "made-with.json"
+"""The file in the folder that holds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def resume_options(state_dir: Path, wishes: LabWishes) -> LabOptions:
 def keep_founding(options: LabOptions) -> None:
     """Write down what the pool was made with."""
     facts = {name: getattr(options, name) for name in LabWishes.__slots__}
-    path = options.state_dir / _FILE
+    path = options.state_dir / FOUNDING_FILE
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(facts, indent=1), encoding="utf-8")
     unfinished.chmod(0o600)
@@ -70,7 +71,7 @@ def keep_founding(options: LabOptions) -> None:
 def _read(state_dir: Path) -> dict[str, object]:
     """Return what the folder's pool was made with; nothing for a folder without a pool, or an unreadable file."""
     try:
-        facts = json.loads((state_dir / _FILE).read_text(encoding="utf-8"))
+        facts = json.loads((state_dir / FOUNDING_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return {name: facts[name] for name in LabWishes.__slots__ if name in facts} if isinstance(facts, dict) else {}
