@@ -15,12 +15,37 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from holdfast.core import Clock
+from holdfast.core import Clock, ExitStatus, HoldfastError, mapped
 from holdfast.lab.datamodel import DateTime
 
-__all__ = ["Certificate", "certificate_fields", "ensure_certificate", "new_certificate", "renew_certificate"]
+__all__ = [
+    "Certificate",
+    "LabCertificateDamaged",
+    "certificate_fields",
+    "ensure_certificate",
+    "new_certificate",
+    "renew_certificate",
+]
 
 _VALID_DAYS = 3650
+
+
+class LabCertificateDamaged(HoldfastError):
+    """The certificate of the lab's folder, or its key, cannot be read, or they do not belong together."""
+
+    code = "lab.certificate-damaged"
+    exit_status = ExitStatus.DAMAGED
+    effect = "No lab was started; the pool in the folder is as it was."
+
+    def __init__(self, *, certificate_path: Path, key_path: Path, reason: str) -> None:
+        super().__init__(f"{certificate_path} and {key_path} are no certificate with its key: {reason}")
+        self.certificate_path, self.key_path = str(certificate_path), str(key_path)
+
+    def next_step(self) -> str:
+        """Return how to have new ones."""
+        return (
+            "Put both files back, or remove both: the next start makes new ones, which clients must be told to trust."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +69,23 @@ class Certificate:
 
 
 def ensure_certificate(folder: Path, *, name: str, addresses: Sequence[str], clock: Clock) -> Certificate:
-    """Return the folder's certificate for these addresses; it is made when there is none."""
+    """Return the folder's certificate for these addresses; it is made when there is none.
+
+    ``LabCertificateDamaged`` when the files are no good.
+    """
     certificate_path, key_path = folder / "certificate.pem", folder / "key.pem"
     if not (certificate_path.exists() and key_path.exists()):
         _make(certificate_path, key_path, name=name, addresses=addresses, clock=clock)
-    pem = certificate_path.read_text(encoding="ascii")
-    der = ssl.PEM_cert_to_DER_cert(pem)
-    return Certificate(certificate_path, key_path, pem, name, hashlib.sha256(der).hexdigest())
+
+    def damaged(cause: BaseException) -> LabCertificateDamaged:
+        return LabCertificateDamaged(certificate_path=certificate_path, key_path=key_path, reason=str(cause))
+
+    with mapped(ValueError, ssl.SSLError, to=damaged):
+        pem = certificate_path.read_text(encoding="ascii")
+        fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+        certificate = Certificate(certificate_path, key_path, pem, name, fingerprint)
+        certificate.server_context()
+    return certificate
 
 
 def renew_certificate(folder: Path, *, name: str, addresses: Sequence[str], clock: Clock) -> Certificate:
@@ -63,9 +98,9 @@ def renew_certificate(folder: Path, *, name: str, addresses: Sequence[str], cloc
 
 def _make(certificate_path: Path, key_path: Path, *, name: str, addresses: Sequence[str], clock: Clock) -> None:
     certificate, key = new_certificate(name=name, addresses=addresses, clock=clock)
-    key_path.touch(mode=0o600)
-    key_path.write_bytes(key)
-    certificate_path.write_bytes(certificate)
+    for path, content in ((key_path, key), (certificate_path, certificate)):
+        path.touch(mode=0o600)
+        path.write_bytes(content)
 
 
 def new_certificate(*, name: str, addresses: Sequence[str], clock: Clock) -> tuple[bytes, bytes]:

@@ -23,8 +23,9 @@ from holdfast.lab.client import LabControl, LabRefused, LabUnreachable
 from holdfast.lab.disks import DiskStoreInUse
 from holdfast.lab.listening import MovedDoor
 from holdfast.lab.options import LabOptionInvalid, LabOptions
-from holdfast.lab.running import RunningLab, prepare_folder
+from holdfast.lab.running import RunningLab
 from holdfast.lab.scenarios import SCENARIO_SUMMARIES, SCENARIOS
+from holdfast.lab.state import prepare_folder
 from holdfast.model import JsonObject
 
 __all__ = [
@@ -300,7 +301,8 @@ def spawn_lab(options: LabOptions, *, clock: Clock | None = None, cancel: Cancel
 
 def _launch(options: LabOptions, log_path: Path) -> subprocess.Popen[bytes]:
     try:
-        with log_path.open("ab") as log:
+        descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "holdfast.lab", *_arguments(options)],
                 stdin=subprocess.PIPE,

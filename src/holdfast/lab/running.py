@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import ssl
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from cryptography import x509
 
-from holdfast.core import Clock, Entropy, ExitStatus, HoldfastError, Secret, SystemClock, SystemEntropy, mapped
+from holdfast.core import Clock, Entropy, Secret, SystemClock, SystemEntropy
 from holdfast.lab.attachments import sweep_attachments
 from holdfast.lab.calls import add_subject, all_handlers, await_guests, settle_guests
-from holdfast.lab.certificate import Certificate, certificate_fields, ensure_certificate, renew_certificate
+from holdfast.lab.certificate import Certificate, certificate_fields, renew_certificate
 from holdfast.lab.client import LabControl
 from holdfast.lab.clock import LabClock
 from holdfast.lab.collector import resume_collections
 from holdfast.lab.context import Context, PoolCore
 from holdfast.lab.control import ControlServer
-from holdfast.lab.database import Database
-from holdfast.lab.datamodel import load_datamodel
 from holdfast.lab.directory import AUTH_TYPE, SERVICE_NAME, Directory
 from holdfast.lab.disasters import Disasters
-from holdfast.lab.disks import DiskStore
 from holdfast.lab.dispatch import Dispatcher
 from holdfast.lab.events import Events
 from holdfast.lab.faults import Faults
@@ -37,34 +32,20 @@ from holdfast.lab.housekeeping import Housekeeping
 from holdfast.lab.http import HttpServer
 from holdfast.lab.listening import HostDoors, MovedDoor, open_doors
 from holdfast.lab.operations import Operations
-from holdfast.lab.options import LabOptions, LabStateMismatch
+from holdfast.lab.options import LabOptions
 from holdfast.lab.places import learn_places
 from holdfast.lab.records import Records
 from holdfast.lab.scenarios import build_scenario, settle_options, side_pools
 from holdfast.lab.sessions import SESSION_SWEEP_S, Sessions
+from holdfast.lab.state import LabState
 from holdfast.lab.store import RowStore
 from holdfast.lab.tasks import TASK_COLLECTION_S, Tasks
 from holdfast.lab.workload import Workload
 
-__all__ = ["LabFolderNotWritable", "RunningLab", "prepare_folder", "start_lab"]
+__all__ = ["RunningLab", "start_lab"]
 
 _CERTIFICATE_NAME = "lab-host-1"
-_USER = "root"
-_PASSWORD_BYTES = 12
 _TOKEN_BYTES = 24
-
-
-class LabFolderNotWritable(HoldfastError):
-    """The folder for the lab's state cannot be made, or nothing can be written there."""
-
-    code = "lab.folder-not-writable"
-    exit_status = ExitStatus.REFUSED
-    effect = "No lab was started, and nothing was changed in the folder."
-    advice = "Name a folder that this user may write to, or correct the permissions of this one."
-
-    def __init__(self, *, folder: Path, why: str) -> None:
-        super().__init__(f"the lab cannot keep its state in {folder}: {why}")
-        self.folder, self.why = str(folder), why
 
 
 @dataclass(slots=True)
@@ -174,27 +155,13 @@ class RunningLab:
         self.pool.disks.close()
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make the folder for a lab's state, for its owner alone, and see that it can be written to.
-
-    ``LabFolderNotWritable`` otherwise. Only a file that was made tells: permissions alone do not know of a read-only
-    file system.
-    """
-
-    def refused(cause: BaseException) -> LabFolderNotWritable:
-        return LabFolderNotWritable(folder=folder, why=getattr(cause, "strerror", None) or str(cause))
-
-    with mapped(OSError, to=refused):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        tempfile.TemporaryFile(dir=folder).close()
-
-
 def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entropy | None = None) -> RunningLab:
     """Return a lab pool that listens. A folder that holds a pool already is continued, at the same ports.
 
     A scenario of several pools starts them all, with one user and password; the others are its ``companions``.
-    ``LabOptionInvalid``, ``LabStateMismatch``, ``LabFolderNotWritable``, or ``DiskStoreInUse`` when another lab has
-    the folder.
+    ``LabOptionInvalid``, ``LabStateMismatch``, ``DiskStoreInUse`` when another lab has the folder,
+    ``LabFolderNotWritable``, or what is wrong with the state in it: ``LabFolderDamaged``, ``DisksDamaged``,
+    ``DiskStoreDamaged``, ``DiskStoreOutdated``, ``LabCertificateDamaged``.
     """
     options = settle_options(options)
     lab = _start_pool(options, threading.Event(), clock=clock, entropy=entropy)
@@ -212,84 +179,63 @@ def start_lab(options: LabOptions, *, clock: Clock | None = None, entropy: Entro
 def _start_pool(
     options: LabOptions, stopped: threading.Event, *, clock: Clock | None, entropy: Entropy | None
 ) -> RunningLab:
-    the_clock, the_entropy = LabClock(clock or SystemClock()), entropy or SystemEntropy()
-    prepare_folder(options.state_dir)
-    disks = DiskStore(options.state_dir / "disks", entropy=the_entropy)
-    store = RowStore(options.state_dir / "pool.db")
-    user, password = _user(options, store), _password(options, store, the_entropy)
-    certificate = ensure_certificate(
-        options.state_dir, name=_CERTIFICATE_NAME, addresses=_addresses(options), clock=the_clock
-    )
-    db = Database(load_datamodel(), store, the_entropy)
-    the_clock.on_move(db.wake)
-    directory = Directory(is_joined=options.role_users)
+    the_entropy = entropy or SystemEntropy()
+    state = LabState(options.state_dir, entropy=the_entropy)
+    try:
+        return _open_pool(state, options, stopped, clock=LabClock(clock or SystemClock()), entropy=the_entropy)
+    except BaseException:
+        state.close()
+        raise
+
+
+def _open_pool(
+    state: LabState, options: LabOptions, stopped: threading.Event, *, clock: LabClock, entropy: Entropy
+) -> RunningLab:
+    db = state.db
+    user, password = state.user(options.user), state.password(options.password)
+    certificate = state.certificate(name=_CERTIFICATE_NAME, addresses=_addresses(options), clock=clock)
+    clock.on_move(db.wake)
     sessions = Sessions(
         db,
-        the_clock,
+        clock,
         user=user,
         password=password,
-        directory=directory,
-        pool_secret=Secret(the_entropy.token_bytes(_TOKEN_BYTES).hex()),
-        keep_password=lambda changed: _keep_fact(db, store, "password", changed),
+        directory=Directory(is_joined=options.role_users),
+        pool_secret=Secret(entropy.token_bytes(_TOKEN_BYTES).hex()),
+        keep_password=state.keep_password,
     )
-    tasks = Tasks(db, the_clock)
+    tasks = Tasks(db, clock)
     pool = PoolCore(
         db=db,
-        disks=disks,
-        clock=the_clock,
-        chores=Housekeeping(the_clock),
-        entropy=the_entropy,
+        disks=state.disks,
+        clock=clock,
+        chores=Housekeeping(clock),
+        entropy=entropy,
         faults=Faults(),
         sessions=sessions,
         tasks=tasks,
-        operations=Operations(db, the_clock, tasks),
+        operations=Operations(db, clock, tasks),
         delays=options.delays,
         address=options.host,
         certificate_pem=certificate.pem,
         certificate_subject=certificate.subject,
     )
-    try:
-        _prepare(pool, store, options)
-        return _listen(pool, store, options, stopped, user=user, password=password, certificate=certificate)
-    except BaseException:
-        db.close()
-        disks.close()
-        raise
+    _prepare(pool, state, options)
+    return _listen(pool, state.store, options, stopped, user=user, password=password, certificate=certificate)
 
 
 def _addresses(options: LabOptions) -> list[str]:
     return [host_address(options.host, number) for number in range(options.hosts)]
 
 
-def _keep_fact(db: Database, store: RowStore, name: str, value: str) -> None:
-    with db.lock:  # the store has one user at a time
-        store.set_fact(name, value)
-
-
-def _user(options: LabOptions, store: RowStore) -> str:
-    user = options.user or store.fact("user") or _USER
-    store.set_fact("user", user)
-    return user
-
-
-def _password(options: LabOptions, store: RowStore, entropy: Entropy) -> Secret:
-    """Return the password asked for, the one that the folder remembers, or a new one."""
-    chosen = options.password.reveal() if options.password else store.fact("password")
-    password = chosen or entropy.token_bytes(_PASSWORD_BYTES).hex()
-    store.set_fact("password", password)
-    return Secret(password)
-
-
-def _prepare(pool: PoolCore, store: RowStore, options: LabOptions) -> None:
-    held = store.fact("scenario")
-    if held is None:
+def _prepare(pool: PoolCore, state: LabState, options: LabOptions) -> None:
+    if state.is_new:
         pool.disks.set_witness(enabled=options.witness)
         build_scenario(Context(pool), options)
         settle_guests(pool)
-        store.set_fact("scenario", options.scenario)
-    elif held != options.scenario:
-        raise LabStateMismatch(what="the scenario", held=held, wanted=options.scenario)
+        state.finish(options.scenario)
     else:
+        state.check_scenario(options.scenario)
         sweep_attachments(pool)
         resume_collections(pool)
         forget_operations(pool)

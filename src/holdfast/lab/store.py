@@ -1,7 +1,7 @@
 """Where rows of the pool's database rest: one SQLite file in the lab's folder.
 
-Invariant: ``apply`` is atomic, and what it stored survives a crash of the process. A loss of power may lose the last
-moments, which is no lab's concern, so nothing waits for the disk.
+Invariant: ``apply`` is atomic, and what it stored survives a killed process. After a loss of power the last moments may
+be missing, because no answer waits for the disk, but the file is whole: its journal is flushed before it is folded in.
 """
 
 from __future__ import annotations
@@ -42,10 +42,14 @@ class RowStore:
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = OFF")
-        self._connection.executescript(_SCHEMA)
-        path.chmod(0o600)
+        try:
+            path.chmod(0o600)  # before the journal is made, which takes its mode from here
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.executescript(_SCHEMA)
+        except BaseException:
+            self._connection.close()
+            raise
 
     def generation(self) -> int:
         """Return the generation at the last ``apply``; 0 for a fresh store."""
@@ -83,6 +87,10 @@ class RowStore:
     def set_fact(self, name: str, value: str) -> None:
         """Remember a fact."""
         self._connection.execute(_PUT_FACT, (name, value))
+
+    def clear(self) -> None:
+        """Forget every row and every fact."""
+        self._connection.executescript("BEGIN; DELETE FROM row; DELETE FROM fact; COMMIT")
 
     def close(self) -> None:
         """Close the file. Safe to call twice."""

@@ -19,7 +19,7 @@ from holdfast.lab.founding import LabWishes, resume_options
 from holdfast.lab.listening import LabPortUnusable
 from holdfast.lab.options import LabOptionInvalid, LabStateMismatch
 from holdfast.lab.process import LabAlreadyRuns, LabStartRefused, write_lab_file
-from holdfast.lab.running import LabFolderNotWritable
+from holdfast.lab.state import LabFolderNotWritable
 from tests.support.lab import tiny_lab
 
 
