@@ -2,11 +2,13 @@
 
 They go to standard error, always: standard output belongs to a command's result. A face raises the level or asks for
 JSON through ``configure_log``. The library behind it takes 0.15 s to load, so it is loaded with the first event, which
-most commands never have.
+most commands never have. Invariant: an event that cannot be written, on a full disk for instance, is lost, and whoever
+told it goes on: no log decides what a program does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, cast
@@ -59,9 +61,22 @@ def _apply() -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         # Looked up at every event: a face may replace standard error (a progress display does) after this call.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        logger_factory=lambda *_: _Writer(structlog.PrintLogger(sys.stderr)),
         cache_logger_on_first_use=False,
     )
+
+
+class _Writer:
+    """Writes events of any level where it can."""
+
+    def __init__(self, printer: structlog.PrintLogger) -> None:
+        self._printer = printer
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # no room, nobody who reads, or closed at the very end
+            self._printer.msg(message)
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def _for_people() -> structlog.dev.ConsoleRenderer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 from collections.abc import Iterator
 
@@ -73,3 +75,21 @@ def test_a_logged_traceback_shows_no_local_values(as_json: bool, capsys: pytest.
     shown = capsys.readouterr().err
     assert "run.crashed" in shown
     assert "plain text" not in shown
+
+
+class _Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_an_event_that_cannot_be_written_is_lost_and_ends_nothing(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure_log(as_json=as_json)
+    monkeypatch.setattr("sys.stderr", _Full())
+    get_log("m").error("lab.call-failed", why="a disk without room")
+    try:
+        raise ValueError("the cause")
+    except ValueError:
+        get_log("m").exception("lab.call-failed")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from holdfast.lab import RunningLab
-from holdfast.lab.http import BadRequest, HttpServer, parse_head
+from holdfast.lab.http import BadRequest, Connection, HttpServer, Request, parse_head
 from holdfast.lab.http import server as server_module
 from tests.unit.lab.talk import converse, fetch, wait_until
 
@@ -161,3 +161,32 @@ def test_a_head_may_name_the_host_in_its_first_line() -> None:
     assert parse_head(b"GET http://x/export?a=b HTTP/1.0").path == "/export"
     with pytest.raises(BadRequest):
         parse_head(b"GET http://x/export")
+
+
+def test_where_the_machine_has_no_more_threads_idle_connections_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    serving: list[threading.Thread] = []
+
+    class Scarce(threading.Thread):
+        def start(self) -> None:
+            if self.name == "lab-http":
+                if sum(each.is_alive() for each in serving) >= 2:
+                    raise RuntimeError("can't start new thread")
+                serving.append(self)
+            super().start()
+
+    def answer(request: Request, connection: Connection) -> bool:
+        connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        return True
+
+    monkeypatch.setattr(threading, "Thread", Scarce)
+    server = HttpServer()
+    address = server.listen("127.0.0.1", 0, serve=answer).address
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(6):
+                sock = stack.enter_context(socket.create_connection(address, timeout=10))
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n")
+                assert sock.recv(65536).endswith(b"ok")
+            assert server.connection_count <= 3
+    finally:
+        server.close()

@@ -29,6 +29,14 @@ CONNECTIONS_BUSY_MAX = 1200
 
 _ACCEPT_PAUSE_S = 0.05
 
+_EVICTION_S = 0.5
+"""How long a connection that was ended may take to give its thread back, before another one is ended."""
+
+_EVICTIONS_MAX = 8
+"""For one new connection; the next one is waiting to be accepted meanwhile."""
+
+_TOLD_EVERY_S = 10.0
+
 _LINGER_S = 0.2
 """After a page for what was no request: unread bytes would otherwise turn the end into a reset that drops the page."""
 
@@ -80,6 +88,8 @@ class HttpServer:
         self._connections: dict[Connection, threading.Thread] = {}
         self._listeners: list[Listener] = []
         self._closing = False
+        self._refused = 0
+        self._told_at_s = -_TOLD_EVERY_S
 
     def listen(self, host: str, port: int, *, serve: Serve, tls: ssl.SSLContext | None = None) -> Listener:
         """Start serving on a port (0: any free one) and return the listener, which knows the port."""
@@ -106,21 +116,47 @@ class HttpServer:
             is_welcome = not self._closing and len(self._connections) < CONNECTIONS_BUSY_MAX
             if is_welcome:
                 self._connections[connection] = thread
-        try:
-            if is_welcome:
-                thread.start()
-                return
-        except RuntimeError:
-            log.warning("lab.no-thread", peer=peer, why="the machine gives no more; the connection is closed")
+        if not is_welcome or not self._begin(connection, thread):
             self._forget(connection)
-        connection.close()
+            connection.close()
 
-    def _evict_idle(self) -> None:
-        idle = [(since, each) for each in self._connections if (since := each.idle_since) is not None]
-        if idle:
-            longest = min(idle, key=lambda pair: pair[0])[1]
-            longest.idle_since = None
-            longest.abort()
+    def _begin(self, connection: Connection, thread: threading.Thread) -> bool:
+        """Start the connection's thread; where the machine gives no more, idle connections end to free theirs."""
+        for _ in range(_EVICTIONS_MAX):
+            try:
+                thread.start()
+            except RuntimeError:
+                with self._lock:
+                    freed = self._evict_idle()
+                if freed is None:
+                    break
+                freed.join(_EVICTION_S)
+            else:
+                return True
+        self._tell_refused(connection)
+        return False
+
+    def _tell_refused(self, connection: Connection) -> None:
+        """Say so in the log, once in a while: where one is refused, hundreds are."""
+        self._refused += 1
+        now_s = time.monotonic()
+        if now_s >= self._told_at_s + _TOLD_EVERY_S:
+            log.warning("lab.no-thread", peer=connection.peer, closed=self._refused, why="the machine gives no more")
+            self._told_at_s, self._refused = now_s, 0
+
+    def _evict_idle(self) -> threading.Thread | None:
+        """End the connection that has been idle longest; return its thread, None when none is idle."""
+        idle = [
+            (since, each)
+            for each, thread in self._connections.items()
+            if (since := each.idle_since) is not None and thread.is_alive()
+        ]
+        if not idle:
+            return None
+        longest = min(idle, key=lambda pair: pair[0])[1]
+        longest.idle_since = None
+        longest.abort()
+        return self._connections[longest]
 
     def abort_connections(self, addresses: Collection[tuple[str, int]]) -> None:
         """End every connection that came to one of these addresses, whatever it is doing."""

@@ -144,7 +144,11 @@ class NbdServer:
             is_welcome = not self._is_closing and len(self._conversations) < NBD_CONNECTIONS_MAX
             if is_welcome and mode is not NbdMode.CLOSED and self._hooks.admits():
                 self._conversations[thread] = conversation
-                thread.start()
+                try:
+                    thread.start()
+                except BaseException:
+                    del self._conversations[thread]  # no thread will ever free its place
+                    raise
                 return
         connection.close()
 

@@ -362,3 +362,19 @@ def wait_until_connections(server: NbdServer, count: int) -> None:
             return
         pause.wait(0.005)
     raise AssertionError(f"{server.connections} connections are open, expected {count}")
+
+
+def test_a_connection_whose_thread_cannot_start_takes_no_place_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            if self.name == "lab-nbd-client":
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    with serving() as server:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading, "Thread", Refused)
+            for _ in range(NBD_CONNECTIONS_MAX):
+                assert Client(server.address).is_over()
+        assert server.connections == 0
+        opened(server)
