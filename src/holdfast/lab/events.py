@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from holdfast.core import Clock
 from holdfast.lab.database import Database, Row
-from holdfast.lab.datamodel import parse_whole
+from holdfast.lab.datamodel import SmallInt, parse_whole
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.sessions import Sessions
 
@@ -131,7 +131,7 @@ class Events:
                 self._assert_open(session)
                 self._settle(min(rest_s, max(0.0, deadline_s - self._clock.monotonic_s())))
                 rest_s = min(BATCH_S, 2 * rest_s)
-            counts = {name.lower(): self._db.count(name) for name in self._db.datamodel.classes}
+            counts = {name.lower(): SmallInt(self._db.count(name)) for name in self._db.datamodel.classes}
             last_message = found.last_message if wish.covers_class("message") else 0
             return {
                 "events": found.events,

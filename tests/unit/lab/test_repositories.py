@@ -435,6 +435,21 @@ def test_a_repository_of_one_host_has_one_way_or_nothing_is_done_on_it(plain: An
     api.SR.forget(sr)
 
 
+def test_a_virtual_disk_is_not_looked_at_again_when_its_disk_is_forgotten(plain: Any) -> None:
+    _, api = plain
+    (sr,) = api.SR.get_all()
+    (control,) = [vm for vm in api.VM.get_all() if api.VM.get_is_control_domain(vm)]
+    disk = new_disk(api, sr, MIB)
+    record = {"VM": control, "VDI": disk, "userdevice": "autodetect", "mode": "RO", "type": "Disk", "empty": False}
+    more = {"bootable": False, "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}}
+    vbd = api.VBD.create({**record, **more})
+    before = api.VBD.get_allowed_operations(vbd)
+    api.VDI.forget(disk)
+    assert api.VBD.get_allowed_operations(vbd) == before != []
+    assert refusal(lambda: api.VBD.plug(vbd)) == ["HANDLE_INVALID", "VDI", disk]
+    api.VBD.destroy(vbd)
+
+
 def test_a_detached_disk_is_not_attached_copied_onto_or_moved(plain: Any) -> None:
     _, api = plain
     (host,) = api.host.get_all()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.lab.datamodel import DateTime
+from holdfast.lab.datamodel import DateTime, SmallInt
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.rpc import MalformedCall, json_rpc, parse_value, write_value, xml_rpc
 
@@ -51,6 +51,9 @@ def test_values_are_written_as_a_pool_writes_them() -> None:
     assert write_value(True) == "<value><boolean>1</boolean></value>"
     assert write_value(DateTime("20260101T00:00:00Z")) == (
         "<value><dateTime.iso8601>20260101T00:00:00Z</dateTime.iso8601></value>"
+    )
+    assert write_value({"vm": SmallInt(5)}) == (
+        "<value><struct><member><name>vm</name><value><i4>5</i4></value></member></struct></value>"
     )
     assert write_value([]) == "<value><array><data></data></array></value>"
 

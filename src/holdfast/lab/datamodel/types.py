@@ -16,7 +16,18 @@ from functools import cache
 
 from holdfast.lab.errors import ApiFailure, internal_failure, quoted
 
-__all__ = ["EPOCH", "NULL_REF", "DateTime", "Kind", "Type", "describe", "parse_float", "parse_type", "parse_whole"]
+__all__ = [
+    "EPOCH",
+    "NULL_REF",
+    "DateTime",
+    "Kind",
+    "SmallInt",
+    "Type",
+    "describe",
+    "parse_float",
+    "parse_type",
+    "parse_whole",
+]
 
 NULL_REF = "OpaqueRef:NULL"
 
@@ -30,6 +41,12 @@ class DateTime(str):
     def of(cls, moment: datetime) -> DateTime:
         """Return the spelling of ``moment``, in whole seconds."""
         return cls(moment.astimezone(UTC).strftime("%Y%m%dT%H:%M:%SZ"))
+
+
+class SmallInt(int):
+    """A number that the XML wire writes with a tag, as the pool does for its few numbers of 32 bits."""
+
+    __slots__ = ()
 
 
 EPOCH = DateTime("19700101T00:00:00Z")

@@ -9,7 +9,7 @@ from typing import cast
 from xml.parsers.expat import ExpatError, errors
 from xml.sax.saxutils import escape
 
-from holdfast.lab.datamodel import DateTime, parse_float, parse_whole
+from holdfast.lab.datamodel import DateTime, SmallInt, parse_float, parse_whole
 from holdfast.lab.rpc.lexer import MalformedCall, Signals, read_signals
 
 __all__ = ["parse_call", "parse_value", "position_text", "write_plain", "write_result", "write_value"]
@@ -253,6 +253,7 @@ _WRITERS: dict[type, Callable[[object, _Put], object]] = {
     bool: lambda value, put: put(f"<value><boolean>{1 if value else 0}</boolean></value>"),
     float: lambda value, put: put(f"<value><double>{cast(float, value):.16g}</double></value>"),
     DateTime: lambda value, put: put(f"<value><dateTime.iso8601>{value}</dateTime.iso8601></value>"),
+    SmallInt: lambda value, put: put(f"<value><i4>{value}</i4></value>"),
     str: _write_text,
     int: lambda value, put: put(f"<value>{value}</value>"),
     bytes: lambda value, put: put(f"<value><base64>{base64.b64encode(cast(bytes, value)).decode()}</base64></value>"),

@@ -140,6 +140,8 @@ def _refuse_by_guest(db: Database, fields: Fields, vm: Row, refusals: _Refusals)
 def _refuse_by_disk(db: Database, row: Row, vm: Row, refusals: _Refusals, *, checks_sharing: bool) -> None:
     vdi = db.find("VDI", str(row.fields["VDI"]))
     if vdi is None:
+        if not checks_sharing:
+            return  # nobody looks at a virtual disk again when its disk is forgotten
         refusals.add(_VBD_OPERATIONS, "HANDLE_INVALID", "VDI", str(row.fields["VDI"]))
         return
     if not vdi.fields["managed"]:
