@@ -102,7 +102,8 @@ def _collides(pool: PoolCore, vbd: str, *, is_writable: bool) -> bool:
     """
     fields = pool.db.row("VBD", vbd).fields
     vm = pool.db.row("VM", str(fields["VM"])).fields
-    if not fields["currently_attached"] or vm["power_state"] == "Suspended" or vm["is_control_domain"]:
+    is_note = vm["power_state"] not in ("Running", "Paused")
+    if not fields["currently_attached"] or is_note or vm["is_control_domain"]:
         return False
     return is_writable or fields["mode"] == "RW"
 

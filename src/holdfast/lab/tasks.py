@@ -130,7 +130,8 @@ class Tasks:
 
     def _set_allowed(self, ref: str, operations: list[str]) -> None:
         with self._db.transaction():
-            if self._is_pending(ref):
+            if self._db.exists("task", ref):
+                # A task that ended before may be given to a second piece of work, which says the same of it.
                 self._db.set("task", ref, "allowed_operations", operations)
 
     # -- forgetting

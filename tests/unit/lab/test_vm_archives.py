@@ -301,6 +301,26 @@ def test_a_failed_import_leaves_nothing_unless_it_was_forced(api: Any, archives:
     discard(api, left)
 
 
+def test_a_block_that_does_not_fill_its_last_record_ends_an_import(api: Any, archives: Archives, source: str) -> None:
+    """The pool reads the next header where the padding begins."""
+    body = io.BytesIO(archives.get(source))
+    (description,) = [name for name in tarfile.open(fileobj=body).getnames() if name == "ova.xml"]
+    with tarfile.open(fileobj=io.BytesIO(body.getvalue())) as packed:
+        opened = packed.extractfile(description)
+        assert opened is not None
+        document = opened.read()
+        block = next(name for name in packed.getnames() if name.endswith("/00000000"))
+    short = member("ova.xml", document) + member(block, b"tiny") + member(f"{block}.xxhash", bytes(16)) + bytes(1024)
+    record = archives.put(short)
+    assert record["error_info"] == ["IMPORT_ERROR", "INTERNAL_ERROR: [ Tar.Header.Checksum_mismatch ]"]
+
+
+def test_a_version_that_cannot_be_read_is_told_before_what_is_missing(archives: Archives) -> None:
+    document = b"<value><struct><member><name>version</name><value>x</value></member></struct></value>"
+    record = archives.put(member("ova.xml", document) + bytes(1024))
+    assert "version_of_rpc: malformed RPC S(x)" in record["error_info"][1]
+
+
 def test_a_newer_pools_archive_is_refused(archives: Archives, source: str) -> None:
     body = edited(archives.get(source), lambda document: document["version"].update(xapi_major="99"))
     assert archives.put(body)["error_info"] == ["IMPORT_INCOMPATIBLE_VERSION"]

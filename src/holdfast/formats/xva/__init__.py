@@ -5,6 +5,7 @@ from holdfast.formats.xva.layout import BLOCK_BYTES as XVA_BLOCK_BYTES
 from holdfast.formats.xva.layout import CHECKSUM_SUFFIX as XVA_CHECKSUM_SUFFIX
 from holdfast.formats.xva.layout import DESCRIPTION_NAME as XVA_DESCRIPTION_NAME
 from holdfast.formats.xva.layout import LEGACY_CHECKSUM_SUFFIX as XVA_LEGACY_CHECKSUM_SUFFIX
+from holdfast.formats.xva.layout import RECORD_BYTES as XVA_RECORD_BYTES
 from holdfast.formats.xva.read import XvaArchive, XvaBlock, XvaMember, XvaReader
 from holdfast.formats.xva.write import XvaWriter, block_checksum, xva_header
 
@@ -13,6 +14,7 @@ __all__ = [
     "XVA_CHECKSUM_SUFFIX",
     "XVA_DESCRIPTION_NAME",
     "XVA_LEGACY_CHECKSUM_SUFFIX",
+    "XVA_RECORD_BYTES",
     "XvaArchive",
     "XvaBlock",
     "XvaDamaged",

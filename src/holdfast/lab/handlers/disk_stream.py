@@ -20,6 +20,7 @@ from holdfast.formats.xva import (
     XVA_BLOCK_BYTES,
     XVA_CHECKSUM_SUFFIX,
     XVA_LEGACY_CHECKSUM_SUFFIX,
+    XVA_RECORD_BYTES,
     XvaMember,
     XvaWriter,
     block_checksum,
@@ -220,7 +221,7 @@ def _receive_block(
         if not is_whole:
             modern.update(data)
             legacy.update(data)
-    told = archive.next_member()
+    told = _next_after_data(archive, member)
     name = told.name.rpartition("/")[2]
     match name[name.rfind(".") :] if "." in name.lstrip(".") else "":
         case suffix if suffix == XVA_CHECKSUM_SUFFIX:
@@ -232,6 +233,15 @@ def _receive_block(
         case _:
             text = f"Found unsupported checksum file: {told.name}"
             raise ApiFailure("INTERNAL_ERROR", f"Stream_vdi.Failure({quoted(text)})")
+
+
+def _next_after_data(archive: OpenArchive, member: XvaMember) -> XvaMember:
+    """Return the member behind the block. The pool looks for it before it passes over the padding of the data, so
+    blocks that do not fill their last record end every import, those of a disk with an odd size too."""
+    told = archive.next_member()
+    if member.length_bytes % XVA_RECORD_BYTES:
+        raise ApiFailure("INTERNAL_ERROR", "Tar.Header.Checksum_mismatch")
+    return told
 
 
 def _write(pool: PoolCore, disk: ArchivedDisk, offset_bytes: int, data: memoryview) -> None:

@@ -58,7 +58,9 @@ def parse_ova(body: bytes) -> OvaDocument:
         value = parse_value(body)
     except MalformedCall as cause:
         raise ApiFailure("INTERNAL_ERROR", str(cause)) from cause
-    # A record's fields are looked at from the last to the first, which decides what a client hears about first.
+    # A version that cannot be read is told before anything else; what is missing, from the last field to the first.
+    if isinstance(value, dict) and "version" in value:
+        _parse_version(value["version"])
     objects = _field(value, "objects")
     if not isinstance(objects, list):
         raise internal_failure(f"Expecting Rpc.Enum, but found '{describe(objects)}'")

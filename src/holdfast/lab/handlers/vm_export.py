@@ -105,12 +105,12 @@ def _is_reachable(one: Transfer, vm: str, host: str) -> bool:
 
 
 def _repositories(one: Transfer, vm: str) -> list[str]:
-    """Return the repositories of the VM's disks and discs."""
+    """Return the repositories of the VM's disks and discs; for a disk that is gone, something that no host sees."""
     db = one.pool.db
     vdis = [db.text("VBD", vbd, "VDI") for vbd in db.texts("VM", vm, "VBDs") if not db.flag("VBD", vbd, "empty")]
     if db.text("VM", vm, "power_state") == "Suspended":
         vdis.append(db.text("VM", vm, "suspend_VDI"))
-    return [db.text("VDI", vdi, "SR") for vdi in vdis if db.exists("VDI", vdi)]
+    return [db.text("VDI", vdi, "SR") if db.exists("VDI", vdi) else vdi for vdi in vdis]
 
 
 def _send_elsewhere(one: Transfer, vm: str) -> None:
