@@ -96,9 +96,14 @@ def test_two_names_of_one_place_clash(api: Any, vm: str, first: str, second: str
         api.VBD.create(drive(vm, second))
 
 
-@pytest.mark.parametrize("name", ["", "nonsense", "xvd", "xvdA", "hdzz", "1.5", " 1", "d1p99"])
+@pytest.mark.parametrize("name", ["", "nonsense", "xvdA", "xvda1b", "d", "d5p", "1.5", " 1", f"xvda{1 << 62}"])
 def test_a_name_of_no_place_is_refused(api: Any, vm: str, name: str) -> None:
     assert refusal(lambda: api.VBD.create(drive(vm, name))) == ["INVALID_DEVICE", name]
+
+
+@pytest.mark.parametrize("name", ["xvd", "sd", "fdz", "sdz", "hdzz", "d1p99", "xvd1", "+3", "0u5", "-1", "1048576"])
+def test_a_name_of_a_place_that_no_machine_has_is_accepted(api: Any, vm: str, name: str) -> None:
+    assert api.VBD.get_userdevice(api.VBD.create(drive(vm, name))) == name
 
 
 def test_what_cannot_be_attached_at_all_is_refused_in_the_pools_order(

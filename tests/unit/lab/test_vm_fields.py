@@ -135,20 +135,59 @@ def test_a_template_that_names_disks_gets_them_when_it_is_provisioned(api: Any, 
     disk = '<disk device="{}" size="{}" sr="{}" bootable="true" type="system"/>'
     assert refusal(lambda: api.VM.provision(vm)) == ["PROVISION_ONLY_ALLOWED_ON_TEMPLATE"]
     api.VM.set_is_a_template(vm, True)
-    wrong = f"<provision>{disk.format(0, MIB, sr)}{disk.format(1, MIB, 'nowhere')}</provision>"
-    api.VM.add_to_other_config(vm, "disks", wrong)
-    before = set(api.VDI.get_all())
-    assert refusal(lambda: api.VM.provision(vm)) == ["UUID_INVALID", "sr", "nowhere"]
-    assert set(api.VDI.get_all()) == before
-    api.VM.set_is_a_template(vm, True)
-    api.VM.remove_from_other_config(vm, "disks")
     api.VM.add_to_other_config(vm, "disks", f"<provision>{disk.format(0, 4 * MIB, sr)}</provision>")
     api.VM.provision(vm)
     (vbd,) = api.VM.get_VBDs(vm)
     made = api.VBD.get_VDI(vbd)
     assert (api.VDI.get_type(made), api.VDI.get_virtual_size(made)) == ("system", str(4 * MIB))
+    assert api.VDI.get_name_label(made) == "0"
     assert api.VM.get_is_a_template(vm) is False and "disks" not in api.VM.get_other_config(vm)
     api.VDI.destroy(made)
+
+
+def test_a_disk_that_a_template_got_stays_when_the_next_one_fails(api: Any, vm: str) -> None:
+    sr = api.SR.get_uuid(api.pool.get_all_records().popitem()[1]["default_SR"])
+    disk = '<disk device="{}" size="{}" sr="{}" bootable="true" type="system"/>'
+    api.VM.set_is_a_template(vm, True)
+    wrong = f"<provision>{disk.format(0, MIB, sr)}{disk.format(1, MIB, 'nowhere')}</provision>"
+    api.VM.add_to_other_config(vm, "disks", wrong)
+    assert refusal(lambda: api.VM.provision(vm)) == ["UUID_INVALID", "sr", "nowhere"]
+    assert len(api.VM.get_VBDs(vm)) == 1 and api.VM.get_is_a_template(vm) is False
+    assert api.VM.get_other_config(vm)["disks"] == wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "XML Error: unexpected end of input line 1"),
+        ("not xml", "XML Error: expected root element line 1"),
+        ("<zz/>", "Xapi_templates.Parse_failure"),
+        ('<provision><disk device="0"/></provision>', "Xapi_templates.Parse_failure"),
+    ],
+)
+def test_a_template_whose_wish_cannot_be_read_stays_one(api: Any, vm: str, text: str, reason: str) -> None:
+    api.VM.add_to_other_config(vm, "disks", text)
+    api.VM.set_is_a_template(vm, True)
+    assert refusal(lambda: api.VM.provision(vm)) == ["INTERNAL_ERROR", reason]
+    assert api.VM.get_is_a_template(vm) is True
+
+
+def test_a_template_of_the_pool_cannot_be_destroyed_whatever_it_became(api: Any, vm: str) -> None:
+    api.VM.add_to_other_config(vm, "default_template", "true")
+    assert refusal(lambda: api.VM.destroy(vm)) == ["VM_CANNOT_DELETE_DEFAULT_TEMPLATE"]
+    assert api.VM.get_uuid(vm)
+
+
+def test_what_was_a_template_cannot_become_one_again(api: Any, vm: str) -> None:
+    api.VM.set_is_a_template(vm, True)
+    api.VM.set_is_a_template(vm, False)
+    assert refusal(lambda: api.VM.set_is_a_template(vm, True)) == ["HANDLE_INVALID", "VM_metrics", NULL]
+    assert api.VM.get_is_a_template(vm) is False
+
+
+def test_errors_do_not_know_every_operation(api: Any, vm: str) -> None:
+    snapshot = api.VM.snapshot(vm, "s")
+    assert refusal(lambda: api.VM.set_VCPUs_max(snapshot, 4)) == ["VM_IS_SNAPSHOT", snapshot, "(unknown operation)"]
 
 
 def test_the_kind_of_machine_and_its_boot_policy_go_together(api: Any, vm: str) -> None:

@@ -13,18 +13,19 @@ from holdfast.lab.database import Database
 
 __all__ = ["DeviceNumber", "free_devices", "is_valid_device", "linux_name", "readings", "used_devices"]
 
-_DISKS_MAX = {"ide": 19, "xen": (1 << 20) - 1, "scsi": 15, "floppy": 2}
-_PARTITIONS_MAX = {"ide": 63, "xen": 15, "scsi": 15, "floppy": 0}
+_DISKS_MAX = (1 << 20) - 1
 _EMULATED_DRIVES = 4
 _PREFIXES = (("xvd", "xen"), ("sd", "scsi"), ("fd", "floppy"), ("hd", "ide"))
 _LETTERS = re.compile(r"([a-z]*)([0-9]*)")
 _NUMBERED = re.compile(r"d([0-9]+)(?:p([0-9]+))?")
-_INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|[0-9][0-9_]*)")
+_INTEGER = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|(?:0[uU])?[0-9][0-9_]*)")
+_INTEGER_MAX = (1 << 62) - 1
+"""The pool's own integers have 63 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceNumber:
-    """A place on a bus."""
+    """A place on a bus; some that names stand for exist on no machine."""
 
     bus: str
     disk: int
@@ -59,7 +60,7 @@ def is_valid_device(name: str, *, is_floppy: bool) -> bool:
     """Whether the pool accepts the name: any whole number does for a disk, even one without a place."""
     if name == "autodetect" or _read(name, is_emulated=False) is not None:
         return True
-    return not is_floppy and _INTEGER.fullmatch(name) is not None
+    return not is_floppy and _INTEGER.fullmatch(name) is not None and abs(_whole(name)) <= _INTEGER_MAX
 
 
 def linux_name(device: DeviceNumber) -> str:
@@ -79,33 +80,34 @@ def _place(number: int, *, is_emulated: bool) -> DeviceNumber:
 def _read(name: str, *, is_emulated: bool) -> DeviceNumber | None:
     if _INTEGER.fullmatch(name):
         number = _whole(name)
-        if 0 <= number <= _DISKS_MAX["xen"]:
+        if 0 <= number <= _DISKS_MAX:
             return _place(number, is_emulated=is_emulated)
         return None
     for prefix, bus in _PREFIXES:
         if name.startswith(prefix):
             return _read_letters(name.removeprefix(prefix), bus)
     match = _NUMBERED.fullmatch(name)
-    return None if match is None else _checked(DeviceNumber("xen", int(match[1]), int(match[2] or 0)))
+    return None if match is None else _numbered("xen", int(match[1]), match[2])
 
 
 def _whole(name: str) -> int:
-    sign, digits = (-1, name[1:]) if name.startswith("-") else (1, name)
-    plain = digits.replace("_", "")
+    sign = -1 if name.startswith("-") else 1
+    plain = name.lstrip("+-").replace("_", "").lower().replace("0u", "", 1)
     base = {"x": 16, "b": 2, "o": 8}.get(plain[1:2].lower(), 10) if plain.startswith("0") else 10
     return sign * int(plain[2:] if base != 10 else plain, base)
 
 
 def _read_letters(rest: str, bus: str) -> DeviceNumber | None:
     match = _LETTERS.fullmatch(rest)
-    if match is None or not match[1]:
+    if match is None:
         return None
     number = 0
     for letter in match[1]:
         number = number * 26 + ord(letter) - ord("a") + 1
-    return _checked(DeviceNumber(bus, number - 1, int(match[2] or 0)))
+    # The pool counts from one, takes one away, and looks at no limit: a bare "xvd" is the place before the first.
+    return _numbered(bus, number - 1, match[2])
 
 
-def _checked(device: DeviceNumber) -> DeviceNumber | None:
-    fits = device.disk <= _DISKS_MAX[device.bus] and device.partition <= _PARTITIONS_MAX[device.bus]
-    return device if fits else None
+def _numbered(bus: str, disk: int, partition: str | None) -> DeviceNumber | None:
+    number = int(partition or 0)
+    return DeviceNumber(bus, disk, number) if max(disk, number) <= _INTEGER_MAX else None

@@ -200,10 +200,28 @@ def unplug(context: Context, vbd: str) -> str:
     return _unplug(context, vbd, "unplug")
 
 
-@calls.on("VBD.unplug_force")
+@calls.on("VBD.unplug_force", "VBD.unplug_force_no_safety_check")
 def unplug_force(context: Context, vbd: str) -> str:
     """Detach the disk from its running VM whether the guest agrees or not."""
     return _unplug(context, vbd, "unplug_force")
+
+
+@calls.on("VBD.pause")
+def pause(context: Context, vbd: str) -> str:
+    """Stop the disk of a running VM for a moment; no storage does it any more."""
+    return _cannot_pause(context, vbd, "pause")
+
+
+@calls.on("VBD.unpause")
+def unpause(context: Context, vbd: str, token: str) -> str:
+    """Let a stopped disk go on; there is none."""
+    return _cannot_pause(context, vbd, "unpause")
+
+
+def _cannot_pause(context: Context, vbd: str, operation: str) -> str:
+    db = context.db
+    with _vbd_operation(context, vbd, operation):
+        raise ApiFailure("SR_OPERATION_NOT_SUPPORTED", db.text("VDI", db.text("VBD", vbd, "VDI"), "SR"))
 
 
 def _unplug(context: Context, vbd: str, operation: str) -> str:

@@ -37,6 +37,7 @@ def create(context: Context, record: Fields) -> str:
         "blocked_operations": {},
         "bios_strings": {},
         "is_vmss_snapshot": False,
+        "is_snapshot_from_vmpp": False,
         "protection_policy": NULL_REF,
         "snapshot_schedule": NULL_REF,
         "other_config": other_config,
@@ -80,7 +81,7 @@ def destroy(context: Context, vm: str) -> str:
 
 
 def destroy_vm(context: Context, vm: str) -> None:
-    """Remove the VM's rows; its children get its own parent."""
+    """Remove the VM's rows; its children get its own parent. One that came with the pool stays, without its files."""
     db = context.db
     with db.transaction():
         fields = db.row("VM", vm).fields
@@ -88,6 +89,11 @@ def destroy_vm(context: Context, vm: str) -> None:
             db.set("VM", child, "parent", fields["parent"])
         for vtpm in db.texts("VM", vm, "VTPMs"):
             drop_vtpm(context, vtpm)
+        for blob in cast("dict[str, str]", fields["blobs"]).values():
+            if db.exists("blob", blob):
+                db.destroy("blob", blob)
+        if cast("dict[str, str]", fields["other_config"]).get("default_template") == "true":
+            raise ApiFailure("VM_CANNOT_DELETE_DEFAULT_TEMPLATE")
         for cls, name in (
             ("VBD", "VBDs"),
             ("VIF", "VIFs"),
@@ -97,9 +103,6 @@ def destroy_vm(context: Context, vm: str) -> None:
         ):
             for ref in db.texts("VM", vm, name):
                 db.destroy(cls, ref)
-        for blob in cast("dict[str, str]", fields["blobs"]).values():
-            if db.exists("blob", blob):
-                db.destroy("blob", blob)
         for cls, name in (("VM_metrics", "metrics"), ("VM_guest_metrics", "guest_metrics")):
             ref = str(fields[name])
             if db.exists(cls, ref):
@@ -149,9 +152,10 @@ def _become_template(context: Context, vm: str) -> None:
         metrics = db.text("VM", vm, "metrics")
         for vusb in db.texts("VM", vm, "VUSBs"):
             db.destroy("VUSB", vusb)
-        if db.exists("VM_metrics", metrics):
-            db.destroy("VM_metrics", metrics)
-        db.update("VM", vm, {"is_a_template": True, "ha_always_run": False, "groups": [], "metrics": NULL_REF})
+        db.update("VM", vm, {"ha_always_run": False, "groups": [], "metrics": NULL_REF})
+        # One that was a template before has none any more, and cannot become one again.
+        db.destroy("VM_metrics", metrics)
+        db.set("VM", vm, "is_a_template", True)
 
 
 def leave_templates(context: Context, vm: str) -> None:

@@ -30,13 +30,12 @@ _DESTINATION_KEYS = ("host", "session_id", "SM", "xenops", "master")
 def pool_migrate(context: Context, vm: str, host: str, options: Map) -> str:
     """Move a running VM to another host of the pool, which must see its disks."""
     db = context.db
-    db.row("VM", vm)
-    db.row("host", host)
     is_forced = options.get("force") == "true"
     if not is_forced:
         check_cpu(context, vm, host)
     source = db.text("VM", vm, "resident_on")
     with vm_operation(context, vm, "pool_migrate", is_strict=not is_forced):
+        db.row("host", host)
         check_can_boot(context, vm, host, checks_cpu=False)
         db.set("VM", vm, "resident_on", host)
     _tell(context, vm, source, host)

@@ -57,8 +57,12 @@ def check_can_boot(
 ) -> None:
     """Return when the VM can run on the host; the pool's first reason otherwise."""
     db = context.db
-    fields, host_fields = db.row("VM", vm).fields, db.row("host", host).fields
+    fields = db.row("VM", vm).fields
     _check_settings(fields)
+    row = db.find("host", host)
+    if row is None:
+        raise ApiFailure("HOST_NOT_LIVE")
+    host_fields = row.fields
     metrics = db.find("host_metrics", str(host_fields["metrics"]))
     if metrics is None or not metrics.fields["live"]:
         raise ApiFailure("HOST_NOT_LIVE")

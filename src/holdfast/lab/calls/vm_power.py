@@ -291,9 +291,8 @@ def resume(context: Context, vm: str, start_paused: bool, force: bool) -> str:
 @calls.on("VM.resume_on")
 def resume_on(context: Context, vm: str, host: str, start_paused: bool, force: bool) -> str:
     """Let a suspended VM go on, on one host."""
-    context.db.row("VM", vm)
-    context.db.row("host", host)
     with vm_operation(context, vm, "resume_on"):
+        context.db.row("host", host)
         check_devices(context, vm)
         check_can_boot(context, vm, host, checks_cpu=False)
         if not force:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+import xml.parsers.expat.errors as expat_errors
 from dataclasses import dataclass
 
 from holdfast.lab.calls.common import vm_operation
@@ -23,6 +24,9 @@ calls = CallSet()
 _DISKS, _SCRIPT = "disks", "postinstall"
 _TYPES = ("system", "user", "ephemeral", "suspend", "crashdump")
 _PLUGIN = "guest-agent-operation"
+_ENDS_EARLY = tuple(
+    expat_errors.codes[name] for name in (expat_errors.XML_ERROR_NO_ELEMENTS, expat_errors.XML_ERROR_UNCLOSED_TOKEN)
+)
 
 
 # -- templates that say which disks they want
@@ -43,17 +47,18 @@ def provision(context: Context, vm: str) -> str:
     db = context.db
     with vm_operation(context, vm, "provision"):
         wanted = _wanted_disks(context, vm)
+        script = db.mapping("VM", vm, "other_config").get(_SCRIPT)
         leave_templates(context, vm)
-        made: list[str] = []
-        try:
-            for disk in wanted:
-                made.append(_make_disk(context, vm, disk))
-        except ApiFailure:
-            for vdi in made:
+        # What was made stays when a later disk fails: a pool clears up only behind a script.
+        made = [_make_disk(context, vm, disk) for disk in wanted]
+        if script is not None:
+            for vbd in made:
+                vdi = db.text("VBD", vbd, "VDI")
+                db.destroy("VBD", vbd)
                 destroy_vdi(context.pool, vdi)
-            raise
-        for key in (_DISKS, _SCRIPT):
-            db.drop_key("VM", vm, "other_config", key=key)
+            raise ApiFailure("PERMISSION_DENIED", f"illegal provision script {script}")
+        if made:
+            db.drop_key("VM", vm, "other_config", key=_DISKS)
     return ""
 
 
@@ -64,10 +69,18 @@ def _wanted_disks(context: Context, vm: str) -> list[_WantedDisk]:
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as cause:
-        raise ApiFailure("INTERNAL_ERROR", f"Xml.Error({cause})") from cause
+        raise ApiFailure("INTERNAL_ERROR", f"XML Error: {_reason(text, cause)} line {cause.position[0]}") from cause
     if root.tag != "provision" or root.attrib:
         raise ApiFailure("INTERNAL_ERROR", "Xapi_templates.Parse_failure")
     return [_wanted_disk(element) for element in root]
+
+
+def _reason(text: str, cause: ElementTree.ParseError) -> str:
+    """Return what a pool's parser says about a text that is no XML."""
+    begun = text.lstrip()
+    if not begun or cause.code in _ENDS_EARLY:
+        return "unexpected end of input"
+    return "malformed character stream" if begun.startswith("<") else "expected root element"
 
 
 def _wanted_disk(element: ElementTree.Element) -> _WantedDisk:
@@ -102,6 +115,7 @@ def _make_disk(context: Context, vm: str, wanted: _WantedDisk) -> str:
         "tags": [],
     }
     vdi = create_vdi(context.pool, disk)
+    # Without its attachment, too, the disk stays, as on a pool.
     attachment: Fields = {
         "VM": vm,
         "VDI": vdi,
@@ -115,12 +129,9 @@ def _make_disk(context: Context, vm: str, wanted: _WantedDisk) -> str:
         "qos_algorithm_type": "",
         "qos_algorithm_params": {},
     }
-    try:
-        create_vbd(context, attachment)
-    except ApiFailure:
-        destroy_vdi(context.pool, vdi)
-        raise
-    return vdi
+    vbd = create_vbd(context, attachment)
+    db.set("VDI", vdi, "name_label", db.text("VBD", vbd, "userdevice"))
+    return vbd
 
 
 # -- what guests and hosts do on demand

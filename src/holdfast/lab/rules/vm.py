@@ -130,6 +130,14 @@ _TOGETHER = (
 """Operations that may run on one VM at the same time."""
 
 _INTO_MIGRATION = frozenset({"metadata_export", "clean_shutdown", "clean_reboot"})
+_SPELLED = {
+    **dict.fromkeys(("changing_VCPUs", "changing_memory_limits"), "(unknown operation)"),
+    **dict.fromkeys(("create_template", "query_services"), "(unknown operation)"),
+    "assert_operation_valid": "assertoperationvalid",
+    "data_source_op": "data_sources_op",
+}
+"""Operations that the pool's errors do not know, or know by another name."""
+
 _SAVES_MEMORY = frozenset({"suspend", "checkpoint", "pool_migrate", "migrate_send"})
 _RESET_DISKS_FORBID = frozenset({"suspend", "checkpoint", "snapshot", "snapshot_with_quiesce"})
 
@@ -205,10 +213,16 @@ def _by_state(facts: VmFacts, operation: str, is_strict: bool) -> _Errors:
     if facts.power_state not in wanted:
         yield "VM_BAD_POWER_STATE", _SELF, ", ".join(wanted).lower(), facts.power_state.lower()
     if facts.running and not _may_join(operation, [running for _, running in facts.running]):
-        tasks, names = (",".join(parts) for parts in zip(*facts.running, strict=True))
+        refs, operations = zip(*facts.running, strict=True)
+        tasks, names = ",".join(refs), ",".join(map(_spelled, operations))
         if len(facts.running) > 1:
             tasks, names = f"{{{tasks}}}", f"{{{names}}}"
         yield "OTHER_OPERATION_IN_PROGRESS", "VM", _SELF, names, tasks
+
+
+def _spelled(operation: str) -> str:
+    """Return how errors call the operation."""
+    return _SPELLED.get(operation, operation)
 
 
 def _wanted_states(facts: VmFacts, operation: str) -> tuple[str, ...]:
@@ -236,9 +250,9 @@ def _by_kind(facts: VmFacts, operation: str, is_strict: bool) -> _Errors:
     if facts.is_a_template and not facts.is_a_snapshot:
         allowed = operation in _ON_TEMPLATES
         if not allowed and (operation not in _ON_OWN_TEMPLATES or facts.is_default_template):
-            yield "VM_IS_TEMPLATE", _SELF, operation
+            yield "VM_IS_TEMPLATE", _SELF, _spelled(operation)
     if facts.is_a_snapshot and operation not in _ON_SNAPSHOTS:
-        yield "VM_IS_SNAPSHOT", _SELF, operation
+        yield "VM_IS_SNAPSHOT", _SELF, _spelled(operation)
     if operation == "provision" and not facts.is_a_template:
         yield ("PROVISION_ONLY_ALLOWED_ON_TEMPLATE",)
     if operation == "revert" and not facts.is_a_snapshot:
