@@ -59,6 +59,7 @@ __all__ = [
     "all_handlers",
     "await_guests",
     "create_network",
+    "create_pool_vlan",
     "create_vbd",
     "create_vif",
     "create_vm",
@@ -78,6 +79,7 @@ __all__ = [
 
 add_subject = access.add_subject
 create_network = network.create_network
+create_pool_vlan = vlan.create_pool_vlan
 create_vm = vm.create
 derived_mac = vif.derived_mac
 destroy_vm = vm.destroy_vm

@@ -39,7 +39,9 @@ class Scenario:
     """It needs so many hosts, whatever the options say."""
     host_memory_bytes: int = 64 * GIB
     is_offered: bool = True
-    """Whether people choose it; the others come with one that they chose."""
+    """Whether people choose it; the others are for tests, or come with one that they chose."""
+    cost: str = "a second"
+    """What its first start takes, of time and disk, on a machine of two cores."""
 
 
 def settle_options(options: LabOptions) -> LabOptions:
@@ -65,6 +67,7 @@ def build_scenario(context: Context, options: LabOptions) -> None:
             hosts=options.hosts,
             name=scenario.pool_name,
             host_memory_bytes=scenario.host_memory_bytes,
+            storage_bytes=options.storage_bytes,
             restricted=UNLICENSED if is_recorded else frozenset(),
         )
         entropy = SeededEntropy(options.seed if options.seed is not None else 1)
@@ -132,6 +135,7 @@ SCENARIOS: dict[str, Scenario] = {
     "bare": Scenario(
         summary="Two VMs whose three disks of 64 MiB hold noise; starts in no time.",
         build=_build_bare,
+        is_offered=False,
     ),
     "demo": Scenario(
         summary="A web server and a database server with real file systems, to show and to learn.",
@@ -162,6 +166,7 @@ SCENARIOS: dict[str, Scenario] = {
         summary="The very pool of the recordings that the lab is judged by: plain images, no VMs.",
         build=build_recorded,
         pool_name="",
+        is_offered=False,
     ),
     "small": Scenario(
         summary="Three servers: ext4, XFS and NTFS; a few gigabytes of sparse disks.",

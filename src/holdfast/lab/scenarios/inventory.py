@@ -71,6 +71,8 @@ _SOFTWARE_VERSION = {
 }
 
 
+_IDLE_NETWORK: Fields = {"name_label": "Pool-wide network associated with eth1", "bridge": "xenbr1", "MTU": 1500}
+
 _INTERNAL_NETWORK: Fields = {
     "name_label": "Host internal management network",
     "name_description": "Network on which guests will be assigned a private link-local IP address "
@@ -121,6 +123,7 @@ def build_inventory(
     hosts: int,
     name: str,
     host_memory_bytes: int = 64 * GIB,
+    storage_bytes: int = 2 * TIB,
     restricted: frozenset[str] = frozenset(),
 ) -> Inventory:
     """Make the pool's own objects and return those that VMs need."""
@@ -135,6 +138,8 @@ def build_inventory(
                 "other_config": {"is_management": "true"},
             },
         )
+        # A pool makes a network for each card; on the recorded host somebody had put both on one.
+        idle = network if restricted else db.create("network", _IDLE_NETWORK)
         pool_ref = db.create(
             "pool",
             {
@@ -147,12 +152,12 @@ def build_inventory(
             },
         )
         refs = [
-            _add_host(pool, number, network, memory_bytes=host_memory_bytes, restricted=restricted)
+            _add_host(pool, number, (network, idle), memory_bytes=host_memory_bytes, restricted=restricted)
             for number in range(1, hosts + 1)
         ]
         db.set("pool", pool_ref, "master", refs[0])
         _add_belongings(pool, pool_ref, refs)
-        sr = _add_sr(pool, refs, sr_type)
+        sr = _add_sr(pool, refs, sr_type, size_bytes=storage_bytes)
         db.update("pool", pool_ref, {"default_SR": sr, "suspend_image_SR": sr, "crash_dump_SR": sr})
         db.touch("network", network)
         return Inventory(pool_ref, tuple(refs), network, sr)
@@ -179,7 +184,9 @@ def _add_belongings(pool: PoolCore, pool_ref: str, hosts: list[str]) -> None:
             db.set("console", console, "location", location)
 
 
-def _add_host(pool: PoolCore, number: int, network: str, *, memory_bytes: int, restricted: frozenset[str]) -> str:
+def _add_host(
+    pool: PoolCore, number: int, networks: tuple[str, str], *, memory_bytes: int, restricted: frozenset[str]
+) -> str:
     db = pool.db
     has_no_hypervisor = bool(restricted)
     metrics: Fields = {
@@ -215,7 +222,7 @@ def _add_host(pool: PoolCore, number: int, network: str, *, memory_bytes: int, r
             "suspend_image_sr": NULL_REF,
         },
     )
-    for device in range(2):
+    for device, network in enumerate(networks):
         _add_interface(pool, host, network, number, device=device)
     db.set("host", host, "control_domain", _add_control_domain(pool, host, number))
     return host
@@ -283,7 +290,7 @@ def _add_control_domain(pool: PoolCore, host: str, number: int) -> str:
     )
 
 
-def _add_sr(pool: PoolCore, hosts: list[str], kind: str) -> str:
+def _add_sr(pool: PoolCore, hosts: list[str], kind: str, *, size_bytes: int) -> str:
     db = pool.db
     add_drivers(db, [kind] if kind in _TEST_DRIVERS else sorted(set(DRIVERS) - _TEST_DRIVERS))
     sr = db.create(
@@ -294,7 +301,7 @@ def _add_sr(pool: PoolCore, hosts: list[str], kind: str) -> str:
             "type": kind,
             "content_type": "user",
             "shared": len(hosts) > 1,
-            "physical_size": 2 * TIB,
+            "physical_size": size_bytes,
         },
     )
     for host in hosts:

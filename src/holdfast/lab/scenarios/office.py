@@ -30,8 +30,8 @@ _ISOS = ("debian-13.1.0-amd64-netinst.iso", "windows-server-2022.iso", "XenServe
 
 def build_office(world: World) -> None:
     """Make networks, media, and the VMs in the order in which the firm got them."""
-    dmz = world.add_network("DMZ", "What the world may reach", bridge="xapi1")
-    lan = world.add_network("Office", "Where people work", bridge="xapi2")
+    dmz = world.add_network("DMZ", "What the world may reach", bridge="xapi1", tag=10)
+    lan = world.add_network("Office", "Where people work", bridge="xapi2", tag=20)
     isos = world.add_iso_library(_ISOS)
     _add_windows_servers(world, lan)
     _add_other_windows(world, lan)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from holdfast.core import GIB, MIB, Entropy
+from holdfast.lab.calls import create_pool_vlan
 from holdfast.lab.context import Context
 from holdfast.lab.database import Fields
 from holdfast.lab.datamodel import NULL_REF
@@ -92,10 +93,12 @@ class World:
         disks = self.context.pool.disks
         return lambda uuids: fill_volume_group(disks, uuids[1:], spec, entropy=self.entropy)
 
-    def add_network(self, name: str, description: str, *, bridge: str) -> str:
-        """Make a network beside the management one."""
+    def add_network(self, name: str, description: str, *, bridge: str, tag: int) -> str:
+        """Make a network beside the management one, tagged on the first card of every host."""
         fields: Fields = {"name_label": name, "name_description": description, "bridge": bridge, "managed": True}
-        return self.context.db.create("network", fields)
+        network = self.context.db.create("network", fields)
+        create_pool_vlan(self.context, "eth0", network, tag)
+        return network
 
     def add_iso_library(self, names: tuple[str, ...]) -> list[str]:
         """Make a shared repository of CD images and return the images."""

@@ -48,7 +48,7 @@ def api(office: RunningLab) -> Iterator[Any]:
 
 
 def test_every_scenario_that_is_offered_says_what_it_is() -> None:
-    assert {"bare", "demo", "empty", "fleet", "office", "recorded", "small", "tiny"} == set(SCENARIO_SUMMARIES)
+    assert {"demo", "empty", "fleet", "office", "small", "tiny"} == set(SCENARIO_SUMMARIES)
     assert all(summary.endswith(".") and len(summary) <= 110 for summary in SCENARIO_SUMMARIES.values())
 
 
@@ -100,6 +100,27 @@ def test_office_has_what_pools_collect_over_the_years(api: Any) -> None:
 
 def is_without_tools(api: Any, vm: dict[str, Any]) -> bool:
     return vm["power_state"] == "Running" and not api.VM_guest_metrics.get_PV_drivers_detected(vm["guest_metrics"])
+
+
+def test_office_has_one_interface_for_each_host_and_network(api: Any) -> None:
+    names = {ref: network["name_label"] for ref, network in api.network.get_all_records().items()}
+    found = Counter((names[pif["network"]], pif["host"]) for pif in api.PIF.get_all_records().values())
+    assert set(found.values()) == {1}
+    idle = "Pool-wide network associated with eth1"
+    assert {name for name, _ in found} == {"Pool-wide network associated with eth0", idle, "DMZ", "Office"}
+    assert len(found) == 2 * 4
+
+
+def test_the_status_counts_templates_apart(office: RunningLab) -> None:
+    told = office.control.status()
+    assert sum(told["power_states"].values()) == len(told["vms"]) == 20  # type: ignore[union-attr, arg-type]
+    assert told["templates"] == 1
+
+
+def test_a_pool_has_as_much_storage_as_it_was_given(tmp_path: Path) -> None:
+    with tiny_lab(tmp_path, scenario="empty", storage_bytes=7 * GIB) as lab, logged_in(lab) as session:
+        srs = session.xenapi.SR.get_all_records().values()
+        assert [sr["physical_size"] for sr in srs if sr["content_type"] == "user"] == [str(7 * GIB)]
 
 
 def test_office_has_local_and_shared_storage_and_a_disk_beyond_vhd(api: Any) -> None:
