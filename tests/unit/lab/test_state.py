@@ -6,15 +6,17 @@ import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdfast.core import HoldfastError, ManualClock, SystemEntropy
-from holdfast.lab import LabFolderDamaged
+from holdfast.lab import LabFolderDamaged, RunningLab
 from holdfast.lab.certificate import Certificate, LabCertificateDamaged, ensure_certificate
 from holdfast.lab.disks import DiskStore, DiskStoreInUse, DiskStoreOutdated
 from holdfast.lab.state import LabState
 from tests.support.lab import tiny_lab
+from tests.unit.lab.talk import refusal
 
 Harm = Callable[[Path], None]
 
@@ -147,3 +149,14 @@ def test_a_lab_on_a_damaged_folder_does_not_start_and_lets_go_of_it(tmp_path: Pa
         shared = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
         assert not shared
         assert lab.pool.db.count("pool") == 1
+
+
+def test_a_snapshot_on_a_full_machine_is_refused_as_by_a_full_repository(lab: RunningLab, api: Any) -> None:
+    unsaved = lab.options.state_dir / "disks" / "disks.new"
+    vm = api.VM.get_by_name_label("alpha")[0]
+    before = (len(api.VM.get_all()), len(api.VDI.get_all()))
+    unsaved.symlink_to("/dev/full")
+    assert refusal(lambda: api.VM.snapshot(vm, "late"))[0] == "SR_BACKEND_FAILURE_44"
+    assert (len(api.VM.get_all()), len(api.VDI.get_all())) == before
+    unsaved.unlink()
+    api.VM.snapshot(vm, "later")
