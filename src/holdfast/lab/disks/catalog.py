@@ -10,7 +10,6 @@ their maps.
 from __future__ import annotations
 
 import contextlib
-import enum
 import fcntl
 import os
 import re
@@ -33,23 +32,22 @@ from holdfast.lab.disks.errors import (
 from holdfast.lab.disks.files import OpenFiles, refused_when_full
 from holdfast.lab.disks.granules import GranuleMap, granules_of
 from holdfast.lab.disks.layer import Layer
+from holdfast.lab.disks.listing import (
+    CATALOG_VERSION,
+    Role,
+    StoredCatalog,
+    StoredDisk,
+    StoredLayer,
+    StoredLog,
+    StoredVersion,
+    StoredWitness,
+)
 from holdfast.model import DiskUuid
 
 __all__ = ["SCRATCH_PREFIX", "Catalog", "CbtLog", "Digest", "Disk", "Role", "Witness"]
 
-CHECKED_MAPS = 2
-CATALOG_VERSION = CHECKED_MAPS
 SCRATCH_PREFIX = "scratch-"
 _OWN_FILE = re.compile(r"(?:layer|log)-(\d{8})\.(?:data|map)")
-
-
-class Role(enum.Enum):
-    """What a disk is to the tree."""
-
-    LIVE = "live"
-    SNAPSHOT = "snapshot"
-    BASE = "base"
-    """A hidden base copy: what a disk became when a snapshot froze it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -95,47 +93,6 @@ class Witness:
     size_bytes: int
     layer: Layer | None
     sha256: str | None
-
-
-class _StoredLog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    number: int
-    parent: str | None
-    child: str | None
-    is_consistent: bool = True
-
-
-class _StoredLayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    number: int
-    parent: int | None
-    size_bytes: int
-
-
-class _StoredDisk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    uuid: str
-    size_bytes: int
-    role: Role
-    layer: int | None
-    log: _StoredLog | None
-
-
-class _StoredWitness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    uuid: str
-    size_bytes: int
-    layer: int | None
-    sha256: str | None
-
-
-class _StoredVersion(msgspec.Struct, frozen=True):
-    version: int
-
-
-class _StoredCatalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    version: int
-    next_number: int
-    keeps_witnesses: bool
-    layers: list[_StoredLayer]
-    disks: list[_StoredDisk]
-    witnesses: list[_StoredWitness]
 
 
 class Catalog:
@@ -250,7 +207,7 @@ class Catalog:
     def _revert(self) -> None:
         """Make the tree again what the file says, of the same objects: others hold their locks."""
         if self._path.exists():
-            self._adopt(msgspec.json.decode(self._path.read_bytes(), type=_StoredCatalog))
+            self._adopt(msgspec.json.decode(self._path.read_bytes(), type=StoredCatalog))
         else:
             self.disks.clear()
             self.witnesses.clear()
@@ -307,17 +264,17 @@ class Catalog:
                 layer = layer.parent
         return found
 
-    def _stored(self, layers: dict[int, Layer]) -> _StoredCatalog:
-        return _StoredCatalog(
+    def _stored(self, layers: dict[int, Layer]) -> StoredCatalog:
+        return StoredCatalog(
             version=CATALOG_VERSION,
             next_number=self._next_number,
             keeps_witnesses=self.keeps_witnesses,
             layers=[
-                _StoredLayer(layer.number, layer.parent.number if layer.parent else None, layer.size_bytes)
+                StoredLayer(layer.number, layer.parent.number if layer.parent else None, layer.size_bytes)
                 for layer in layers.values()
             ],
             disks=[
-                _StoredDisk(
+                StoredDisk(
                     disk.uuid,
                     disk.size_bytes,
                     disk.role,
@@ -327,7 +284,7 @@ class Catalog:
                 for disk in self.disks.values()
             ],
             witnesses=[
-                _StoredWitness(seen.uuid, seen.size_bytes, seen.layer.number if seen.layer else None, seen.sha256)
+                StoredWitness(seen.uuid, seen.size_bytes, seen.layer.number if seen.layer else None, seen.sha256)
                 for seen in self.witnesses.values()
             ],
         )
@@ -335,10 +292,10 @@ class Catalog:
     def _load(self) -> None:
         content = self._path.read_bytes()
         try:
-            version = msgspec.json.decode(content, type=_StoredVersion).version
+            version = msgspec.json.decode(content, type=StoredVersion).version
             if version != CATALOG_VERSION:
                 raise DiskStoreOutdated(path=self._path, version=version, expected=CATALOG_VERSION)
-            self._adopt(msgspec.json.decode(content, type=_StoredCatalog))
+            self._adopt(msgspec.json.decode(content, type=StoredCatalog))
         except msgspec.DecodeError as cause:
             raise DiskStoreDamaged(path=self._path, reason=str(cause)) from cause
         except KeyError as cause:
@@ -346,7 +303,7 @@ class Catalog:
         self._check_files()
         self._sweep()
 
-    def _adopt(self, stored: _StoredCatalog) -> None:
+    def _adopt(self, stored: StoredCatalog) -> None:
         """Make the tree what ``stored`` says, of the objects that are there and of new ones."""
         self._next_number = max(self._next_number, stored.next_number)
         self.keeps_witnesses = stored.keeps_witnesses
@@ -370,7 +327,7 @@ class Catalog:
             self.witnesses[DiskUuid(seen.uuid)] = Witness(DiskUuid(seen.uuid), seen.size_bytes, layer, seen.sha256)
         self._stored_layers, self._stored_logs = layers, logs
 
-    def _known_layer(self, kept: _StoredLayer) -> Layer:
+    def _known_layer(self, kept: StoredLayer) -> Layer:
         layer = self._stored_layers.get(kept.number)
         if layer is None:
             size_bytes = kept.size_bytes
@@ -380,7 +337,7 @@ class Catalog:
         layer.size_bytes = kept.size_bytes
         return layer
 
-    def _known_log(self, kept: _StoredLog, *, size_bytes: int) -> CbtLog:
+    def _known_log(self, kept: StoredLog, *, size_bytes: int) -> CbtLog:
         log = self._stored_logs.get(kept.number) or self._log(kept.number, size_bytes=size_bytes, is_new=False)
         log.parent = None if kept.parent is None else DiskUuid(kept.parent)
         log.child = None if kept.child is None else DiskUuid(kept.child)
@@ -424,8 +381,8 @@ class Catalog:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _stored_log(log: CbtLog) -> _StoredLog:
-    return _StoredLog(log.number, log.parent, log.child, log.is_consistent)
+def _stored_log(log: CbtLog) -> StoredLog:
+    return StoredLog(log.number, log.parent, log.child, log.is_consistent)
 
 
 def _guard(folder: Path) -> int:
