@@ -303,10 +303,8 @@ def test_a_failed_import_leaves_nothing_unless_it_was_forced(api: Any, archives:
 
 def test_a_block_that_does_not_fill_its_last_record_ends_an_import(api: Any, archives: Archives, source: str) -> None:
     """The pool reads the next header where the padding begins."""
-    body = io.BytesIO(archives.get(source))
-    (description,) = [name for name in tarfile.open(fileobj=body).getnames() if name == "ova.xml"]
-    with tarfile.open(fileobj=io.BytesIO(body.getvalue())) as packed:
-        opened = packed.extractfile(description)
+    with tarfile.open(fileobj=io.BytesIO(archives.get(source))) as packed:
+        opened = packed.extractfile("ova.xml")
         assert opened is not None
         document = opened.read()
         block = next(name for name in packed.getnames() if name.endswith("/00000000"))
