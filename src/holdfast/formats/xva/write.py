@@ -63,8 +63,8 @@ class XvaWriter:
     def block(self, disk: str, number: int, data: Bytes) -> list[Bytes]:
         """Return one block of a disk and its checksum. Numbers of a disk ascend; those left out are blocks of zeros.
 
-        Number 0 begins a disk, even the same once more: a pool writes a disk for each drive that it is in. Empty data is
-        a sign of life: it takes a number and moves nothing.
+        Number 0 begins a disk, even the same once more: a pool writes a disk for each drive that it is in. Empty data
+        is a sign of life: it takes a number and moves nothing.
         """
         assert self._has_description
         assert len(data) <= BLOCK_BYTES
