@@ -74,7 +74,7 @@ def test_a_lab_is_started_again_as_it_was_made_and_deleted_when_it_does_not_run(
     first = cli("lab", "start", *made, *at)
     try:
         running = cli("lab", "delete", "--yes", *at, status=9)["error"]
-        assert running["code"] == "lab.already-runs"
+        assert running["code"] == "lab.still-runs"
     finally:
         cli("lab", "stop", *at)
     for wish in (("--scenario", "demo"), ("--nbd", "tls"), ("--hosts", "3"), ("--no-cbt",), ("--storage-gib", "8")):
@@ -125,7 +125,10 @@ def test_the_status_tells_what_there_is_the_time_and_what_is_armed(cli: Cli, at:
 
 def test_the_scenarios_are_listed_with_what_they_hold(cli: Cli) -> None:
     assert [each["name"] for each in cli("lab", "scenarios")] == sorted(SCENARIO_SUMMARIES)
-    assert "database" in cli.text("lab", "scenarios")
+    text = cli.text("lab", "scenarios")
+    assert "database" in text
+    assert "1.7 GB" in text
+    assert "recorded" not in text
 
 
 def test_a_day_passes_at_once(cli: Cli, at: tuple[str, str]) -> None:

@@ -20,6 +20,7 @@ from holdfast.lab import (
     LAB_LOG,
     REAL_DELAYS,
     SCENARIO_SUMMARIES,
+    SCENARIOS,
     LabDelays,
     LabHandle,
     LabWishes,
@@ -137,9 +138,9 @@ def _tell_start(session: Session, lab: LabHandle, folder: Path) -> None:
 
 @app.command
 def password(*, state: Path | None = None, common: Common = _NO_COMMON) -> int:
-    """Print the password of a lab pool that runs, and nothing else.
+    """Print the password of a lab pool that runs, and nothing else: HOLDFAST_POOL_PASSWORD=$(holdfast lab password).
 
-    Example: HOLDFAST_POOL_PASSWORD=$(holdfast lab password) holdfast pool add lab https://127.0.0.1:33243 --yes
+    Example: holdfast lab password
 
     Parameters
     ----------
@@ -250,9 +251,9 @@ def scenarios(*, common: Common = _NO_COMMON) -> int:
     """
 
     def body(session: Session) -> ExitStatus:
-        found = dict(sorted(SCENARIO_SUMMARIES.items()))
-        session.out.table(("SCENARIO", "WHAT IT HOLDS"), list(found.items()), empty="none")
-        session.out.result([{"name": name, "summary": summary} for name, summary in found.items()])
+        found = [(name, SCENARIOS[name].cost, summary) for name, summary in sorted(SCENARIO_SUMMARIES.items())]
+        session.out.table(("SCENARIO", "=FIRST START", "WHAT IT HOLDS"), found, empty="none")
+        session.out.result([{"name": name, "cost": cost, "summary": summary} for name, cost, summary in found])
         return ExitStatus.OK
 
     return run_command(common, body)

@@ -14,7 +14,7 @@ from holdfast.lab.options import (
     NbdPurpose,
 )
 from holdfast.lab.process import LAB_LOG, LabAlreadyRuns, LabDidNotStart, LabHandle, read_lab, spawn_lab
-from holdfast.lab.removal import LabNotThere, LabRemoval, apply_removal, plan_removal
+from holdfast.lab.removal import LabNotThere, LabRemoval, LabStillRuns, apply_removal, plan_removal
 from holdfast.lab.running import RunningLab, start_lab
 from holdfast.lab.scenarios import SCENARIO_SUMMARIES, SCENARIOS
 from holdfast.lab.state import LabFolderDamaged, LabFolderNotWritable
@@ -49,6 +49,7 @@ __all__ = [
     "LabRefused",
     "LabRemoval",
     "LabStateMismatch",
+    "LabStillRuns",
     "LabUnreachable",
     "LabWishes",
     "MovedDoor",

@@ -14,8 +14,10 @@ from holdfast.lab.errors import ApiFailure
 from holdfast.lab.handlers import (
     Refused,
     Transfer,
+    asks_nobody,
     audit_log,
     authenticated,
+    closed_door,
     export_database,
     export_metadata,
     export_raw_vdi,
@@ -118,13 +120,18 @@ class Gateway:
             return transfer(
                 self._pool, request, connection, host=host, realm=door.name, label=offer.label, work=offer.work
             )
-        if not door.is_open:
+        realm = "Blob handler" if door.name == "get_blob" else door.name
+        if not asks_nobody(door.name, self._pool, request) and (not door.is_open or realm != door.name):
             try:
-                with authenticated(self._pool, request, door.name):
+                with authenticated(self._pool, request, realm):
                     pass
             except Refused as refusal:
                 connection.send(refusal.page)
                 return False
+        said = closed_door(door.name, self._pool, request)
+        if said is not None:
+            connection.send(said)
+            return False
         if door.name == "get_root" and connection.is_encrypted:
             connection.send(pages.file_missing(request.path))
         else:
@@ -185,11 +192,17 @@ class Gateway:
             log.debug("lab.call", method=method, seconds=round(self._pool.clock.monotonic_s() - began_s, 3))
             return result, None
         except ApiFailure as refusal:
-            log.info("lab.call-refused", method=ascii(method[:_METHOD_TOLD_MAX]), code=refusal.code)
+            log.info("lab.call-refused", method=_shown(method), code=refusal.code)
             return None, refusal.description
         except Exception as cause:
             log.exception("lab.call-failed", method=method)
             return None, ["INTERNAL_ERROR", repr(cause)]
+
+
+def _shown(method: str) -> str:
+    """Return what a stranger calls a method, fit for a line of a log."""
+    short = method[:_METHOD_TOLD_MAX]
+    return short if short.isascii() and short.isprintable() else ascii(short)
 
 
 def _path_length(door: Door) -> int:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from holdfast.core import ExitStatus, HoldfastError
 from holdfast.lab.founding import FOUNDING_FILE, LabWishes, resume_options
-from holdfast.lab.process import LAB_LOG, LabAlreadyRuns, read_lab
+from holdfast.lab.process import LAB_LOG, read_lab
 
-__all__ = ["LabNotThere", "LabRemoval", "apply_removal", "plan_removal"]
+__all__ = ["LabNotThere", "LabRemoval", "LabStillRuns", "apply_removal", "plan_removal"]
 
 _LOCK = Path("disks") / "in-use"
 _SECTOR_BYTES = 512
@@ -46,6 +46,22 @@ class LabNotThere(HoldfastError):
         self.folder = str(folder)
 
 
+class LabStillRuns(HoldfastError):
+    """A lab was to be removed that runs, or is being started."""
+
+    code = "lab.still-runs"
+    exit_status = ExitStatus.BUSY
+    effect = "The lab that runs goes on; nothing was removed."
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"the lab pool in {folder} runs")
+        self.folder = str(folder)
+
+    def next_step(self) -> str:
+        """Return how to end it."""
+        return f"Stop it with 'holdfast lab stop --state {self.folder}', then delete it."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabRemoval:
     """What goes when a lab is removed."""
@@ -60,7 +76,7 @@ class LabRemoval:
 
 
 def plan_removal(folder: Path) -> LabRemoval:
-    """Return what would go. ``LabNotThere``; ``LabAlreadyRuns`` for a lab that runs or is being started."""
+    """Return what would go. ``LabNotThere``; ``LabStillRuns`` for a lab that runs or is being started."""
     if not (folder / "pool.db").is_file():
         raise LabNotThere(folder)
     _check_idle(folder)
@@ -94,7 +110,7 @@ def apply_removal(plan: LabRemoval) -> None:
 def _check_idle(folder: Path) -> None:
     lab = read_lab(folder)
     if lab is not None and lab.is_alive:
-        raise LabAlreadyRuns(folder=folder, url=lab.url)
+        raise LabStillRuns(folder)
     try:
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -102,7 +118,7 @@ def _check_idle(folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as cause:
-        raise LabAlreadyRuns(folder=folder, url=None) from cause
+        raise LabStillRuns(folder) from cause
     finally:
         os.close(descriptor)
 
