@@ -240,11 +240,12 @@ def test_a_raw_body_without_a_length_must_fill_the_disk(lab: RunningLab, session
 
 
 def test_pieces_without_an_end_fail_but_stay_written(lab: RunningLab, session: Any, api: Any, disk: str) -> None:
-    body = struct.pack("<QI", 3 * MIB, 5) + b"piece"
+    piece = b"piece".ljust(512, b".")
+    body = struct.pack("<QI", 3 * MIB, len(piece)) + piece
     said, failure = outcome(lab, api, session, disk, body, chunked="no", format="raw")
     assert failure == _IO_ERROR
     assert said.startswith(_TWICE)
-    assert content(lab, api, disk)[3 * MIB :].startswith(b"piece")
+    assert content(lab, api, disk)[3 * MIB :].startswith(piece)
 
 
 @pytest.mark.parametrize(
@@ -279,8 +280,8 @@ def test_pieces_without_an_end_fail_but_stay_written(lab: RunningLab, session: A
         (
             "vdi={sr}",
             "",
-            b"HTTP/1.1 500 ",
-            ["RBAC_PERMISSION_DENIED", "http/put_import_raw_vdi", "HANDLE_INVALID: [ VDI; {sr} ]"],
+            _TWICE,
+            ["HANDLE_INVALID", "VDI", "{sr}"],
         ),
     ],
 )
