@@ -157,10 +157,22 @@ def test_a_query_keeps_the_first_value_and_a_cookie_keeps_its_space() -> None:
     assert request.parameter("two") is None
 
 
-def test_a_head_may_name_the_host_in_its_first_line() -> None:
-    assert parse_head(b"GET http://x/export?a=b HTTP/1.0").path == "/export"
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (b"http://x/export?a=b", "/export"),
+        (b"//x/export", "/export"),
+        (b"///export", "/export"),
+        (b"http:/export", "/export"),
+        (b"//export?a=b", ""),
+        (b"http://x?a", ""),
+        (b"export", "export"),
+    ],
+)
+def test_a_head_may_name_scheme_and_host_in_its_first_line(target: bytes, path: str) -> None:
+    assert parse_head(b"GET " + target + b" HTTP/1.0").path == path
     with pytest.raises(BadRequest):
-        parse_head(b"GET http://x/export")
+        parse_head(b"GET " + target)
 
 
 def test_where_the_machine_has_no_more_threads_idle_connections_make_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ import json
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
+import pytest
+
 from holdfast.lab import RunningLab
 from tests.unit.lab.talk import Answer, ended, fetch, vm_named
 
@@ -67,3 +69,37 @@ def test_nothing_is_told_without_credentials(lab: RunningLab) -> None:
     for path, realm in (("/rrd_updates?start=1", "rrd_updates"), ("/host_backup", "get_host_backup")):
         answer = fetch(lab, "GET", path)
         assert (answer.status, answer.headers["www-authenticate"]) == (401, f'Basic realm="{realm}"')
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "told"),
+    [
+        ("/sr_rrd", 400, b""),
+        ("/sr_rrd?uuid=x", 404, b""),
+        ("/blob", 400, b""),
+        ("/blob?uuid=x", 404, b"Unknown reference\n"),
+        ("/blob?ref=x", 404, b"Unknown reference\n"),
+        ("/wlb_report", 500, b"Failure(&quot;Bad request&quot;)"),
+        ("/wlb_report?report=x", 500, b"WLB_NOT_INITIALIZED: [  ]"),
+        ("/wlb_diagnostics", 500, b"WLB_NOT_INITIALIZED: [  ]"),
+        ("/vncsnapshot?uuid=x", 500, b"Db_exn.Read_missing_uuid(&quot;console&quot;, &quot;&quot;, &quot;x&quot;)"),
+        ("/console", 500, b"Console.Failure"),
+        ("/services/x", 404, b""),
+        ("/updates/x", 404, b""),
+        ("/repository", 403, b"HTTP 403 forbidden"),
+        ("/sync_config_files", 200, b"Warning: legacy dom0 config files not supported"),
+    ],
+)
+def test_a_door_behind_which_nothing_is_says_so_and_ends_the_connection(
+    lab: RunningLab, session: Any, path: str, status: int, told: bytes
+) -> None:
+    answer = get(lab, session, path)
+    assert (answer.status, answer.headers["connection"].lower()) == (status, "close")
+    assert told in answer.body
+
+
+def test_a_blob_that_nobody_knows_is_told_to_strangers_too(lab: RunningLab) -> None:
+    assert fetch(lab, "GET", "/blob?uuid=x").status == 404
+    assert fetch(lab, "GET", "/blob").status == 400
+    assert fetch(lab, "GET", "/blob?ref=x").headers["www-authenticate"] == 'Basic realm="Blob handler"'
+    assert fetch(lab, "PUT", "/blob").status == 401

@@ -1,5 +1,6 @@
 """The pool's HTTP handlers: disks, metadata and the database in both directions, and what a host tells about itself."""
 
+from holdfast.lab.handlers.closed import asks_nobody, closed_door
 from holdfast.lab.handlers.database import export_database, import_database
 from holdfast.lab.handlers.export import export_raw_vdi
 from holdfast.lab.handlers.metadata_export import export_metadata
@@ -13,8 +14,10 @@ from holdfast.lab.handlers.vm_import import import_vm
 __all__ = [
     "Refused",
     "Transfer",
+    "asks_nobody",
     "audit_log",
     "authenticated",
+    "closed_door",
     "export_database",
     "export_metadata",
     "export_raw_vdi",

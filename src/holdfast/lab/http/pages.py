@@ -19,6 +19,7 @@ __all__ = [
     "plain_head",
     "request_timeout",
     "rpc_answer",
+    "text_missing",
     "unauthorised",
 ]
 
@@ -111,6 +112,12 @@ def file_missing(path: str) -> bytes:
     """Return what the pool's file server says to a name that it does not have."""
     text = f"<p>The requested URL {escape(path)} was not found on this server.</p>"
     body = f"<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1>{text}</body></html>".encode()
+    return _head("HTTP/1.1 404 Not Found", [f"content-length: {len(body)}", "connection: close", _NO_CACHE]) + body
+
+
+def text_missing(text: str) -> bytes:
+    """Return what the pool says instead of something that it does not have."""
+    body = text.encode()
     return _head("HTTP/1.1 404 Not Found", [f"content-length: {len(body)}", "connection: close", _NO_CACHE]) + body
 
 

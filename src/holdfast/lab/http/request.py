@@ -107,12 +107,14 @@ def _parse_length(text: str | None) -> int | None:
         raise BadRequest(pages.internal_error('Failure("Int64.of_string")')) from cause
 
 
+_BEFORE_PATH = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?(?://[^/?#]*)?")
+"""RFC 3986, appendix B: a scheme and an authority, each optional; so what follows two slashes is no path."""
+
+
 def _without_authority(target: str) -> str:
-    if target.startswith(("http://", "https://")):
-        _, _, rest = target.partition("://")
-        _, slash, path = rest.partition("/")
-        return slash + path
-    return target
+    before = _BEFORE_PATH.match(target)
+    assert before is not None
+    return target[before.end() :]
 
 
 def _parse_query(text: str) -> dict[str, str]:
