@@ -67,6 +67,19 @@ def test_a_lab_is_started_once_and_stopped_once(cli: Cli, tmp_path: Path) -> Non
     assert cli("lab", "status", *at, status=5)["error"]["code"] == "lab.not-running"
 
 
+def test_a_lab_takes_the_password_that_it_is_given(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = "--state", str(tmp_path / "lab")
+    secret = tmp_path / "secret"
+    secret.write_text("from a file\n")
+    monkeypatch.setenv("HOLDFAST_LAB_PASSWORD", "from the environment")
+    for options, expected in ((("--password-file", str(secret)), "from a file"), ((), "from the environment")):
+        cli("lab", "start", "--scenario", "empty", *options, *at)
+        try:
+            assert cli("lab", "password", *at)["password"] == expected
+        finally:
+            cli("lab", "stop", *at)
+
+
 def test_a_lab_is_started_again_as_it_was_made_and_deleted_when_it_does_not_run(cli: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "lab"
     at = "--state", str(folder)

@@ -13,6 +13,7 @@ from cyclopts import App, Parameter, validators
 from holdfast.cli import lab_fault, lab_vm
 from holdfast.cli.confirm import confirm_destruction
 from holdfast.cli.lab_folder import NoLabRuns, lab_folder, running_lab
+from holdfast.cli.secrets import find_secret
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import GIB, ExitStatus, format_bytes
 from holdfast.lab import (
@@ -43,6 +44,8 @@ _NO_COMMON = Common()
 _LOG_LINES = 40
 _PORT_MAX = 65535
 _STORAGE_GIB_MAX = 1 << 20
+_PASSWORD_VARIABLE = "HOLDFAST_LAB_PASSWORD"
+_Port = Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=_PORT_MAX))]
 _DOORS = {"plain": "plain HTTP", "tls": "HTTPS", "nbd": "NBD"}
 _STATUS_NAMES = {"time": "time in the lab", "faults": "armed faults"}
 
@@ -59,7 +62,10 @@ def start(
     storage_gib: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=_STORAGE_GIB_MAX))] = None,
     seed: int | None = None,
     user: str | None = None,
-    port: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=_PORT_MAX))] | None = None,
+    password_file: Path | None = None,
+    port: _Port = None,
+    plain_port: _Port = None,
+    nbd_port: _Port = None,
     pace: Literal["quick", "real"] = "quick",
     common: Common = _NO_COMMON,
 ) -> int:
@@ -90,8 +96,15 @@ def start(
         Draws the contents of the disks at the first start; the same seed gives the same bytes.
     user
         The superuser's name from now on; that of the last run, or root, when left out.
+    password_file
+        A file that holds the superuser's password from now on; without it $HOLDFAST_LAB_PASSWORD, that of the last run,
+        or one drawn at random.
     port
         Where HTTPS listens from now on; that of the last run, or any that is free, when left out.
+    plain_port
+        The same for HTTP without encryption.
+    nbd_port
+        The same for NBD; 10809 on a real pool.
     pace
         Whether attaching and snapshotting disks takes no time, or as long as on a real host.
     """
@@ -108,8 +121,18 @@ def start(
             seed=seed,
         )
         delays = REAL_DELAYS if pace == "real" else LabDelays()
+        password = find_secret(
+            what="password of the lab", variable=_PASSWORD_VARIABLE, option="--password-file", file=password_file
+        )
         options = replace(
-            resume_options(folder, wishes), user=user, tls_port=port or 0, delays=delays, verbosity=common.verbose
+            resume_options(folder, wishes),
+            user=user,
+            password=password,
+            tls_port=port or 0,
+            plain_port=plain_port or 0,
+            nbd_port=nbd_port or 0,
+            delays=delays,
+            verbosity=common.verbose,
         )
         lab = spawn_lab(options, cancel=session.cancel)
         _tell_start(session, lab, folder)

@@ -34,7 +34,7 @@ class SecretNotGiven(HoldfastError):
 
 def read_secret(*, what: str, variable: str, option: str, file: Path | None) -> Secret:
     """Return the secret from the file, else the environment, else by prompt. ``SecretNotGiven`` otherwise."""
-    found = _without_asking(what=what, variable=variable, option=option, file=file)
+    found = find_secret(what=what, variable=variable, option=option, file=file)
     if found is not None:
         return found
     if not sys.stdin.isatty():
@@ -48,7 +48,7 @@ def read_secret(*, what: str, variable: str, option: str, file: Path | None) -> 
 
 def read_new_secret(*, what: str, variable: str, option: str, file: Path | None) -> Secret:
     """Return a secret that is being chosen: as ``read_secret``, but a person types it twice."""
-    found = _without_asking(what=what, variable=variable, option=option, file=file)
+    found = find_secret(what=what, variable=variable, option=option, file=file)
     if found is not None:
         return found
     first = read_secret(what=what, variable=variable, option=option, file=None)
@@ -59,7 +59,11 @@ def read_new_secret(*, what: str, variable: str, option: str, file: Path | None)
     return first
 
 
-def _without_asking(*, what: str, variable: str, option: str, file: Path | None) -> Secret | None:
+def find_secret(*, what: str, variable: str, option: str, file: Path | None) -> Secret | None:
+    """Return the secret from the file, else the environment; None when neither is given. Nobody is asked.
+
+    ``SecretNotGiven`` for a file that cannot be read or is empty.
+    """
     if file is not None:
         try:
             text = file.read_text().rstrip("\r\n")
