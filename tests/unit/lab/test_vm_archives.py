@@ -181,6 +181,19 @@ def test_a_seed_belongs_to_one_vm(api: Any, archives: Archives, source: str) -> 
     assert record["error_info"] == ["DUPLICATE_MAC_SEED", seed]
 
 
+def test_a_snapshot_of_a_replaced_vm_shares_its_seed_with_the_next_restore(
+    api: Any, archives: Archives, source: str
+) -> None:
+    own = api.VM.copy(source, "mine", "OpaqueRef:NULL")
+    body = archives.get(own)
+    snapshot = api.VM.snapshot(own, "kept")
+    made = archives.made(body, "restore=true", "force=true")
+    again = archives.put(body, "restore=true")
+    assert again["error_info"][:2] == ["VM_TO_IMPORT_IS_NOT_NEWER_VERSION", made]
+    discard(api, snapshot)
+    discard(api, made)
+
+
 def test_a_suspended_vm_travels_with_its_memory_when_wanted(lab: RunningLab, api: Any, archives: Archives) -> None:
     vm = vm_named(api, "alpha")
     api.VM.suspend(vm)

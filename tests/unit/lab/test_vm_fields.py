@@ -185,6 +185,12 @@ def test_what_was_a_template_cannot_become_one_again(api: Any, vm: str) -> None:
     assert api.VM.get_is_a_template(vm) is False
 
 
+def test_a_control_domain_that_no_host_runs_under_can_be_destroyed(lab: RunningLab, api: Any, vm: str) -> None:
+    lab.pool.db.update("VM", vm, {"is_control_domain": True, "allowed_operations": []})
+    assert "destroy" in api.VM.get_allowed_operations(vm)
+    api.VM.destroy(vm)
+
+
 def test_errors_do_not_know_every_operation(api: Any, vm: str) -> None:
     snapshot = api.VM.snapshot(vm, "s")
     assert refusal(lambda: api.VM.set_VCPUs_max(snapshot, 4)) == ["VM_IS_SNAPSHOT", snapshot, "(unknown operation)"]

@@ -10,8 +10,9 @@ import contextlib
 from typing import cast
 
 from holdfast.lab.calls import create_vm, destroy_vm, remove_vm
+from holdfast.lab.columns import SpellingInvalid, parse
 from holdfast.lab.database import Fields
-from holdfast.lab.datamodel import NULL_REF
+from holdfast.lab.datamodel import NULL_REF, parse_type
 from holdfast.lab.errors import ApiFailure
 from holdfast.lab.handlers.ova_document import OvaObject
 from holdfast.lab.handlers.ova_import import Import
@@ -26,6 +27,7 @@ _OLD_DEVICE_MODEL = "qemu-trad"
 _OLD_PRIORITIES = frozenset("0123")
 _FILE_NAME = "Ref:"
 _POOL_NAME = "OpaqueRef:"
+_TEXTS = parse_type("(string -> string) map")
 
 
 def _seed(fields: Fields) -> str | None:
@@ -61,9 +63,16 @@ def _origin(one: Import, fields: Fields) -> str | None:
     if origin.startswith(_FILE_NAME):
         vm = next((each for each in one.of("VM") if each.id == origin), None)
         return None if vm is None else str(_record(one, vm)["uuid"])
-    if origin.startswith(_POOL_NAME) and db.exists("VM", origin):
+    if not origin.startswith(_POOL_NAME):
+        return None
+    if db.exists("VM", origin):
         return db.text("VM", origin, "uuid")
-    return None
+    # A restore replaced the VM since; the snapshot remembers it in the record that it keeps.
+    try:
+        kept = parse(str(fields["snapshot_metadata"]), _TEXTS)
+    except SpellingInvalid:
+        return None
+    return str(cast(Fields, kept)["uuid"]) if "uuid" in cast(Fields, kept) else None
 
 
 def _record(one: Import, each: OvaObject) -> Fields:

@@ -265,7 +265,7 @@ def _by_mobility(facts: VmFacts, operation: str, is_strict: bool) -> _Errors:
     if operation == "changing_dynamic_range" and is_strict and facts.is_nested:
         yield "VM_IS_USING_NESTED_VIRT", _SELF
     if facts.is_control_domain:
-        if operation in ("changing_VCPUs", "destroy"):
+        if operation in ("changing_VCPUs", "destroy") and facts.is_domain_zero:
             yield "OPERATION_NOT_ALLOWED", "This operation is not allowed on dom0"
         if operation not in _ON_CONTROL_DOMAIN:
             yield "OPERATION_NOT_ALLOWED", "This operation is not allowed on a control domain"

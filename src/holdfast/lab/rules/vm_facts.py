@@ -30,6 +30,7 @@ class VmFacts:
     is_default_template: bool
     is_a_snapshot: bool
     is_control_domain: bool
+    is_domain_zero: bool
     is_system_domain: bool
     clones_suspended: bool
     is_live: bool
@@ -67,6 +68,7 @@ def gather_facts(db: Database, row: Row) -> VmFacts:
         is_default_template=bool(fields["is_default_template"]) or default in _TRUE,
         is_a_snapshot=bool(fields["is_a_snapshot"]),
         is_control_domain=bool(fields["is_control_domain"]),
+        is_domain_zero=_is_domain_zero(db, row),
         is_system_domain=other_config.get("is_system_domain", "").lower() in _TRUE,
         clones_suspended=_clones_suspended(db),
         is_live=fields["power_state"] in ("Running", "Paused"),
@@ -85,6 +87,12 @@ def gather_facts(db: Database, row: Row) -> VmFacts:
         appliance=_existing(db, "VM_appliance", str(fields["appliance"])),
         snapshot_schedule=_existing(db, "VMSS", str(fields["snapshot_schedule"])),
     )
+
+
+def _is_domain_zero(db: Database, row: Row) -> bool:
+    """Whether the VM is the one that its host runs under; an imported control domain is not."""
+    host = db.find("host", str(row.fields["resident_on"]))
+    return bool(row.fields["is_control_domain"]) and host is not None and host.fields["control_domain"] == row.ref
 
 
 def _clones_suspended(db: Database) -> bool:
