@@ -326,6 +326,21 @@ def test_a_block_that_does_not_fill_its_last_record_ends_an_import(api: Any, arc
     assert record["error_info"] == ["IMPORT_ERROR", "INTERNAL_ERROR: [ Tar.Header.Checksum_mismatch ]"]
 
 
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [(b"\xff" * 512, 'Failure("Int64.of_string")'), (b"Ref:1".ljust(512, b"\0"), "Tar.Header.Checksum_mismatch")],
+)
+def test_rubbish_instead_of_a_header_is_told_in_the_pools_words(
+    api: Any, archives: Archives, source: str, head: bytes, reason: str
+) -> None:
+    with tarfile.open(fileobj=io.BytesIO(archives.get(source))) as packed:
+        opened = packed.extractfile("ova.xml")
+        assert opened is not None
+        document = opened.read()
+    record = archives.put(member("ova.xml", document) + head + bytes(1024))
+    assert record["error_info"] == ["IMPORT_ERROR", f"INTERNAL_ERROR: [ {reason} ]"]
+
+
 def test_a_version_that_cannot_be_read_is_told_before_what_is_missing(archives: Archives) -> None:
     document = b"<value><struct><member><name>version</name><value>x</value></member></struct></value>"
     record = archives.put(member("ova.xml", document) + bytes(1024))

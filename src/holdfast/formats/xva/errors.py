@@ -37,6 +37,8 @@ class XvaDamaged(XvaError):
     code = "xva.damaged"
     advice = "Take the archive from its source again; this copy cannot be trusted."
 
-    def __init__(self, offset_bytes: int, why: str) -> None:
+    def __init__(self, offset_bytes: int, why: str, *, is_number: bool = False) -> None:
         super().__init__(offset_bytes, f"the XVA is damaged at byte {offset_bytes}: {why}")
         self.why = why
+        self.is_number = is_number
+        """Whether a number in a header cannot be read, rather than says something wrong."""

@@ -117,7 +117,7 @@ def _octal(word: bytes, offset_bytes: int) -> int:
     try:
         return int(digits or b"0", 8)
     except ValueError as cause:
-        raise XvaDamaged(offset_bytes, "a number in a header is not octal") from cause
+        raise XvaDamaged(offset_bytes, "a number in a header is not octal", is_number=True) from cause
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ class OpenArchive:
         except XvaTruncated as cause:
             raise EndOfFile from cause
         except XvaDamaged as cause:
-            raise ApiFailure("INTERNAL_ERROR", "Tar.Header.Checksum_mismatch") from cause
+            reason = 'Failure("Int64.of_string")' if cause.is_number else "Tar.Header.Checksum_mismatch"
+            raise ApiFailure("INTERNAL_ERROR", reason) from cause
         if member is None:
             raise ApiFailure("INTERNAL_ERROR", "Tar.Header.End_of_stream")
         return member

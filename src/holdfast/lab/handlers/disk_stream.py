@@ -258,7 +258,7 @@ def _write(pool: PoolCore, disk: ArchivedDisk, offset_bytes: int, data: memoryvi
 
 
 def _compare(archive: OpenArchive, told: XvaMember, receipt: _Receipt, *, is_forced: bool) -> None:
-    text = archive.read(min(told.length_bytes, XVA_BLOCK_BYTES)).decode("latin-1")
+    text = archive.read(min(told.length_bytes, XVA_BLOCK_BYTES)).decode("utf-8", "surrogateescape")
     block = told.name[: told.name.rfind(".")]
     right = receipt.checksums.get(block)
     if right is None:
