@@ -13,6 +13,7 @@ from holdfast.core import Clock
 from holdfast.lab.database import Database, Row
 from holdfast.lab.datamodel import NULL_REF, DateTime
 from holdfast.lab.errors import ApiFailure
+from holdfast.lab.texts import cut_text
 
 __all__ = ["TASKS_MAX", "TASK_COLLECTION_S", "Tasks"]
 
@@ -89,7 +90,7 @@ class Tasks:
     def fail(self, ref: str, description: list[str]) -> None:
         """End the task with an error list; nothing happens for one that ended or is gone."""
         status = "cancelled" if description[0] == "TASK_CANCELLED" else "failure"
-        self._end(ref, {"status": status, "error_info": description})
+        self._end(ref, {"status": status, "error_info": cut_text(description)})
 
     def end_cancelled(self, ref: str) -> None:
         """End the task as cancelled; the pool leaves its error list empty."""

@@ -284,9 +284,10 @@ def test_a_disk_that_an_export_reads_cannot_be_written_until_it_is_over(
     with attached(lab.pool, disk, is_writable=False):
         assert get_raw(lab, session, disk, format="raw").status == 200
         task = api.task.create("import", "")
-        put_raw(lab, session, disk, b"x" * 512, task_id=task)
+        said = put_raw(lab, session, disk, b"x" * 512, task_id=task)
         code, text = ended(lab, task)["error_info"]
         assert code == "INTERNAL_ERROR" and "Illegal_transition" in text
+        assert f"INTERNAL_ERROR: [ {text} ]".encode() in said
     task = api.task.create("import", "")
     put_raw(lab, session, disk, b"x" * 512, task_id=task)
     assert ended(lab, task)["status"] == "success"
@@ -312,3 +313,11 @@ def test_an_import_is_seen_by_change_tracking(lab: RunningLab, session: Any, api
     assert ended(lab, task)["status"] == "success"
     two = api.VDI.snapshot(disk)
     assert api.VDI.list_changed_blocks(one, two).startswith("gA")
+
+
+def test_a_failure_with_text_that_no_task_can_hold_still_ends_the_task(
+    lab: RunningLab, session: Any, api: Any, disk: str
+) -> None:
+    task = api.task.create("export", "")
+    get_raw(lab, session, disk, format="a%01b", task_id=task)
+    assert ended(lab, task)["error_info"] == ["INTERNAL_ERROR", "Unknown format a"]

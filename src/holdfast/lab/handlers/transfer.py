@@ -251,12 +251,16 @@ def _run(one: Transfer, work: Work) -> bool:
     return one.keeps_open
 
 
+_FROM_A_CALL = "Storage_error"
+"""Disks are attached by a call that the handler makes, and what a call answers is an API error in any case."""
+
+
 def exception_text(failure: ApiFailure) -> str:
     """Return how a pool prints a failure; an exception that never was an API error is printed bare."""
     match failure.code, failure.params:
         case "INTERNAL_ERROR", (text,) if text.startswith(_INVALID_ARGUMENT):
             return f"Invalid_argument({quoted(text.removeprefix(_INVALID_ARGUMENT))})"
-        case "INTERNAL_ERROR", (text,):
+        case "INTERNAL_ERROR", (text,) if not text.startswith(_FROM_A_CALL):
             return text
         case "UUID_INVALID", (cls, uuid):
             return missing_uuid(cls, uuid)
