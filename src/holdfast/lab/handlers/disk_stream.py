@@ -79,7 +79,8 @@ class Progress:
         if self._told_s is not None and now_s - self._told_s <= _REPORT_S:
             return
         self._told_s = now_s
-        self._one.progress(self._done_bytes // XVA_BLOCK_BYTES / self._total if self._total else 0.0)
+        done = self._done_bytes // XVA_BLOCK_BYTES / self._total if self._total else 0.0
+        self._one.pool.tasks.set_progress(self._one.task, done)
         self.check()
 
     def check(self) -> None:
