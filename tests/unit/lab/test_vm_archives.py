@@ -231,11 +231,18 @@ def test_a_trusted_platform_module_travels_with_its_contents(
 
 # -- while it runs
 
+_STALL_S = 5
+"""By the lab's clock; less than the pool takes to notice what the tests are about."""
 
 @contextlib.contextmanager
 def connection(lab: RunningLab, head: str) -> Iterator[socket.socket]:
-    """Open a connection that has sent a head; it takes little that nobody reads."""
+    """Open a connection that has sent a head. An export waits in its second block until the lab's clock is moved.
+
+    Without that a small archive might be over before anybody looks: it fits into the buffers of some machines.
+    """
     parts = urlsplit(lab.plain_url)
+    if head.startswith("GET"):
+        lab.control.arm_fault("export-stalls", after_bytes=3 * MIB // 2, seconds=_STALL_S)
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         sock.settimeout(20)
@@ -256,6 +263,7 @@ def test_a_vm_is_busy_while_it_is_exported_but_may_be_exported_again(
         assert api.task.get_allowed_operations(task) == ["cancel"]
         assert len(archives.get(source)) > MIB
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    lab.control.advance(_STALL_S)
     record = ended(lab, task)
     assert record["error_info"][0] == "CLIENT_ERROR"
     assert record["error_info"][1].startswith("INTERNAL_ERROR: [ Unix.Unix_error(Unix.E")
