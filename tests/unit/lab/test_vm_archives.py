@@ -258,6 +258,7 @@ def test_a_vm_is_busy_while_it_is_exported_but_may_be_exported_again(
     path = f"/export?session_id={session._session}&task_id={task}&ref={source}"
     with connection(lab, f"GET {path} HTTP/1.1") as sock:
         assert sock.recv(15) == b"HTTP/1.0 200 OK"
+        wait_until(lab, lambda: api.task.get_progress(task) > 0)
         assert api.VM.get_current_operations(source) == {task: "export"}
         assert set(api.VM.get_allowed_operations(source)) == {"export", "clone", "copy"}
         assert api.task.get_allowed_operations(task) == ["cancel"]
@@ -277,6 +278,7 @@ def test_an_export_that_shall_end_does_so_within_ten_seconds_of_the_pools_time(
     path = f"/export?session_id={session._session}&task_id={task}&ref={source}"
     with connection(lab, f"GET {path} HTTP/1.1") as sock:
         assert sock.recv(15) == b"HTTP/1.0 200 OK"
+        wait_until(lab, lambda: api.task.get_progress(task) > 0)
         api.task.cancel(task)
         lab.control.advance(11)
         received = bytearray()
@@ -429,6 +431,7 @@ def test_an_export_ends_soon_after_its_session(lab: RunningLab, session: Any, ap
     task = api.task.create("orphaned", "")
     with connection(lab, f"GET /export?session_id={own}&task_id={task}&ref={source} HTTP/1.1") as sock:
         assert sock.recv(15) == b"HTTP/1.0 200 OK"
+        wait_until(lab, lambda: api.task.get_progress(task) > 0)
         lab.pool.sessions.close(own)
         lab.control.advance(31)
         received = bytearray()
