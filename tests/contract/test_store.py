@@ -6,13 +6,14 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from holdfast.core import Cancellation, ManualClock, SeededEntropy
+from holdfast.core import Cancellation, ManualClock, SeededEntropy, SystemClock
 from holdfast.model import Extent
 from holdfast.storage import (
     CappedStore,
@@ -23,6 +24,7 @@ from holdfast.storage import (
     MeteredStore,
     ObjectExists,
     ObjectInfo,
+    ObjectLocked,
     ObjectMissing,
     ObjectStore,
     PosixStore,
@@ -48,6 +50,7 @@ def with_retries(inner: ObjectStore) -> ObjectStore:
 
 STORES: dict[str, MakeStore] = {
     "memory": lambda folder: MemoryStore(),
+    "memory-that-locks": lambda folder: MemoryStore(clock=SystemClock()),
     "posix": lambda folder: PosixStore(folder / "store", create=True),
     "posix-without-hard-links": lambda folder: PosixStore(folder / "store", create=True, calls=CallsWithoutHardLinks()),
     "capped": lambda folder: CappedStore(MemoryStore(), capacity_bytes=1 << 30),
@@ -325,3 +328,41 @@ def test_a_store_tells_people_where_it_is_and_what_is_free(store: ObjectStore) -
     assert store.describe()
     free_bytes = store.free_bytes()
     assert free_bytes is None or free_bytes > 0
+
+
+# -- locks, where the store has them
+
+_SOON = timedelta(hours=1)
+
+
+def test_a_locked_object_cannot_be_deleted_and_a_lock_is_never_shortened(store: ObjectStore) -> None:
+    store.put("a", b"x")
+    later = datetime.now(UTC).replace(microsecond=0) + _SOON
+    held = store.try_lock("a", later)
+    if held is None:
+        assert store.locked_until("a") is None
+        return
+    assert held == later == store.locked_until("a")
+    assert store.try_lock("a", later - timedelta(minutes=30)) == later
+    assert store.try_lock("a", later + _SOON) == later + _SOON
+    with pytest.raises(ObjectLocked) as refusal:
+        store.delete("a")
+    assert refusal.value.until == later + _SOON
+    assert store.get("a") == b"x"
+
+
+def test_an_object_can_be_locked_from_its_first_moment(store: ObjectStore) -> None:
+    later = datetime.now(UTC).replace(microsecond=0) + _SOON
+    store.put("a", b"x", locked_until=later)
+    assert store.get("a") == b"x"
+    assert store.locked_until("a") in (None, later)
+    if store.locked_until("a") is not None:
+        with pytest.raises(ObjectLocked):
+            store.delete("a")
+
+
+def test_an_object_that_is_not_there_has_no_lock(store: ObjectStore) -> None:
+    with pytest.raises(ObjectMissing):
+        store.locked_until("a")
+    with pytest.raises(ObjectMissing):
+        store.try_lock("a", datetime.now(UTC) + _SOON)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 
 from holdfast.core import ManualClock
 from holdfast.model import Extent
@@ -123,10 +124,10 @@ class TurnStore:
         self._stage = stage
         self._on_delete = on_delete
 
-    def put(self, key: str, parts: Part | Sequence[Part]) -> None:
+    def put(self, key: str, parts: Part | Sequence[Part], *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``."""
         self._stage.give_turn(changes=True)
-        self._inner.put(key, parts)
+        self._inner.put(key, parts, locked_until=locked_until)
 
     def get(self, key: str) -> bytes:
         """See ``ObjectStore.get``."""
@@ -158,6 +159,16 @@ class TurnStore:
         """See ``ObjectStore.try_punch``."""
         self._stage.give_turn(changes=True)
         return self._inner.try_punch(key, extents)
+
+    def try_lock(self, key: str, until: datetime) -> datetime | None:
+        """See ``ObjectStore.try_lock``."""
+        self._stage.give_turn(changes=True)
+        return self._inner.try_lock(key, until)
+
+    def locked_until(self, key: str) -> datetime | None:
+        """See ``ObjectStore.locked_until``."""
+        self._stage.give_turn()
+        return self._inner.locked_until(key)
 
     def free_bytes(self) -> int | None:
         """See ``ObjectStore.free_bytes``."""

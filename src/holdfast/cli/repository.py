@@ -9,15 +9,16 @@ from cyclopts import App, Parameter
 
 from holdfast import service
 from holdfast.cli.confirm import confirm_destruction
+from holdfast.cli.repository_key import app as key
+from holdfast.cli.repository_key import show_recovery_key
+from holdfast.cli.repository_space import gc
 from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret, read_secret
 from holdfast.cli.session import Common, Session, run_command
-from holdfast.core import ExitStatus, Secret, format_bytes
+from holdfast.core import ExitStatus, format_bytes
 from holdfast.repository import (
     Compression,
-    IdentityHolder,
     IdentityUnlock,
     OpenUnlock,
-    PassphraseHolder,
     PassphraseUnlock,
     Unlock,
 )
@@ -25,8 +26,8 @@ from holdfast.repository import (
 __all__ = ["app"]
 
 app = App(name="repository", help="Where restore points live, and who can open it.")
-key = App(name="key", help="The key holders of a repository: who can open it.")
 app.command(key)
+app.command(gc)
 
 _NO_COMMON = Common()
 
@@ -82,7 +83,7 @@ def create(
         out = session.out
         out.say(f"Repository {name} is ready at {created.config.location}.")
         if created.recovery_key is not None:
-            _show_recovery_key(session, created.recovery_key)
+            show_recovery_key(session, created.recovery_key)
         else:
             out.warn("It has no secret: whoever can read the folder can read every VM in it.")
         recovery = created.recovery_key.reveal() if created.recovery_key else None
@@ -210,136 +211,6 @@ def remove(name: str, *, yes: Annotated[bool, Parameter(negative="")] = False, c
     return run_command(common, body)
 
 
-@app.command
-def gc(name: str, *, plan: Annotated[bool, Parameter(negative="")] = False, common: Common = _NO_COMMON) -> int:
-    """Give back the space of deleted points and interrupted runs. Safe while backups run.
-
-    Example: holdfast repository gc main --plan
-
-    Parameters
-    ----------
-    name
-        The repository.
-    plan
-        Say what comes back and stop.
-    """
-
-    def body(session: Session) -> ExitStatus:
-        if plan:
-            decided = service.plan_collection(session.workspace, name, cancel=session.cancel)
-            session.out.say(decided.explain())
-            session.out.result({"plan": decided.explain().splitlines()})
-            return ExitStatus.OK
-        report = service.collect_garbage(session.workspace, name, cancel=session.cancel)
-        session.out.say(f"{report.deleted_packs} packs deleted, {format_bytes(report.freed_bytes)} freed.")
-        for waits_for in report.waits_for:
-            session.out.say(f"waiting: {waits_for}")
-        session.out.result(report)
-        return ExitStatus.OK
-
-    return run_command(common, body)
-
-
-@key.command(name="list")
-def key_list(name: str, *, common: Common = _NO_COMMON) -> int:
-    """List who can open a repository.
-
-    Example: holdfast repository key list main
-
-    Parameters
-    ----------
-    name
-        The repository.
-    """
-
-    def body(session: Session) -> ExitStatus:
-        holders = service.show_repository(session.workspace, name, cancel=session.cancel).holders
-        session.out.table(("KEY HOLDER", "KIND"), [(each.name, each.kind) for each in holders], empty="none")
-        session.out.result(holders)
-        return ExitStatus.OK
-
-    return run_command(common, body)
-
-
-@key.command(name="add")
-def key_add(
-    name: str,
-    holder: str,
-    *,
-    public_key: str | None = None,
-    recovery: Annotated[bool, Parameter(negative="")] = False,
-    passphrase_file: Path | None = None,
-    common: Common = _NO_COMMON,
-) -> int:
-    """Let one more holder open a repository: a passphrase, another recovery key, or somebody's public key.
-
-    Example: holdfast repository key add main alice --public-key "ssh-ed25519 AAAA…"
-
-    Parameters
-    ----------
-    name
-        The repository.
-    holder
-        How the holder is called.
-    public_key
-        An age or ssh-ed25519 public key.
-    recovery
-        Make a new recovery key and show it once.
-    passphrase_file
-        A file that holds the passphrase; without any option it is asked for.
-    """
-
-    def body(session: Session) -> ExitStatus:
-        secret: Secret | None = None
-        if public_key is not None:
-            service.add_holder(session.workspace, name, IdentityHolder(holder, public_key), cancel=session.cancel)
-        elif recovery:
-            secret = service.new_recovery_holder(session.workspace, name, holder=holder, cancel=session.cancel)
-            _show_recovery_key(session, secret)
-        else:
-            chosen = read_new_secret(
-                what="new passphrase", variable=PASSPHRASE_VARIABLE, option="--passphrase-file", file=passphrase_file
-            )
-            service.add_holder(session.workspace, name, PassphraseHolder(holder, chosen), cancel=session.cancel)
-        session.out.say(f"{holder} can open repository {name} from now on.")
-        session.out.result({"added": holder, "recovery_key": secret.reveal() if secret else None})
-        return ExitStatus.OK
-
-    return run_command(common, body)
-
-
-@key.command(name="remove")
-def key_remove(
-    name: str,
-    holder: str,
-    *,
-    yes: Annotated[bool, Parameter(negative="")] = False,
-    common: Common = _NO_COMMON,
-) -> int:
-    """Take a holder's key away. Who has opened the repository before may have kept the repository key itself.
-
-    Example: holdfast repository key remove main passphrase
-
-    Parameters
-    ----------
-    name
-        The repository.
-    holder
-        The holder.
-    yes
-        Do not ask.
-    """
-
-    def body(session: Session) -> ExitStatus:
-        confirm_destruction(f"{holder} can no longer open repository {name}", name=holder, yes=yes)
-        remaining = service.remove_holder(session.workspace, name, holder, cancel=session.cancel)
-        session.out.say(f"Remaining: {', '.join(each.name for each in remaining)}")
-        session.out.result(remaining)
-        return ExitStatus.OK
-
-    return run_command(common, body)
-
-
 def _absolute(location: str) -> str:
     """Return a path made absolute, because it is remembered; a URL stays as it is."""
     return location if "://" in location else str(Path(location).expanduser().absolute())
@@ -363,12 +234,3 @@ def _unlock(passphrase_file: Path | None, recovery_key_file: Path | None, *, no_
     if typed.reveal().strip().upper().startswith("AGE-SECRET-KEY-"):
         return IdentityUnlock(typed)
     return PassphraseUnlock(typed)
-
-
-def _show_recovery_key(session: Session, recovery_key: Secret) -> None:
-    out = session.out
-    out.gap()
-    out.say("Recovery key, shown this once. Print it; without it and without this machine nobody can restore:")
-    out.gap()
-    out.say(f"    {recovery_key.reveal()}", style="bold")
-    out.gap()

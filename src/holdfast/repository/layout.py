@@ -16,12 +16,15 @@ from holdfast.core import BLOCK_BYTES, KIB, MIB
 __all__ = [
     "AAD_TAIL",
     "BLOCKS_PER_FRAME_MAX",
+    "CATALOGUE_PREFIX",
     "CONDEMNED_PREFIX",
     "CONFIG_KEY",
+    "EPOCHS_PREFIX",
     "FEATURES_PREFIX",
     "FORMAT_NAME",
     "FORMAT_VERSION",
     "FRAME_BYTES_MAX",
+    "HOLES_PREFIX",
     "ID_BYTES",
     "INDEX_HEADER",
     "INDEX_MAGIC",
@@ -52,6 +55,7 @@ __all__ = [
     "PAGE_BYTES",
     "PATCH_HEADER",
     "POINTS_PREFIX",
+    "PROOFS_PREFIX",
     "QUARANTINE_PREFIX",
     "ROOT_LEAVES_MAX",
     "SAMPLE_MASK",
@@ -86,6 +90,10 @@ LEASES_PREFIX: Final = "leases/"
 CONDEMNED_PREFIX: Final = "condemned/"
 MOVED_PREFIX: Final = "moved/"
 QUARANTINE_PREFIX: Final = "quarantine/"
+CATALOGUE_PREFIX: Final = "catalogue/"
+HOLES_PREFIX: Final = "holes/"
+PROOFS_PREFIX: Final = "proofs/"
+EPOCHS_PREFIX: Final = "epochs/"
 
 ID_BYTES: Final = 32
 TAG_BYTES: Final = 16
@@ -164,6 +172,10 @@ class ObjectKind(enum.IntEnum):
     CONDEMNED = 4
     MOVED = 5
     QUARANTINE = 6
+    CATALOGUE = 7
+    HOLES = 8
+    PROOF = 9
+    EPOCH = 10
 
 
 # An index object: header, copies of sealed trailers, sealed head, tail.

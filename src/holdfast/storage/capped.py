@@ -6,6 +6,7 @@ Invariant: what is stored never exceeds the capacity, and a refused put leaves n
 from __future__ import annotations
 
 import threading
+from datetime import datetime
 
 from holdfast.storage.errors import ObjectMissing, StoreFull
 from holdfast.storage.store import ObjectStore, Parts, as_views
@@ -23,14 +24,14 @@ class CappedStore(StoreWrapper):
         self._lock = threading.Lock()
         self._used_bytes = sum(info.length_bytes for info in inner.list(""))
 
-    def put(self, key: str, parts: Parts) -> None:
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``."""
         length_bytes = sum(view.nbytes for view in as_views(parts))
         with self._lock:
             free_bytes = self._capacity_bytes - self._used_bytes
             if length_bytes > free_bytes:
                 raise StoreFull(store=self.describe(), key=key, free_bytes=max(0, free_bytes))
-            self._inner.put(key, parts)
+            self._inner.put(key, parts, locked_until=locked_until)
             self._used_bytes += length_bytes
 
     def delete(self, key: str) -> None:

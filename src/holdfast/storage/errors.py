@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from datetime import datetime
 
 from holdfast.core import ExitStatus, HoldfastError, Retry, format_bytes
 
@@ -15,6 +16,7 @@ __all__ = [
     "KeyRefused",
     "LocationRefused",
     "ObjectExists",
+    "ObjectLocked",
     "ObjectMissing",
     "RangeNotSatisfiable",
     "StoreEmpty",
@@ -113,6 +115,20 @@ class ObjectExists(StoreError):
     def __init__(self, *, store: str, key: str) -> None:
         super().__init__(f"{store}: object {key} exists already")
         self.store, self.key = store, key
+
+
+class ObjectLocked(StoreError):
+    """The object is held against deletion, as its owner asked."""
+
+    code = "store.object-locked"
+    exit_status = ExitStatus.REFUSED
+    effect = "The object that was there is unchanged; its space comes back after the lock has ended."
+    advice = "Wait until then; a lock that protects against ransomware cannot be lifted for anybody else either."
+
+    def __init__(self, *, store: str, key: str, until: datetime | None) -> None:
+        when = "" if until is None else f" until {until:%Y-%m-%d %H:%M} UTC"
+        super().__init__(f"{store}: object {key} is locked{when}")
+        self.store, self.key, self.until = store, key, until
 
 
 class ObjectMissing(StoreError):

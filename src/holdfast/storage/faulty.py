@@ -11,6 +11,7 @@ import enum
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 from holdfast.core import HoldfastError
@@ -79,9 +80,9 @@ class FaultyStore(StoreWrapper):
         with self._lock:
             return self._is_dead
 
-    def put(self, key: str, parts: Parts) -> None:
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``."""
-        self._perform(Verb.PUT, key, lambda: self._inner.put(key, parts))
+        self._perform(Verb.PUT, key, lambda: self._inner.put(key, parts, locked_until=locked_until))
 
     def get(self, key: str) -> bytes:
         """See ``ObjectStore.get``."""
@@ -112,6 +113,14 @@ class FaultyStore(StoreWrapper):
     def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
         """See ``ObjectStore.try_punch``."""
         return self._perform(Verb.PUNCH, key, lambda: self._inner.try_punch(key, extents))[1]
+
+    def try_lock(self, key: str, until: datetime) -> datetime | None:
+        """See ``ObjectStore.try_lock``."""
+        return self._perform(Verb.LOCK, key, lambda: self._inner.try_lock(key, until))[1]
+
+    def locked_until(self, key: str) -> datetime | None:
+        """See ``ObjectStore.locked_until``."""
+        return self._perform(Verb.LOCK, key, lambda: self._inner.locked_until(key))[1]
 
     def _read(self, key: str, action: Callable[[], bytes]) -> bytes:
         effect, content = self._perform(Verb.GET, key, action)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
+from datetime import datetime
 
 from holdfast.storage.errors import ObjectMissing
 from holdfast.storage.store import ObjectInfo, ObjectStore, Parts
@@ -27,10 +28,10 @@ class LaggingStore(StoreWrapper):
         self._recent: deque[tuple[str, ObjectInfo | None]] = deque(maxlen=lag_changes)
         """The newest changes, oldest first: the key, and what was under it before."""
 
-    def put(self, key: str, parts: Parts) -> None:
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``."""
         with self._lock:
-            self._inner.put(key, parts)
+            self._inner.put(key, parts, locked_until=locked_until)
             self._recent.append((key, None))
 
     def delete(self, key: str) -> None:

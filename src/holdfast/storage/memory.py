@@ -8,10 +8,12 @@ from __future__ import annotations
 import bisect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
 
+from holdfast.core import Clock
 from holdfast.model import Extent
-from holdfast.storage.errors import KeyRefused, ObjectExists, ObjectMissing, RangeNotSatisfiable
+from holdfast.storage.errors import KeyRefused, ObjectExists, ObjectLocked, ObjectMissing, RangeNotSatisfiable
 from holdfast.storage.keys import check_key, check_prefix
 from holdfast.storage.store import ObjectInfo, Parts, as_views
 
@@ -19,15 +21,17 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
-    """Objects in a dictionary; gone with the process."""
+    """Objects in a dictionary; gone with the process. With a ``clock`` it can lock them."""
 
-    def __init__(self, *, name: str = "memory") -> None:
+    def __init__(self, *, name: str = "memory", clock: Clock | None = None) -> None:
         self._name = name
+        self._clock = clock
+        self._locks: dict[str, datetime] = {}
         self._lock = threading.Lock()
         self._objects: dict[str, bytes] = {}
         self._keys: list[str] = []
 
-    def put(self, key: str, parts: Parts) -> None:
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``."""
         check_key(key)
         content = b"".join(as_views(parts))
@@ -37,6 +41,8 @@ class MemoryStore:
             self._check_no_folder(key)
             self._objects[key] = content
             bisect.insort(self._keys, key)
+            if locked_until is not None and self._clock is not None:
+                self._locks[key] = locked_until
 
     def get(self, key: str) -> bytes:
         """See ``ObjectStore.get``."""
@@ -73,8 +79,10 @@ class MemoryStore:
         """See ``ObjectStore.delete``."""
         check_key(key)
         with self._lock:
+            self._check_unlocked(key)
             if self._objects.pop(key, None) is not None:
                 del self._keys[bisect.bisect_left(self._keys, key)]
+                self._locks.pop(key, None)
 
     def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
         """See ``ObjectStore.try_punch``."""
@@ -82,12 +90,28 @@ class MemoryStore:
         with self._lock:
             if key not in self._objects:
                 raise ObjectMissing(store=self.describe(), key=key)
+            self._check_unlocked(key)
             content = bytearray(self._objects[key])
             for extent in extents:
                 self._check_range(key, len(content), offset_bytes=extent.offset_bytes, length_bytes=extent.length_bytes)
                 content[extent.offset_bytes : extent.end_bytes] = bytes(extent.length_bytes)
             self._objects[key] = bytes(content)
         return sum(extent.length_bytes for extent in extents)
+
+    def try_lock(self, key: str, until: datetime) -> datetime | None:
+        """See ``ObjectStore.try_lock``."""
+        self.get(key)
+        if self._clock is None:
+            return None
+        with self._lock:
+            self._locks[key] = max(until, self._locks.get(key, until))
+            return self._locks[key]
+
+    def locked_until(self, key: str) -> datetime | None:
+        """See ``ObjectStore.locked_until``."""
+        self.get(key)
+        with self._lock:
+            return self._lock_of(key)
 
     def free_bytes(self) -> int | None:
         """See ``ObjectStore.free_bytes``: memory does not say."""
@@ -109,6 +133,15 @@ class MemoryStore:
         with self._lock:
             self._objects = dict(state)
             self._keys = sorted(self._objects)
+
+    def _lock_of(self, key: str) -> datetime | None:
+        until = self._locks.get(key)
+        return until if until is not None and self._clock is not None and until > self._clock.now() else None
+
+    def _check_unlocked(self, key: str) -> None:
+        until = self._lock_of(key)
+        if until is not None:
+            raise ObjectLocked(store=self.describe(), key=key, until=until)
 
     def _check_no_folder(self, key: str) -> None:
         """Refuse a key that is a folder of another one, or lies below one: a file system could not hold both."""

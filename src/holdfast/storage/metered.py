@@ -9,6 +9,7 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from holdfast.model import Extent
 from holdfast.storage.store import ObjectInfo, ObjectStore, Parts, as_views
@@ -40,10 +41,10 @@ class MeteredStore(StoreWrapper):
         with self._lock:
             return dict(self._meters)
 
-    def put(self, key: str, parts: Parts) -> None:
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``."""
         with self._counted(Verb.PUT):
-            self._inner.put(key, parts)
+            self._inner.put(key, parts, locked_until=locked_until)
         self._add_bytes(Verb.PUT, sum(view.nbytes for view in as_views(parts)))
 
     def get(self, key: str) -> bytes:
@@ -81,6 +82,16 @@ class MeteredStore(StoreWrapper):
             freed_bytes = self._inner.try_punch(key, extents)
         self._add_bytes(Verb.PUNCH, freed_bytes or 0)
         return freed_bytes
+
+    def try_lock(self, key: str, until: datetime) -> datetime | None:
+        """See ``ObjectStore.try_lock``."""
+        with self._counted(Verb.LOCK):
+            return self._inner.try_lock(key, until)
+
+    def locked_until(self, key: str) -> datetime | None:
+        """See ``ObjectStore.locked_until``."""
+        with self._counted(Verb.LOCK):
+            return self._inner.locked_until(key)
 
     @contextlib.contextmanager
     def _counted(self, verb: Verb) -> Iterator[None]:

@@ -16,6 +16,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from holdfast.core import limits
@@ -62,7 +63,7 @@ class PosixStore:
             self._create()
         self._has_temporary = self._open()
 
-    def put(self, key: str, parts: Parts) -> None:
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``."""
         check_key(key)
         target = self._root / key
@@ -131,6 +132,16 @@ class PosixStore:
                 raise
             self._calls.make_durable(descriptor)
         return sum(extent.length_bytes for extent in extents)
+
+    def try_lock(self, key: str, until: datetime) -> datetime | None:
+        """See ``ObjectStore.try_lock``: a folder cannot lock; a keeper on its file server can."""
+        self.size(key)
+        return None
+
+    def locked_until(self, key: str) -> datetime | None:
+        """See ``ObjectStore.locked_until``."""
+        self.size(key)
+        return None
 
     def free_bytes(self) -> int | None:
         """See ``ObjectStore.free_bytes``: what the file system leaves to ordinary users."""

@@ -8,6 +8,7 @@ seemed to fail succeeds, and is never mistaken for a clash.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import TypeVar
 
 from holdfast.core import Cancellation, Clock, Entropy, HoldfastError, Retry, get_log, limits
@@ -38,14 +39,14 @@ class RetryStore(StoreWrapper):
         self._entropy = entropy
         self._cancel = cancel
 
-    def put(self, key: str, parts: Parts) -> None:
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``."""
         may_have_arrived = False
 
         def attempt() -> None:
             nonlocal may_have_arrived
             try:
-                self._inner.put(key, parts)
+                self._inner.put(key, parts, locked_until=locked_until)
             except ObjectExists:
                 if not (may_have_arrived and holds(self._inner, key, parts)):
                     raise
@@ -95,6 +96,14 @@ class RetryStore(StoreWrapper):
     def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
         """See ``ObjectStore.try_punch``."""
         return self._retried(Verb.PUNCH, key, lambda: self._inner.try_punch(key, extents))
+
+    def try_lock(self, key: str, until: datetime) -> datetime | None:
+        """See ``ObjectStore.try_lock``."""
+        return self._retried(Verb.LOCK, key, lambda: self._inner.try_lock(key, until))
+
+    def locked_until(self, key: str) -> datetime | None:
+        """See ``ObjectStore.locked_until``."""
+        return self._retried(Verb.LOCK, key, lambda: self._inner.locked_until(key))
 
     def _retried(self, verb: Verb, key: str, action: Callable[[], _T]) -> _T:
         attempt = 0

@@ -1,7 +1,8 @@
 """The object store: the whole of what the engine asks from the place where a repository lives.
 
 Five verbs over flat keys, chosen so that any dumb store can keep them: create-only put, ranged get, list by prefix,
-delete, and the size of an object. There is no rename, no append, no lock and no conditional overwrite.
+delete, and the size of an object. There is no rename, no append and no conditional overwrite. What only some stores can
+do (give back a part of an object's space, hold an object against deletion) is asked with ``try_``.
 
 Invariant: under a key there is either nothing or one whole object, and it is the one that its put described.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from holdfast.model import Extent
@@ -40,8 +42,10 @@ class ObjectStore(Protocol):
     ``storage.keys``. A key that is the folder of another key (``a`` beside ``a/b``) is refused too.
     """
 
-    def put(self, key: str, parts: Parts) -> None:
-        """Store one object under a key that is free.
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
+        """Store one object under a key that is free, from the first moment locked as ``try_lock`` locks.
+
+        Where the store cannot lock, ``locked_until`` is passed over.
 
         When it returns, the object is whole, durable (it outlives a power failure) and visible to everybody. It
         raises ``ObjectExists`` and changes nothing when the key is taken; of several writers that race for one key
@@ -77,14 +81,29 @@ class ObjectStore(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Return when there is no object under the key. Safe to call twice, and for a key that never existed."""
+        """Return when there is no object under the key. Safe to call twice, and for a key that never existed.
+
+        ``ObjectLocked``, and nothing deleted, while the object is locked.
+        """
+        ...
+
+    def try_lock(self, key: str, until: datetime) -> datetime | None:
+        """Hold an object against deletion by anybody; return until when it is held now. None where nobody can.
+
+        A lock is never shortened: a time before the one that holds changes nothing. ``ObjectMissing``.
+        """
+        ...
+
+    def locked_until(self, key: str) -> datetime | None:
+        """Return until when an object is held against deletion, None when it is not. ``ObjectMissing``."""
         ...
 
     def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
         """Give back the space of ranges that nobody needs any more; return how many bytes they are.
 
         They read as zeros afterwards, the rest of the object and its length stay. None, and nothing done, where the
-        store cannot. Safe to call twice. For garbage collection alone. ``ObjectMissing``, ``RangeNotSatisfiable``.
+        store cannot. Safe to call twice. For garbage collection alone. ``ObjectMissing``, ``RangeNotSatisfiable``,
+        ``ObjectLocked``.
         """
         ...
 

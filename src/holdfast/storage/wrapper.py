@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from holdfast.model import Extent
 from holdfast.storage.store import ObjectInfo, ObjectStore, Parts
@@ -23,6 +24,8 @@ class Verb(enum.Enum):
     LIST = "list"
     DELETE = "delete"
     PUNCH = "punch"
+    LOCK = "lock"
+    """Setting a lock, and asking for one."""
 
 
 class StoreWrapper:
@@ -31,9 +34,9 @@ class StoreWrapper:
     def __init__(self, inner: ObjectStore) -> None:
         self._inner = inner
 
-    def put(self, key: str, parts: Parts) -> None:
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``."""
-        self._inner.put(key, parts)
+        self._inner.put(key, parts, locked_until=locked_until)
 
     def get(self, key: str) -> bytes:
         """See ``ObjectStore.get``."""
@@ -58,6 +61,14 @@ class StoreWrapper:
     def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
         """See ``ObjectStore.try_punch``."""
         return self._inner.try_punch(key, extents)
+
+    def try_lock(self, key: str, until: datetime) -> datetime | None:
+        """See ``ObjectStore.try_lock``."""
+        return self._inner.try_lock(key, until)
+
+    def locked_until(self, key: str) -> datetime | None:
+        """See ``ObjectStore.locked_until``."""
+        return self._inner.locked_until(key)
 
     def free_bytes(self) -> int | None:
         """See ``ObjectStore.free_bytes``."""

@@ -234,6 +234,7 @@ def test_a_trusted_platform_module_travels_with_its_contents(
 _STALL_S = 5
 """By the lab's clock; less than the pool takes to notice what the tests are about."""
 
+
 @contextlib.contextmanager
 def connection(lab: RunningLab, head: str) -> Iterator[socket.socket]:
     """Open a connection that has sent a head. An export waits in its second block until the lab's clock is moved.

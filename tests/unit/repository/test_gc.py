@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
@@ -288,12 +289,12 @@ class Full(StoreWrapper):
         super().__init__(inner)
         self.room_bytes = 0
 
-    def put(self, key: str, parts: Parts) -> None:
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         length_bytes = sum(len(view) for view in as_views(parts))
         if length_bytes > self.room_bytes:
             raise StoreFull(store="full", key=key)
         self.room_bytes -= length_bytes
-        super().put(key, parts)
+        super().put(key, parts, locked_until=locked_until)
 
     def delete(self, key: str) -> None:
         self.room_bytes += sum(info.length_bytes for info in self.list(key))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from holdfast.repository.layout import SLOTS_MAX, Encoding, FrameKind, PackId, p
 from holdfast.repository.pack_memory import SEGMENT_BYTES, PackMemory
 from holdfast.repository.pack_writer import DurablePack, PackDock, PackStream
 from holdfast.repository.trailer import TrailerNotes
-from holdfast.storage import MemoryStore, Part, StoreUnreachable
+from holdfast.storage import MemoryStore, StoreUnreachable
+from holdfast.storage.store import Parts
 from tests.support.repositories import World, key_ring
 
 
@@ -152,7 +154,7 @@ def test_one_disk_alone_goes_on_when_another_holds_memory_and_rests() -> None:
 class Failing(MemoryStore):
     """A store that takes nothing."""
 
-    def put(self, key: str, parts: Part | list[Part]) -> None:  # type: ignore[override]
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         raise StoreUnreachable(store="gone", key=key, reason="the cable")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import pytest
 
@@ -118,7 +119,7 @@ def test_what_a_retry_cannot_help_fails_at_once() -> None:
     class Full(StoreWrapper):
         calls = 0
 
-        def put(self, key: str, parts: object) -> None:
+        def put(self, key: str, parts: object, *, locked_until: datetime | None = None) -> None:
             self.calls += 1
             raise StoreFull(store="full", key=key)
 
