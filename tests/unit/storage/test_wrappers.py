@@ -218,6 +218,7 @@ class TestMetered:
             Verb.LIST: Meter(requests=2),
             Verb.DELETE: Meter(requests=1),
             Verb.PUNCH: Meter(requests=1, length_bytes=2),
+            Verb.LOCK: Meter(),
         }
 
     def test_threads_lose_no_count(self) -> None:
