@@ -42,6 +42,20 @@ class Trailer:
         """Return the 32-byte id of the block (or node) in a slot."""
         return bytes(self.rows["id"][slot])
 
+    def shares(self, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return what each of these slots counts for where live bytes are summed: its part of its frame's length."""
+        rows = self.rows[slots]
+        index, count = rows["index"].astype(np.int64), rows["count"].astype(np.int64)
+        lengths = self.rows["length"][slots - index].astype(np.int64)
+        shares: npt.NDArray[np.int64] = lengths // count + np.where(index == 0, lengths % count, 0)
+        return shares
+
+    def share(self, slot: int) -> int:
+        """Return the share of one slot; ``PackDamaged`` when there is no such slot."""
+        if not 0 <= slot < len(self):
+            raise PackDamaged(pack=self.pack, slot=slot, reason="it has no such slot")
+        return int(self.shares(np.array([slot], dtype=np.int64))[0])
+
     def __len__(self) -> int:
         return len(self.rows)
 

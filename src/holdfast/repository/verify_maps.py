@@ -139,17 +139,17 @@ class MapWalk:
         for number, pack in enumerate(leaf.packs, start=1):
             slots = leaf.slots[leaf.places == number].astype(np.int64)
             try:
-                rows = self._vault.shelf.open(self._moves.resolve(NodeAddress(pack, 0)).pack).trailer.rows
+                trailer = self._vault.shelf.open(self._moves.resolve(NodeAddress(pack, 0)).pack).trailer
             except Damage as damage:
                 self.broken.note(damage)
                 continue
-            if int(slots.max(initial=0)) >= len(rows):
+            if int(slots.max(initial=0)) >= len(trailer):
                 self.broken.slots[NodeAddress(pack, int(slots.max()))] = "a map refers to it, but there is no such slot"
                 continue
-            kinds = rows["kind"][slots]
+            kinds = trailer.rows["kind"][slots]
             for slot in slots[kinds == FrameKind.MAP].tolist():
                 self.broken.slots[NodeAddress(pack, slot)] = "a map refers to it as a block, but it is a map node"
-            _count(uses, pack, len(slots), int(rows["length"][slots - rows["index"][slots]].sum()))
+            _count(uses, pack, len(slots), int(trailer.shares(slots).sum()))
             for slot in slots[kinds == FrameKind.PATCH].tolist():
                 self._count_base(uses, NodeAddress(pack, slot))
         return uses
@@ -165,7 +165,7 @@ class MapWalk:
 
     def _length(self, address: NodeAddress) -> int:
         place = self._moves.resolve(address)
-        return self._vault.shelf.open(place.pack).frame_extent(place.slot)[1]
+        return self._vault.shelf.open(place.pack).trailer.share(place.slot)
 
     def _note_node(self, damage: Damage, address: NodeAddress) -> None:
         if isinstance(damage, PackDamaged | PackMissing):
