@@ -11,7 +11,7 @@ from holdfast.cli.confirm import confirm_destruction
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.cli.verification import explain_verification
 from holdfast.core import ExitStatus, format_bytes
-from holdfast.repository import RestorePoint
+from holdfast.repository import PointSummary, summary_of
 
 __all__ = ["app", "point_document", "point_rows"]
 
@@ -22,13 +22,13 @@ _NO_COMMON = Common()
 POINT_COLUMNS = ("=POINT", "VM", "SOURCE", ">PROVISIONED", ">READ", ">NEW", ">STORED")
 
 
-def point_rows(points: tuple[RestorePoint, ...]) -> list[tuple[str, ...]]:
+def point_rows(points: tuple[PointSummary, ...]) -> list[tuple[str, ...]]:
     """Return a table row per point, for ``POINT_COLUMNS``."""
     return [
         (
             each.id,
-            each.facts.vm.name,
-            ", ".join(sorted({disk.facts.change_source.value for disk in each.disks})),
+            each.vm_name,
+            ", ".join(sorted({disk.change_source_text for disk in each.disks})),
             format_bytes(each.sizes.provisioned_bytes),
             format_bytes(each.sizes.read_bytes),
             format_bytes(each.sizes.new_bytes),
@@ -38,28 +38,27 @@ def point_rows(points: tuple[RestorePoint, ...]) -> list[tuple[str, ...]]:
     ]
 
 
-def point_document(point: RestorePoint) -> dict[str, object]:
+def point_document(point: PointSummary) -> dict[str, object]:
     """Return a point as its JSON document, without the VM's whole record."""
-    facts = point.facts
     return {
         "id": point.id,
-        "vm": facts.vm,
-        "taken_at": facts.taken_at,
-        "run": facts.run,
-        "job": facts.job,
-        "consistency": facts.consistency,
-        "previous": facts.previous,
-        "tags": facts.tags,
+        "vm": point.vm,
+        "taken_at": point.taken_at,
+        "run": point.run,
+        "job": point.job,
+        "consistency": point.consistency,
+        "previous": point.previous,
+        "tags": point.tags,
         "sizes": point.sizes,
         "disks": [
             {
-                "position": disk.facts.position,
-                "uuid": disk.facts.uuid,
-                "name": disk.facts.name,
-                "size_bytes": disk.facts.size_bytes,
-                "change_source": disk.facts.change_source,
-                "change_reason": disk.facts.change_reason,
-                "sizes": disk.stored.sizes,
+                "position": disk.position,
+                "uuid": disk.uuid,
+                "name": disk.name,
+                "size_bytes": disk.size_bytes,
+                "change_source": disk.change_source,
+                "change_reason": disk.change_reason,
+                "sizes": disk.sizes,
             }
             for disk in point.disks
         ],
@@ -123,7 +122,7 @@ def show(point: str, *, repository: str, common: Common = _NO_COMMON) -> int:
                 f"  provisioned {format_bytes(sizes.provisioned_bytes)}, read {format_bytes(sizes.read_bytes)}, "
                 f"new {format_bytes(sizes.new_bytes)}, stored {format_bytes(sizes.stored_bytes)}"
             )
-        out.result({**point_document(found), "vm_record": facts.vm_record})
+        out.result({**point_document(summary_of(found)), "vm_record": facts.vm_record})
         return ExitStatus.OK
 
     return run_command(common, body)

@@ -21,7 +21,7 @@ from holdfast.cli.session import Session
 from holdfast.cli.verification import explain_verification
 from holdfast.core import HoldfastError, Secret, format_bytes, format_duration, format_rate
 from holdfast.lab import LabHandle
-from holdfast.model import JsonObject, RunStatus, VmUuid
+from holdfast.model import JsonObject, PointId, RunStatus, VmUuid
 from holdfast.repository import RestorePoint
 from holdfast.restore import RestoreArgs, RestoreResult
 from holdfast.service import BackupRequest, WorkReport, Workspace
@@ -79,7 +79,7 @@ class Story:
         self._let_guests_work(vms)
         self._back_up("Second backup: the pool says what changed", "second", vms)
         newest = self._list_points()
-        lost = newest[vms[0]]
+        lost = service.show_point(self.workspace, _REPOSITORY, newest[vms[0]], cancel=self.session.cancel)
         self._lose(lost)
         restored = self._restore(lost)
         self._prove_disks(lost, restored)
@@ -209,12 +209,12 @@ class Story:
             for done in told:
                 self._out.say(f"  {done}")
 
-    def _list_points(self) -> dict[VmUuid, RestorePoint]:
+    def _list_points(self) -> dict[VmUuid, PointId]:
         self._act("Restore points, each complete in itself")
         listed = service.list_points(self.workspace, _REPOSITORY, cancel=self.session.cancel)
         self._out.table(POINT_COLUMNS, point_rows(listed.points), empty="none")
         self.facts["points"] = [msgspec.to_builtins(point_document(each), enc_hook=str) for each in listed.points]
-        return {point.facts.vm.uuid: point for point in listed.points}
+        return {point.vm_uuid: point.id for point in listed.points}
 
     def _lose(self, point: RestorePoint) -> None:
         self._act(f"Disaster: VM {point.facts.vm.name!r} is destroyed, with its disks")

@@ -1,5 +1,6 @@
 """The repository engine: restore points of VMs, deduplicated, compressed and encrypted, on any object store."""
 
+from holdfast.repository.catalogue import DiskSummary, PointSummary, SummaryListing, summary_of
 from holdfast.repository.config import Compression, ConfigDamaged, NeedsNewerHoldfast, NotARepository
 from holdfast.repository.damage import Damage, MapDamaged, ObjectDamaged, PackDamaged, PackMissing, PointDamaged
 from holdfast.repository.disk_writer import RepositoryDiskWriter
@@ -47,6 +48,7 @@ __all__ = [
     "DamageFound",
     "DeadPack",
     "DiskNoLongerStored",
+    "DiskSummary",
     "GcPlan",
     "GcReport",
     "HitDisk",
@@ -76,6 +78,7 @@ __all__ = [
     "PointAmbiguous",
     "PointDamaged",
     "PointDisk",
+    "PointSummary",
     "PointUnknown",
     "RecoveryKey",
     "ReferenceTooLarge",
@@ -87,6 +90,7 @@ __all__ = [
     "Safety",
     "StoredDisk",
     "StoredDiskUnreadable",
+    "SummaryListing",
     "Unlock",
     "Usage",
     "UsageOf",
@@ -95,4 +99,5 @@ __all__ = [
     "create_repository",
     "new_recovery_key",
     "open_repository",
+    "summary_of",
 ]

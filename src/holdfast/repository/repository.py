@@ -14,6 +14,7 @@ from holdfast.core import Cancellation, Clock, Entropy, ExitStatus, HoldfastErro
 from holdfast.model import DiskSource, PointId, RepositoryId, RunId, VmUuid
 from holdfast.repository import keys as key_holders
 from holdfast.repository.block_reader import BlockReader
+from holdfast.repository.catalogue import SummaryListing, list_summaries
 from holdfast.repository.config import (
     Compression,
     NeedsNewerHoldfast,
@@ -109,6 +110,10 @@ class Repository:
     def points(self, *, vm: VmUuid | None = None) -> list[RestorePoint]:
         """Return all restore points that can be read, oldest first; of one VM, or of all."""
         return list(read_points(self._vault, vm=vm).points)
+
+    def summaries(self) -> SummaryListing:
+        """Return what a listing shows of all points, oldest first, without reading most of them."""
+        return list_summaries(self._vault)
 
     def damaged_points(self) -> list[PointDamaged]:
         """Return what is wrong with the restore points that cannot be read."""

@@ -12,6 +12,7 @@ from typing import Self
 
 from holdfast.core import Cancellation, ExitStatus, HoldfastError, Retry, get_log
 from holdfast.model import Coverage, DiskFacts, PointFacts, RunId
+from holdfast.repository.catalogue import write_catalogue
 from holdfast.repository.disk_writer import RepositoryDiskWriter
 from holdfast.repository.layout import PackId, pack_key
 from holdfast.repository.lease import Lease, delete_lease, list_leases
@@ -63,6 +64,7 @@ class RunWriter:
         self._vault = vault
         self._session = session
         self._took_over = took_over
+        self._published: list[RestorePoint] = []
         self._is_over = False
 
     def open_disk(self, size_bytes: int, *, coverage: Coverage, reference: StoredDisk | None) -> RepositoryDiskWriter:
@@ -100,18 +102,21 @@ class RunWriter:
         if unusable:
             raise _no_longer_stored(unusable)
         self._session.cancel.check()
-        return publish_point(self._vault, facts, disks, check_before=self._session.keeper.check)
+        point = publish_point(self._vault, facts, disks, check_before=self._session.keeper.check)
+        self._published.append(point)
+        return point
 
     def close(self) -> None:
-        """End the run in order: write its index, end its lease. Safe to call twice."""
+        """End the run in order: write its index and catalogue, end its lease. Safe to call twice."""
         if self._is_over:
             return
         self._is_over = True
         self._session.close()
         try:
             self._session.write_index()
+            write_catalogue(self._vault, self._published)
         except StoreFull as full:
-            # The points are published; an index only saves space, and garbage collection writes it later.
+            # The points are published; index and catalogue only save space and time, and are written again later.
             _log.warning("run.index-not-written", reason=str(full))
         for id in self._took_over:
             delete_lease(self._vault, id)

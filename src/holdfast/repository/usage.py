@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.repository.layout import (
+    CATALOGUE_PREFIX,
     CONDEMNED_PREFIX,
     CONFIG_KEY,
+    EPOCHS_PREFIX,
     FEATURES_PREFIX,
+    HOLES_PREFIX,
     INDEX_PREFIX,
     KEYS_PREFIX,
     LEASES_PREFIX,
     MOVED_PREFIX,
     PACKS_PREFIX,
     POINTS_PREFIX,
+    PROOFS_PREFIX,
     QUARANTINE_PREFIX,
 )
 from holdfast.storage import ObjectStore
@@ -24,10 +28,14 @@ _KINDS = (
     (PACKS_PREFIX, "packs"),
     (POINTS_PREFIX, "points"),
     (INDEX_PREFIX, "indexes"),
+    (CATALOGUE_PREFIX, "catalogues"),
     (LEASES_PREFIX, "leases"),
     (CONDEMNED_PREFIX, "condemned lists"),
     (MOVED_PREFIX, "moved records"),
     (QUARANTINE_PREFIX, "quarantine notes"),
+    (HOLES_PREFIX, "hole records"),
+    (PROOFS_PREFIX, "proofs"),
+    (EPOCHS_PREFIX, "key epochs"),
     (KEYS_PREFIX, "keys"),
     (CONFIG_KEY, "description"),
     (FEATURES_PREFIX, "features"),

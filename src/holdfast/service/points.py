@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from holdfast.backup import newest_first, newest_of
+from holdfast.backup import newest_of
 from holdfast.core import Cancellation, Progress
 from holdfast.model import PointId, VmUuid
-from holdfast.repository import GcPlan, GcReport, RestorePoint, VerifyReport
+from holdfast.repository import GcPlan, GcReport, PointSummary, RestorePoint, VerifyReport
 from holdfast.service.repositories import open_by_name
 from holdfast.service.workspace import Workspace
 
@@ -28,18 +28,15 @@ __all__ = [
 class ListedPoints:
     """The points of a repository, oldest first, and the objects in the points' place that cannot be read."""
 
-    points: tuple[RestorePoint, ...]
+    points: tuple[PointSummary, ...]
     damaged: tuple[str, ...]
 
 
 def list_points(workspace: Workspace, repository: str, *, vm: str | None = None, cancel: Cancellation) -> ListedPoints:
     """Return all points, or those of one VM by its name at backup time or its uuid."""
-    opened = open_by_name(workspace, repository, cancel=cancel)
-    wanted = opened.points()
-    if vm is not None:
-        wanted = [each for each in wanted if vm in (each.facts.vm.name, each.facts.vm.uuid)]
-    oldest_first = reversed(newest_first(wanted))
-    return ListedPoints(points=tuple(oldest_first), damaged=tuple(str(each) for each in opened.damaged_points()))
+    listing = open_by_name(workspace, repository, cancel=cancel).summaries()
+    wanted = (each for each in listing.points if vm is None or vm in (each.vm_name, each.vm_uuid))
+    return ListedPoints(points=tuple(wanted), damaged=tuple(str(each) for each in listing.damaged))
 
 
 def show_point(workspace: Workspace, repository: str, point: str, *, cancel: Cancellation) -> RestorePoint:

@@ -152,6 +152,7 @@ def test_usage_adds_up_to_what_the_store_lists() -> None:
         "packs": 1,
         "points": 1,
         "indexes": 1,
+        "catalogues": 1,
         "keys": 1,
         "description": 1,
         "other": 1,
