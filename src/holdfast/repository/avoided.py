@@ -1,0 +1,59 @@
+"""Slots that nothing new may refer to, although the rest of their packs is fine: damaged ones and punched ones.
+
+A value that a run builds once, under its lease, from what the repository says (quarantine notes, holes). Invariant: a
+writer neither offers such a slot as a known block, nor inherits a map or a base of a patch that leads to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast.repository.disk_map import Leaf
+from holdfast.repository.layout import PackId
+from holdfast.repository.stored_disk import NodeAddress
+
+__all__ = ["NOTHING_AVOIDED", "AvoidedSlots"]
+
+
+class AvoidedSlots:
+    """Which slots of which packs must not be used. A value."""
+
+    __slots__ = ("_slots",)
+
+    def __init__(self, slots: Mapping[PackId, Collection[int]]) -> None:
+        self._slots: dict[PackId, npt.NDArray[np.int64]] = {
+            pack: np.unique(np.array(list(avoided), dtype=np.int64)) for pack, avoided in slots.items() if avoided
+        }
+
+    def of_pack(self, pack: PackId) -> frozenset[int]:
+        """Return the slots of one pack to keep clear of."""
+        return frozenset(self._slots[pack].tolist()) if pack in self._slots else frozenset()
+
+    def meets(self, packs: Iterable[PackId]) -> bool:
+        """Return whether any of the packs has such a slot; only then is it worth looking at single places."""
+        return bool(self._slots) and any(pack in self._slots for pack in packs)
+
+    def is_met_by(self, leaf: Leaf) -> bool:
+        """Return whether an entry of a leaf leads to such a slot."""
+        for number, pack in enumerate(leaf.packs, start=1):
+            avoided = self._slots.get(pack)
+            if avoided is not None and bool(np.isin(leaf.slots[leaf.places == number], avoided).any()):
+                return True
+        return False
+
+    def __contains__(self, place: NodeAddress) -> bool:
+        return place.pack in self._slots and place.slot in self._slots[place.pack]
+
+    def __or__(self, other: AvoidedSlots) -> AvoidedSlots:
+        packs = self._slots.keys() | other._slots.keys()
+        return AvoidedSlots({pack: self.of_pack(pack) | other.of_pack(pack) for pack in packs})
+
+    def __len__(self) -> int:
+        return sum(len(avoided) for avoided in self._slots.values())
+
+
+NOTHING_AVOIDED = AvoidedSlots({})
+"""What a run keeps clear of in a repository without holes and without damage."""
