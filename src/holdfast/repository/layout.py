@@ -56,7 +56,9 @@ __all__ = [
     "PATCH_HEADER",
     "POINTS_PREFIX",
     "PROOFS_PREFIX",
+    "PROOF_ROW",
     "QUARANTINE_PREFIX",
+    "QUARANTINE_ROW",
     "ROOT_LEAVES_MAX",
     "SAMPLE_MASK",
     "SLOTS_MAX",
@@ -193,12 +195,18 @@ SAMPLE_MASK: Final = 0x3F
 
 MOVED_ROW: Final = np.dtype([("old_pack", "V16"), ("old_slot", "<u4"), ("new_pack", "V16"), ("new_slot", "<u4")])
 
+QUARANTINE_ROW: Final = np.dtype([("pack", "V16"), ("slot", "<u4")])
+
+PROOF_ROW: Final = np.dtype([("pack", "V16"), ("length", "<u4"), ("checked_s", "<u8")])
+
 assert PACK_HEADER.size == 40
 assert TRAILER_ROW.itemsize == 40
 assert PACK_TABLE_ROW.itemsize == 32
 assert INDEX_PACK_ROW.itemsize == 36
 assert INDEX_SAMPLE_ROW.itemsize == 12
 assert MOVED_ROW.itemsize == 40
+assert QUARANTINE_ROW.itemsize == 20
+assert PROOF_ROW.itemsize == 28
 assert SLOTS_MAX * TRAILER_ROW.itemsize < TRAILER_BYTES_MAX
 
 
