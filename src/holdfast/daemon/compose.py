@@ -6,12 +6,13 @@ import platform
 import re
 
 from holdfast.core import Cancellation, Clock, Entropy, SystemClock, SystemEntropy
+from holdfast.daemon.credentials import read_credentials
 from holdfast.daemon.registry import FileRegistry
 from holdfast.daemon.settings import Settings
 from holdfast.daemon.vault import FileVault
 from holdfast.runs import open_runs
-from holdfast.service import Workspace
-from holdfast.storage import ObjectStore, RetryStore, open_store
+from holdfast.service import RepositoryPlace, Workspace
+from holdfast.storage import ObjectStore, RetryStore, StorePlace, open_store
 
 __all__ = ["build_workspace"]
 
@@ -20,15 +21,19 @@ def build_workspace(settings: Settings, *, clock: Clock | None = None, entropy: 
     """Return the workspace of one installation. Creates nothing on disk until something is stored."""
     used_clock, used_entropy = clock or SystemClock(), entropy or SystemEntropy()
 
-    def open_with_retry(location: str, create: bool, cancel: Cancellation) -> ObjectStore:
-        store = open_store(location, create=create)
+    vault = FileVault(settings.secrets_folder)
+
+    def open_with_retry(place: RepositoryPlace, create: bool, cancel: Cancellation) -> ObjectStore:
+        credentials = read_credentials(place, vault=vault)
+        where = StorePlace(location=place.location, options=place.options, credentials=credentials)
+        store = open_store(where, create=create)
         return RetryStore(store, clock=used_clock, entropy=used_entropy, cancel=cancel)
 
     return Workspace(
         clock=used_clock,
         entropy=used_entropy,
         registry=FileRegistry(settings.config_folder),
-        vault=FileVault(settings.secrets_folder),
+        vault=vault,
         open_store=open_with_retry,
         open_runs=lambda: open_runs(settings.runs_folder, clock=used_clock, entropy=used_entropy),
         machine_name=_machine_name(platform.node()),

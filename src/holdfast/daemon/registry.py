@@ -6,10 +6,12 @@ Readable and editable by an admin, copied by any file backup. Invariant: a file 
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +21,7 @@ import msgspec
 from holdfast.core import ExitStatus, HoldfastError, format_time, mapped, parse_time
 from holdfast.model import PoolUuid, RepositoryId
 from holdfast.service import NameTaken, NameUnknown, PoolConfig, RepositoryConfig
+from holdfast.storage import StoreOptions
 
 __all__ = ["ConfigDamaged", "ConfigNotWritable", "FileRegistry", "NameInvalid", "write_private_file"]
 
@@ -147,13 +150,11 @@ class FileRegistry:
 
     def add_repository(self, config: RepositoryConfig) -> None:
         """See ``Registry.add_repository``."""
-        document = _RepositoryDocument(
-            name=config.name,
-            location=config.location,
-            repository=config.repository,
-            added_at=format_time(config.added_at),
-        )
-        self._write(self._check_free("repository", config.name), document)
+        self._write(self._check_free("repository", config.name), _repository_document(config))
+
+    def replace_repository(self, config: RepositoryConfig) -> None:
+        """See ``Registry.replace_repository``."""
+        self._write(self._existing("repository", config.name), _repository_document(config))
 
     def remove_repository(self, name: str) -> None:
         """See ``Registry.remove_repository``."""
@@ -202,6 +203,8 @@ class _PoolDocument(msgspec.Struct, kw_only=True):
 class _RepositoryDocument(msgspec.Struct, kw_only=True):
     name: str
     location: str
+    options: dict[str, str | bool] = {}
+    credentials: str = ""
     repository: str
     added_at: str
 
@@ -219,6 +222,34 @@ def _pool_document(config: PoolConfig) -> _PoolDocument:
         pool=config.pool,
         added_at=format_time(config.added_at),
     )
+
+
+def _repository_document(config: RepositoryConfig) -> _RepositoryDocument:
+    unset = StoreOptions()
+    options = {
+        each.name: value.value if isinstance(value, enum.Enum) else value
+        for each in fields(StoreOptions)
+        if (value := getattr(config.options, each.name)) != getattr(unset, each.name)
+    }
+    return _RepositoryDocument(
+        name=config.name,
+        location=config.location,
+        options=options,
+        credentials=config.credentials,
+        repository=config.repository,
+        added_at=format_time(config.added_at),
+    )
+
+
+def _options_from(path: Path, told: Mapping[str, str | bool]) -> StoreOptions:
+    """Return the options in a document. One that is not known is refused: it may be the one that protects."""
+    strange = told.keys() - {each.name for each in fields(StoreOptions)}
+    if strange:
+        raise ConfigDamaged(path=path, what=f"option {min(strange)} is not known to this version")
+    try:
+        return msgspec.convert(told, StoreOptions)
+    except msgspec.ValidationError as cause:
+        raise ConfigDamaged(path=path, what=str(cause)) from cause
 
 
 def _read(path: Path, kind: type[_Document]) -> _Document:
@@ -253,6 +284,8 @@ def _repository_from(path: Path) -> RepositoryConfig:
     return RepositoryConfig(
         name=found.name,
         location=found.location,
+        options=_options_from(path, found.options),
+        credentials=found.credentials,
         repository=RepositoryId(found.repository),
         added_at=_moment(path, found.added_at),
     )

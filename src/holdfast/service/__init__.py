@@ -6,6 +6,7 @@ from holdfast.service.config import (
     PoolConfig,
     Registry,
     RepositoryConfig,
+    RepositoryPlace,
     SecretMissing,
     TrustKind,
     Vault,
@@ -23,8 +24,10 @@ from holdfast.service.points import (
 from holdfast.service.pools import add_pool, connect_pool, list_pools, probe_pool, show_pool
 from holdfast.service.repositories import (
     CreatedRepository,
+    GivenCredentials,
     RepositoryOverview,
     add_holder,
+    change_credentials,
     connect_repository,
     create_repository,
     list_repositories,
@@ -51,6 +54,7 @@ from holdfast.service.workspace import Workspace
 __all__ = [
     "BackupRequest",
     "CreatedRepository",
+    "GivenCredentials",
     "ListedPoints",
     "NameTaken",
     "NameUnknown",
@@ -60,6 +64,7 @@ __all__ = [
     "RemovedPool",
     "RepositoryConfig",
     "RepositoryOverview",
+    "RepositoryPlace",
     "SecretMissing",
     "SelectionAmbiguous",
     "TrustKind",
@@ -69,6 +74,7 @@ __all__ = [
     "add_holder",
     "add_pool",
     "cancel_run",
+    "change_credentials",
     "clean_pool",
     "collect_garbage",
     "connect_pool",

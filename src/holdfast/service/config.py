@@ -6,12 +6,13 @@ minute. Invariant: a secret is never stored in clear and never part of a configu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from holdfast.core import ExitStatus, HoldfastError, Secret
 from holdfast.model import PoolUuid, RepositoryId
+from holdfast.storage import StoreOptions
 
 __all__ = [
     "NameTaken",
@@ -19,6 +20,7 @@ __all__ = [
     "PoolConfig",
     "Registry",
     "RepositoryConfig",
+    "RepositoryPlace",
     "SecretMissing",
     "TrustKind",
     "Vault",
@@ -91,13 +93,44 @@ class PoolConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryPlace:
+    """Where a repository lives and how one gets in; no secret in it."""
+
+    location: str
+    """A path or a URL."""
+    options: StoreOptions = field(default_factory=StoreOptions)
+    credentials: str = ""
+    """Where its credentials are found: ``env``, ``env:PREFIX``, ``file:PATH``, ``sealed``; empty: none."""
+    sealed_as: str = ""
+    """The name in the vault of what ``sealed`` refers to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryConfig:
-    """A repository that was created or connected here. ``location`` is a path or a URL."""
+    """A repository that was created or connected here. Opened through its ``place``, not its ``location`` alone."""
 
     name: str
     location: str
     repository: RepositoryId
     added_at: datetime
+    options: StoreOptions = field(default_factory=StoreOptions)
+    credentials: str = ""
+    """See ``RepositoryPlace``."""
+
+    @property
+    def place(self) -> RepositoryPlace:
+        """Where it lives and how one gets in."""
+        return RepositoryPlace(
+            location=self.location,
+            options=self.options,
+            credentials=self.credentials,
+            sealed_as=sealed_name(self.name),
+        )
+
+
+def sealed_name(repository_name: str) -> str:
+    """Return the name in the vault of a repository's sealed credentials."""
+    return f"repository/{repository_name}/credentials"
 
 
 class TrustKind:
@@ -149,6 +182,10 @@ class Registry(Protocol):
 
     def add_repository(self, config: RepositoryConfig) -> None:
         """Remember one; ``NameTaken`` when the name is in use."""
+        ...
+
+    def replace_repository(self, config: RepositoryConfig) -> None:
+        """Remember one that is known already with other facts; ``NameUnknown`` when there is none of its name."""
         ...
 
     def remove_repository(self, name: str) -> None:

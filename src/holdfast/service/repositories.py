@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from holdfast.core import Cancellation, Secret
 from holdfast.repository import (
@@ -27,14 +28,16 @@ from holdfast.repository import (
 from holdfast.repository import (
     create_repository as create_in_store,
 )
-from holdfast.service.config import RepositoryConfig
+from holdfast.service.config import RepositoryConfig, RepositoryPlace, SecretMissing, sealed_name
 from holdfast.service.workspace import Workspace
-from holdfast.storage import ObjectStore
+from holdfast.storage import ObjectStore, StoreOptions
 
 __all__ = [
     "CreatedRepository",
+    "GivenCredentials",
     "RepositoryOverview",
     "add_holder",
+    "change_credentials",
     "connect_repository",
     "create_repository",
     "list_repositories",
@@ -45,8 +48,22 @@ __all__ = [
     "show_repository",
 ]
 
+_NO_OPTIONS = StoreOptions()
+
 RECOVERY_HOLDER = "recovery"
 PASSPHRASE_HOLDER = "passphrase"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenCredentials:
+    """How the credentials of a place are given: a reference, and what is to be sealed when it says ``sealed``."""
+
+    reference: str = ""
+    sealed: Secret | None = None
+    """Lines of ``NAME=value``."""
+
+
+_NO_CREDENTIALS = GivenCredentials()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +95,8 @@ def create_repository(
     passphrase: Secret | None = None,
     without_secret: bool = False,
     compression: Compression = Compression.STANDARD,
+    options: StoreOptions = _NO_OPTIONS,
+    credentials: GivenCredentials = _NO_CREDENTIALS,
     cancel: Cancellation,
 ) -> CreatedRepository:
     """Make a repository in an empty place, remember it under ``name``, return it with its recovery key.
@@ -96,34 +115,98 @@ def create_repository(
         holders.append(IdentityHolder(workspace.machine_name, workspace.vault.public_key))
         if passphrase:
             holders.append(PassphraseHolder(PASSPHRASE_HOLDER, passphrase))
-    repository = create_in_store(
-        workspace.open_store(location, True, cancel),
-        holders=holders,
-        clock=workspace.clock,
-        entropy=workspace.entropy,
-        compression=compression,
-    )
-    config = _remember(workspace, name, location, repository)
+    with _place(workspace, name, location, options=options, credentials=credentials) as place:
+        repository = create_in_store(
+            workspace.open_store(place, True, cancel),
+            holders=holders,
+            clock=workspace.clock,
+            entropy=workspace.entropy,
+            compression=compression,
+        )
+        config = _remember(workspace, name, place, repository)
     return CreatedRepository(config=config, recovery_key=recovery.secret if recovery else None)
 
 
 def connect_repository(
-    workspace: Workspace, *, name: str, location: str, unlock: Unlock, cancel: Cancellation
+    workspace: Workspace,
+    *,
+    name: str,
+    location: str,
+    unlock: Unlock,
+    options: StoreOptions = _NO_OPTIONS,
+    credentials: GivenCredentials = _NO_CREDENTIALS,
+    cancel: Cancellation,
 ) -> RepositoryConfig:
     """Remember a repository that exists, opened with ``unlock``; this machine becomes one of its key holders."""
     workspace.registry.check_repository_name(name)
-    repository = _open(workspace, workspace.open_store(location, False, cancel), unlock)
-    if not isinstance(unlock, OpenUnlock) and not _opens_for_us(workspace, location, cancel=cancel):
-        names = {each.name for each in repository.holders()}
-        repository.add_holder(IdentityHolder(_free_name(workspace.machine_name, names), workspace.vault.public_key))
-    return _remember(workspace, name, location, repository)
+    with _place(workspace, name, location, options=options, credentials=credentials) as place:
+        repository = _open(workspace, workspace.open_store(place, False, cancel), unlock)
+        if not isinstance(unlock, OpenUnlock) and not _opens_for_us(workspace, place, cancel=cancel):
+            names = {each.name for each in repository.holders()}
+            repository.add_holder(IdentityHolder(_free_name(workspace.machine_name, names), workspace.vault.public_key))
+        return _remember(workspace, name, place, repository)
 
 
-def _opens_for_us(workspace: Workspace, location: str, *, cancel: Cancellation) -> bool:
+def change_credentials(
+    workspace: Workspace, name: str, *, credentials: GivenCredentials, cancel: Cancellation
+) -> RepositoryConfig:
+    """Use other credentials for a repository's place from now on, once they have opened it.
+
+    Whatever goes wrong, the old ones stay.
+    """
+    config = workspace.registry.repository(name)
+    sealed_before = _load_sealed(workspace, config)
+    changed = replace(config, credentials=credentials.reference)
+    try:
+        if credentials.sealed is not None:
+            workspace.vault.store(sealed_name(name), credentials.sealed)
+        _open_as_config(workspace, changed, cancel=cancel)
+        workspace.registry.replace_repository(changed)
+    except BaseException:
+        _seal(workspace, name, sealed_before)
+        raise
+    if credentials.sealed is None:
+        workspace.vault.forget(sealed_name(name))
+    return changed
+
+
+def _load_sealed(workspace: Workspace, config: RepositoryConfig) -> Secret | None:
+    """Return what is sealed for a repository, None when nothing is, or nothing that this machine can open."""
+    try:
+        return workspace.vault.load(sealed_name(config.name))
+    except SecretMissing:
+        return None
+
+
+def _seal(workspace: Workspace, name: str, secret: Secret | None) -> None:
+    if secret is None:
+        workspace.vault.forget(sealed_name(name))
+    else:
+        workspace.vault.store(sealed_name(name), secret)
+
+
+@contextlib.contextmanager
+def _place(
+    workspace: Workspace, name: str, location: str, *, options: StoreOptions, credentials: GivenCredentials
+) -> Iterator[RepositoryPlace]:
+    """Give a new repository's place, its credentials sealed; they are forgotten again when the block fails."""
+    if credentials.sealed is not None:
+        workspace.vault.store(sealed_name(name), credentials.sealed)
+    try:
+        yield RepositoryPlace(
+            location=location, options=options, credentials=credentials.reference, sealed_as=sealed_name(name)
+        )
+    except BaseException:
+        if credentials.sealed is not None:
+            workspace.vault.forget(sealed_name(name))
+        raise
+
+
+def _opens_for_us(workspace: Workspace, place: RepositoryPlace, *, cancel: Cancellation) -> bool:
     """Whether this machine's own key opens the repository. Its name among the holders proves nothing: a machine that
     was set up again has the same name and another key."""
     try:
-        _open(workspace, workspace.open_store(location, False, cancel), IdentityUnlock(workspace.vault.identity))
+        _open(workspace, workspace.open_store(place, False, cancel), IdentityUnlock(workspace.vault.identity))
     except WrongKey:
         return False
     return True
@@ -140,8 +223,11 @@ def _free_name(wanted: str, taken: Collection[str]) -> str:
 def open_by_name(workspace: Workspace, name: str, *, cancel: Cancellation) -> Repository:
     """Return a repository that was created or connected here, opened by this machine's own key, or by none where its
     owner wants no secret."""
-    config = workspace.registry.repository(name)
-    store = workspace.open_store(config.location, False, cancel)
+    return _open_as_config(workspace, workspace.registry.repository(name), cancel=cancel)
+
+
+def _open_as_config(workspace: Workspace, config: RepositoryConfig, *, cancel: Cancellation) -> Repository:
+    store = workspace.open_store(config.place, False, cancel)
     try:
         return _open(workspace, store, IdentityUnlock(workspace.vault.identity))
     except WrongKey as refused:
@@ -172,14 +258,15 @@ def show_repository(workspace: Workspace, name: str, *, cancel: Cancellation) ->
         points=len(points),
         vms=len({each.facts.vm.uuid for each in points}),
         usage=repository.usage(),
-        free_bytes=workspace.open_store(config.location, False, cancel).free_bytes(),
+        free_bytes=workspace.open_store(config.place, False, cancel).free_bytes(),
         holders=tuple(repository.holders()),
     )
 
 
 def remove_repository(workspace: Workspace, name: str) -> None:
-    """Forget a repository. Everything in it stays where it is."""
+    """Forget a repository and the credentials sealed for it. Everything in it stays where it is."""
     workspace.registry.remove_repository(name)
+    workspace.vault.forget(sealed_name(name))
 
 
 def add_holder(workspace: Workspace, name: str, holder: NewHolder, *, cancel: Cancellation) -> Sequence[HolderFacts]:
@@ -203,7 +290,14 @@ def remove_holder(workspace: Workspace, name: str, holder: str, *, cancel: Cance
     return repository.holders()
 
 
-def _remember(workspace: Workspace, name: str, location: str, repository: Repository) -> RepositoryConfig:
-    config = RepositoryConfig(name=name, location=location, repository=repository.id, added_at=workspace.clock.now())
+def _remember(workspace: Workspace, name: str, place: RepositoryPlace, repository: Repository) -> RepositoryConfig:
+    config = RepositoryConfig(
+        name=name,
+        location=place.location,
+        repository=repository.id,
+        added_at=workspace.clock.now(),
+        options=place.options,
+        credentials=place.credentials,
+    )
     workspace.registry.add_repository(config)
     return config

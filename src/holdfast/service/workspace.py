@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from holdfast.core import Cancellation, Clock, Entropy
 from holdfast.runs import Runs
-from holdfast.service.config import Registry, Vault
+from holdfast.service.config import Registry, RepositoryPlace, Vault
 from holdfast.storage import ObjectStore
 
 __all__ = ["Workspace"]
@@ -22,8 +22,8 @@ class Workspace:
     entropy: Entropy
     registry: Registry
     vault: Vault
-    open_store: Callable[[str, bool, Cancellation], ObjectStore]
-    """Location, whether to make it, and what its retries listen to; returns the store with its retry wrapper."""
+    open_store: Callable[[RepositoryPlace, bool, Cancellation], ObjectStore]
+    """Place, whether to make it, and what its retries listen to; returns the store with its retry wrapper."""
     open_runs: Callable[[], AbstractContextManager[Runs]]
     """Opens the runs of this installation, flows not registered."""
     machine_name: str

@@ -1,6 +1,15 @@
 """Object stores: one contract, several implementations, wrappers around them."""
 
 from holdfast.storage.capped import CappedStore
+from holdfast.storage.credentials import (
+    CREDENTIAL_NAMES,
+    CredentialsMissing,
+    CredentialsReference,
+    CredentialsSource,
+    CredentialsUnreadable,
+    parse_credentials,
+    parse_reference,
+)
 from holdfast.storage.errors import (
     KeyRefused,
     LocationRefused,
@@ -22,22 +31,30 @@ from holdfast.storage.errors import (
 from holdfast.storage.faulty import Fault, FaultEffect, FaultyStore, SimulatedCrash
 from holdfast.storage.keys import check_key
 from holdfast.storage.lagging import LaggingStore
-from holdfast.storage.location import open_store
+from holdfast.storage.location import SCHEMES, open_store, scheme_of
 from holdfast.storage.memory import MemoryStore
 from holdfast.storage.metered import Meter, MeteredStore
+from holdfast.storage.place import LockMode, StoreCredentials, StoreOptions, StorePlace
 from holdfast.storage.posix import PosixStore
 from holdfast.storage.retry import RetryStore
 from holdfast.storage.store import ObjectInfo, ObjectStore, Part, Parts, holds
 from holdfast.storage.wrapper import Verb
 
 __all__ = [
+    "CREDENTIAL_NAMES",
+    "SCHEMES",
     "CappedStore",
+    "CredentialsMissing",
+    "CredentialsReference",
+    "CredentialsSource",
+    "CredentialsUnreadable",
     "Fault",
     "FaultEffect",
     "FaultyStore",
     "KeyRefused",
     "LaggingStore",
     "LocationRefused",
+    "LockMode",
     "MemoryStore",
     "Meter",
     "MeteredStore",
@@ -52,6 +69,7 @@ __all__ = [
     "RangeNotSatisfiable",
     "RetryStore",
     "SimulatedCrash",
+    "StoreCredentials",
     "StoreEmpty",
     "StoreError",
     "StoreFailed",
@@ -60,10 +78,15 @@ __all__ = [
     "StoreNotAFolder",
     "StoreNotReadable",
     "StoreNotWritable",
+    "StoreOptions",
+    "StorePlace",
     "StoreUnreachable",
     "StoreUnsuitable",
     "Verb",
     "check_key",
     "holds",
     "open_store",
+    "parse_credentials",
+    "parse_reference",
+    "scheme_of",
 ]

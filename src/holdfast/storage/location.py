@@ -1,30 +1,70 @@
 """From the text that a person wrote to a store.
 
-Invariant: opening changes nothing but what dead writers left behind; only ``create=True`` makes a folder.
+One table says which scheme is opened by which function. Invariant: opening changes nothing but what dead writers left
+behind; only ``create=True`` makes anything.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
 from holdfast.core import get_log
 from holdfast.storage.errors import LocationRefused, StoreNotWritable
+from holdfast.storage.place import StoreOptions, StorePlace
 from holdfast.storage.posix import PosixStore
 from holdfast.storage.store import ObjectStore
 
-__all__ = ["open_store"]
+__all__ = ["FOLDER", "SCHEMES", "Scheme", "open_store", "scheme_of"]
 
 _log = get_log(__name__)
 
+FOLDER = "file"
+"""The scheme of a plain path."""
 
-def open_store(location: str, *, create: bool = False) -> ObjectStore:
-    """Return the store at a path or ``file://`` URL; with ``create`` its folder is made (its parents are not).
+Scheme = Callable[[StorePlace, bool], ObjectStore]
+"""Opens a place; the flag tells whether to make it. Raises ``LocationRefused`` for a text or an option of no use."""
 
-    ``LocationRefused`` when the text names nothing that we support; otherwise what ``PosixStore`` raises.
+
+def open_store(place: StorePlace | str, *, create: bool = False) -> ObjectStore:
+    """Return the store at a place, or at a path or URL that needs nothing else.
+
+    With ``create`` a folder is made where there is none (its parents are not), and a service proves that it can keep a
+    repository. ``LocationRefused`` when the text names nothing that we support.
     """
-    store = PosixStore(_folder_of(location), create=create)
+    the_place = StorePlace(location=place) if isinstance(place, str) else place
+    return SCHEMES[scheme_of(the_place.location)](the_place, create)
+
+
+def scheme_of(location: str) -> str:
+    """Return the scheme of a location, ``file`` for a path; ``LocationRefused`` when we have none of that name."""
+    if not location.strip() or "\0" in location:
+        raise LocationRefused(location=location, reason="it is empty or holds a character that no path can hold")
+    if "://" not in location:
+        return FOLDER
+    scheme = location.partition("://")[0].lower()
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{each}://" for each in sorted(SCHEMES))
+        raise LocationRefused(location=location, reason=f"{scheme}:// is not supported; folders are, and {known}")
+    return scheme
+
+
+def refuse_options(place: StorePlace, *, except_for: frozenset[str] = frozenset()) -> None:
+    """Return when no option is set that the place's scheme cannot honour; ``LocationRefused`` otherwise."""
+    unset = StoreOptions()
+    for each in fields(StoreOptions):
+        if each.name not in except_for and getattr(place.options, each.name) != getattr(unset, each.name):
+            option = "--" + each.name.replace("_", "-")
+            raise LocationRefused(location=place.location, reason=f"{option} means nothing to a place of this kind")
+
+
+def _open_folder(place: StorePlace, create: bool) -> ObjectStore:
+    refuse_options(place)
+    store = PosixStore(_folder_of(place.location), create=create)
     # Who may only read cannot sweep, and need not.
     with contextlib.suppress(StoreNotWritable):
         swept_bytes = store.sweep_temporaries()
@@ -34,18 +74,21 @@ def open_store(location: str, *, create: bool = False) -> ObjectStore:
 
 
 def _folder_of(location: str) -> Path:
-    if not location.strip() or "\0" in location:
-        raise LocationRefused(location=location, reason="it is empty or holds a character that no path can hold")
     if location.startswith("~"):
         # A folder that is really called "~" would surprise its owner in the home directory of root.
         raise LocationRefused(location=location, reason="the shell has not replaced '~'; write the whole path")
     if "://" not in location:
         return Path(location)
     url = urlsplit(location)
-    if url.scheme != "file":
-        raise LocationRefused(location=location, reason=f"{url.scheme}:// is not supported, folders and file:// are")
     if url.netloc not in ("", "localhost"):
         raise LocationRefused(location=location, reason=f"file:// cannot reach the machine {url.netloc!r}")
     if not url.path.startswith("/") or url.query or url.fragment:
         raise LocationRefused(location=location, reason="write it as file:///srv/backup/holdfast, the path encoded")
     return Path(unquote(url.path))
+
+
+SCHEMES: Mapping[str, Scheme] = MappingProxyType(
+    {
+        FOLDER: _open_folder,
+    }
+)

@@ -122,7 +122,7 @@ def make_workspace(
         entropy=SeededEntropy(5),
         registry=FileRegistry(folder / "config"),
         vault=FileVault(folder / "secrets"),
-        open_store=lambda location, create, cancel: places.setdefault(location, MemoryStore()),
+        open_store=lambda place, create, cancel: places.setdefault(place.location, MemoryStore()),
         open_runs=open_runs,
         machine_name=name,
     )
