@@ -20,10 +20,12 @@ __all__ = [
     "CONDEMNED_PREFIX",
     "CONFIG_KEY",
     "EPOCHS_PREFIX",
+    "EPOCH_MAX",
     "FEATURES_PREFIX",
     "FORMAT_NAME",
     "FORMAT_VERSION",
     "FRAME_BYTES_MAX",
+    "HOLDERS_PREFIX",
     "HOLES_PREFIX",
     "ID_BYTES",
     "INDEX_HEADER",
@@ -73,6 +75,8 @@ __all__ = [
     "PackId",
     "pack_key",
     "parse_pack_key",
+    "parse_trailer_word",
+    "trailer_word",
 ]
 
 PackId = NewType("PackId", bytes)
@@ -96,6 +100,7 @@ CATALOGUE_PREFIX: Final = "catalogue/"
 HOLES_PREFIX: Final = "holes/"
 PROOFS_PREFIX: Final = "proofs/"
 EPOCHS_PREFIX: Final = "epochs/"
+HOLDERS_PREFIX: Final = "holders/"
 
 ID_BYTES: Final = 32
 TAG_BYTES: Final = 16
@@ -122,11 +127,11 @@ class Encoding(enum.IntEnum):
 PACK_MAGIC: Final = b"HFPK"
 PACK_VERSION: Final = 1
 PACK_HEADER: Final = struct.Struct("<4sHH16s16s")
-"""magic, version, reserved 0, repository id, pack id."""
+"""magic, version, epoch, repository id, pack id."""
 AAD_TAIL: Final = struct.Struct("<IBBBB")
 """slot, kind, encoding, reserved 0, block count: follows the pack header in a frame's associated data."""
 PACK_TAIL: Final = struct.Struct("<4sI")
-"""magic, length of the sealed trailer: the last bytes of a pack."""
+"""magic, length of the sealed trailer and epoch (``trailer_word``): the last bytes of a pack."""
 PACK_TAIL_MAGIC: Final = b"HFPT"
 TRAILER_SLOT: Final = 0xFFFFFFFF
 TRAILER_HEADER: Final = struct.Struct("<II")
@@ -137,6 +142,9 @@ TRAILER_ROW: Final = np.dtype(
 SLOTS_MAX: Final = 16_384
 """Keeps a trailer below 1 MiB whatever the blocks compress to."""
 TRAILER_BYTES_MAX: Final = 1 * MIB
+_TRAILER_LENGTH_BITS: Final = 21
+EPOCH_MAX: Final = 2**11 - 1
+"""What is left in the 32 bits that say how long a trailer is."""
 BLOCKS_PER_FRAME_MAX: Final = 4
 FRAME_BYTES_MAX: Final = 2 * MIB + TAG_BYTES
 """The root of the largest disk; a data frame is at most 4 blocks."""
@@ -159,7 +167,7 @@ PACK_TABLE_ROW: Final = np.dtype([("pack", "V16"), ("length", "<u4"), ("referenc
 OBJECT_MAGIC: Final = b"HFSO"
 OBJECT_VERSION: Final = 1
 OBJECT_HEADER: Final = struct.Struct("<4sBBH16s")
-"""magic, version, kind, reserved 0, nonce."""
+"""magic, version, kind, epoch, nonce."""
 OBJECT_PLAIN_HEADER: Final = struct.Struct("<B3xI")
 """encoding, three zero bytes, length of the decoded payload."""
 OBJECT_BYTES_MAX: Final = 1024 * MIB
@@ -178,6 +186,7 @@ class ObjectKind(enum.IntEnum):
     HOLES = 8
     PROOF = 9
     EPOCH = 10
+    HOLDER = 11
 
 
 # An index object: header, copies of sealed trailers, sealed head, tail.
@@ -207,7 +216,7 @@ assert INDEX_SAMPLE_ROW.itemsize == 12
 assert MOVED_ROW.itemsize == 40
 assert QUARANTINE_ROW.itemsize == 20
 assert PROOF_ROW.itemsize == 28
-assert SLOTS_MAX * TRAILER_ROW.itemsize < TRAILER_BYTES_MAX
+assert SLOTS_MAX * TRAILER_ROW.itemsize < TRAILER_BYTES_MAX < 1 << _TRAILER_LENGTH_BITS
 
 
 def pack_key(pack: PackId) -> str:
@@ -224,3 +233,15 @@ def parse_pack_key(key: str) -> PackId | None:
     except ValueError:
         return None
     return pack if len(pack) == 16 and pack_key(pack) == key else None
+
+
+def trailer_word(trailer_bytes: int, *, epoch: int) -> int:
+    """Return the 32-bit number by which packs and indexes say how long a sealed trailer is and which key sealed it."""
+    assert trailer_bytes <= TRAILER_BYTES_MAX
+    assert epoch <= EPOCH_MAX
+    return epoch << _TRAILER_LENGTH_BITS | trailer_bytes
+
+
+def parse_trailer_word(word: int) -> tuple[int, int]:
+    """Return the length and the epoch in a ``trailer_word``."""
+    return word & (1 << _TRAILER_LENGTH_BITS) - 1, word >> _TRAILER_LENGTH_BITS
