@@ -38,6 +38,12 @@ __all__ = [
     "RUN_DISKS_AT_ONCE_MAX",
     "RUN_FINDINGS_MAX",
     "RUN_NOTES_MAX",
+    "SMB_ANSWER_TIMEOUT_S",
+    "SMB_CONNECTIONS_MAX",
+    "SMB_CONNECT_TIMEOUT_S",
+    "SMB_GOODBYE_TIMEOUT_S",
+    "SMB_REQUESTS_AHEAD_MAX",
+    "SMB_REQUEST_BYTES_MAX",
     "STEP_RESULT_BYTES_MAX",
     "TEMPORARY_AGE_S_MIN",
     "TRANSFER_ATTEMPTS_MAX",
@@ -173,3 +179,22 @@ VM_METADATA_BYTES_MAX = 4 * MIB
 
 CLOCKS_APART_S_MAX = 600.0
 """Ten minutes between the pool's clock and ours: more than drift, less than a forgotten time zone."""
+
+SMB_CONNECT_TIMEOUT_S = 10
+"""Longer than three SYN retransmissions; a dead server is told soon."""
+
+SMB_ANSWER_TIMEOUT_S = 120.0
+"""A NAS that wakes its disks answers after half a minute; one that flushes 64 MiB to a busy array may take longer."""
+
+SMB_GOODBYE_TIMEOUT_S = 3.0
+"""A server that is gone must not hold up the end of a command; it forgets the session by itself."""
+
+SMB_CONNECTIONS_MAX = 4
+"""Logins that one store holds at a time: enough to hide one thread's waiting behind the others' work; more costs the
+server a process each, and Python no longer gains by it."""
+
+SMB_REQUEST_BYTES_MAX = 1024 * 1024
+"""One read or write of a share; bounds what is copied at once."""
+
+SMB_REQUESTS_AHEAD_MAX = 4
+"""Large requests sent before the first of them is answered: hides a round trip of some milliseconds."""
