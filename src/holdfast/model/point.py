@@ -6,10 +6,10 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from holdfast.model.ids import DiskUuid, PointId, PoolUuid, RunId, VmUuid
+from holdfast.model.ids import DiskUuid, PointId, PoolUuid, RepositoryId, RunId, VmUuid
 from holdfast.model.json import JsonObject
 
-__all__ = ["ChangeSource", "Consistency", "DiskFacts", "FourSizes", "PointFacts", "Reference", "VmIdentity"]
+__all__ = ["ChangeSource", "Consistency", "DiskFacts", "FourSizes", "Origin", "PointFacts", "Reference", "VmIdentity"]
 
 
 class ChangeSource(enum.Enum):
@@ -63,6 +63,14 @@ class VmIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The point of another repository that a mirrored point was made from."""
+
+    repository: RepositoryId
+    point: PointId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
     """What was left on the pool so that the next run can read changes only."""
 
@@ -107,3 +115,5 @@ class PointFacts:
     """The VM's whole record, unknown fields included, and beside it VIFs, networks, guest metrics, by XAPI's names."""
     vm_metadata: bytes = field(repr=False)
     """The pool's own export_metadata archive of the snapshot (tar), empty when the pool gave none."""
+    origin: Origin | None = None
+    """Where a mirrored point came from; None for a point that was backed up from a pool."""

@@ -38,6 +38,7 @@ from holdfast.repository.safety import SAFETY, Safety
 from holdfast.repository.stored_disk import NodeAddress, StoredDisk, StoredDiskUnreadable
 from holdfast.repository.usage import Usage, UsageOf
 from holdfast.repository.verify import DamageFound, HitDisk, VerifyReport
+from holdfast.repository.whole_reader import WholeReader
 
 __all__ = [
     "SAFETY",
@@ -95,6 +96,7 @@ __all__ = [
     "Usage",
     "UsageOf",
     "VerifyReport",
+    "WholeReader",
     "WrongKey",
     "create_repository",
     "new_recovery_key",

@@ -6,6 +6,7 @@ default here, and a reader skips those that it does not know.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -17,10 +18,12 @@ from holdfast.model import (
     DiskFacts,
     DiskUuid,
     FourSizes,
+    Origin,
     PointFacts,
     PointId,
     PoolUuid,
     Reference,
+    RepositoryId,
     RunId,
     VmIdentity,
     VmUuid,
@@ -37,6 +40,11 @@ class _SizesWire(msgspec.Struct, frozen=True, kw_only=True):
     read: int
     new: int
     stored: int
+
+
+class _OriginWire(msgspec.Struct, frozen=True, kw_only=True):
+    repository: str
+    point: str
 
 
 class DiskWire(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +69,7 @@ class DiskWire(msgspec.Struct, frozen=True, kw_only=True):
     packs: bytes
 
 
-class PointWire(msgspec.Struct, frozen=True, kw_only=True):
+class PointWire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A whole point."""
 
     version: int
@@ -80,6 +88,8 @@ class PointWire(msgspec.Struct, frozen=True, kw_only=True):
     vm_record: dict[str, Any]
     vm_metadata: bytes
     disks: tuple[DiskWire, ...]
+    packs_held_until: str | None = None
+    origin: _OriginWire | None = None
 
 
 def disk_to_wire(facts: DiskFacts, stored: StoredDisk) -> DiskWire:
@@ -161,6 +171,7 @@ def facts_to_wire(
         vm_record=facts.vm_record,
         vm_metadata=facts.vm_metadata,
         disks=disks,
+        origin=None if facts.origin is None else _OriginWire(**asdict(facts.origin)),
     )
 
 
@@ -178,4 +189,9 @@ def facts_from_wire(wire: PointWire) -> PointFacts:
         tags=wire.tags,
         vm_record=wire.vm_record,
         vm_metadata=wire.vm_metadata,
+        origin=_origin_from_wire(wire.origin),
     )
+
+
+def _origin_from_wire(wire: _OriginWire | None) -> Origin | None:
+    return None if wire is None else Origin(repository=RepositoryId(wire.repository), point=PointId(wire.point))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from holdfast.core import Cancellation, Clock, Entropy, ExitStatus, HoldfastError, Progress, limits
-from holdfast.model import DiskSource, PointId, RepositoryId, RunId, VmUuid
+from holdfast.model import DiskReader, DiskSource, PointId, RepositoryId, RunId, VmUuid
 from holdfast.repository import keys as key_holders
 from holdfast.repository.block_reader import BlockReader
 from holdfast.repository.catalogue import SummaryListing, list_summaries
@@ -30,6 +30,7 @@ from holdfast.repository.damage import PointDamaged
 from holdfast.repository.gc import GcPlan, GcReport, apply_gc, plan_gc
 from holdfast.repository.keys import HolderFacts, NewHolder, Unlock
 from holdfast.repository.layout import CONFIG_KEY, POINTS_PREFIX
+from holdfast.repository.map_changes import ChangeReader
 from holdfast.repository.map_reader import MapReader
 from holdfast.repository.moved import read_moves
 from holdfast.repository.point import PointAmbiguous, PointUnknown, RestorePoint, read_point, read_points
@@ -163,6 +164,15 @@ class Repository:
         moves = read_moves(self._vault)
         reader = MapReader(self._reading, disk, moves=moves)
         return RepositorySource(reader, BlockReader(self._reading, moves=moves), workers=self._workers, cancel=cancel)
+
+    def changes(self, older: StoredDisk, newer: StoredDisk, *, cancel: Cancellation) -> DiskReader:
+        """Return what a disk has changed since an older one of this repository that is not larger.
+
+        Told by the maps, so that only what lies in another place is read. Damage as from ``source``.
+        """
+        moves = read_moves(self._vault)
+        before, after = (MapReader(self._reading, disk, moves=moves) for disk in (older, newer))
+        return ChangeReader(before, after, self.source(newer, cancel=cancel), workers=self._workers, cancel=cancel)
 
     def verify(
         self, points: Sequence[RestorePoint] | None, *, progress: Progress, cancel: Cancellation
