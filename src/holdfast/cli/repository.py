@@ -11,6 +11,7 @@ from holdfast import service
 from holdfast.cli.confirm import confirm_destruction
 from holdfast.cli.repository_key import app as key
 from holdfast.cli.repository_key import show_recovery_key
+from holdfast.cli.repository_mirror import mirror
 from holdfast.cli.repository_space import gc
 from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret, read_secret
 from holdfast.cli.session import Common, Session, run_command
@@ -28,6 +29,7 @@ __all__ = ["app"]
 app = App(name="repository", help="Where restore points live, and who can open it.")
 app.command(key)
 app.command(gc)
+app.command(mirror)
 
 _NO_COMMON = Common()
 

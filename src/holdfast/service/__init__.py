@@ -12,6 +12,7 @@ from holdfast.service.config import (
     Vault,
 )
 from holdfast.service.history import list_runs, list_waiting_runs, show_run
+from holdfast.service.mirroring import mirror_repository, plan_mirror
 from holdfast.service.points import (
     ListedPoints,
     collect_garbage,
@@ -89,9 +90,11 @@ __all__ = [
     "list_repositories",
     "list_runs",
     "list_waiting_runs",
+    "mirror_repository",
     "new_recovery_holder",
     "open_by_name",
     "plan_collection",
+    "plan_mirror",
     "probe_pool",
     "remove_holder",
     "remove_pool",
