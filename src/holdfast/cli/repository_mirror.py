@@ -26,8 +26,8 @@ def mirror(
 ) -> int:
     """Send the restore points that another repository lacks. It keeps its own keys, compression and retention.
 
-    Only what differs is read, only what the target does not know is sent. Interrupted at any moment, it goes on where it
-    was when it is started again.
+    Only what differs is read, only what the target does not know is sent. Interrupted at any moment, it goes on
+    where it was when it is started again.
 
     Example: holdfast repository mirror main offsite --vm web --newest 7
 
