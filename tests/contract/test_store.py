@@ -33,6 +33,7 @@ from holdfast.storage import (
     holds,
 )
 from holdfast.storage.posix_calls import PosixCalls
+from tests.support.smb_server import new_smb_store
 
 MakeStore = Callable[[Path], ObjectStore]
 
@@ -53,6 +54,8 @@ STORES: dict[str, MakeStore] = {
     "memory-that-locks": lambda folder: MemoryStore(clock=SystemClock()),
     "posix": lambda folder: PosixStore(folder / "store", create=True),
     "posix-without-hard-links": lambda folder: PosixStore(folder / "store", create=True, calls=CallsWithoutHardLinks()),
+    "smb": lambda folder: new_smb_store(),
+    "smb-encrypted": lambda folder: new_smb_store(share="sealed"),
     "capped": lambda folder: CappedStore(MemoryStore(), capacity_bytes=1 << 30),
     "faulty-without-faults": lambda folder: FaultyStore(MemoryStore()),
     "lagging-by-nothing": lambda folder: LaggingStore(MemoryStore(), lag_changes=0),
@@ -62,6 +65,9 @@ STORES: dict[str, MakeStore] = {
         with_retries(FaultyStore(CappedStore(PosixStore(folder / "store", create=True), capacity_bytes=1 << 30)))
     ),
 }
+
+JUDGED = {"smb", "smb-encrypted"}
+"""Those behind which a server of others runs."""
 
 HOSTILE_KEYS = [
     "",
@@ -94,7 +100,9 @@ SEGMENTS = st.text(alphabet="aAbz09._-", min_size=1, max_size=4).filter(lambda t
 KEYS = st.lists(SEGMENTS, min_size=1, max_size=3).map("/".join)
 
 
-@pytest.fixture(params=sorted(STORES))
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.judge) if name in JUDGED else name for name in sorted(STORES)]
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     make: MakeStore = STORES[request.param]
     return make(tmp_path)

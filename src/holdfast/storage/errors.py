@@ -263,7 +263,7 @@ _GONE = frozenset(
 def error_of_os(cause: OSError, *, store: str, key: str | None, writing: bool) -> StoreError:
     """Return our error for what the operating system said. ``writing`` tells which right was missing."""
     number = cause.errno or 0
-    reason = os.strerror(number) if number else str(cause)
+    reason = cause.strerror or str(cause)
     if number in _FULL:
         return StoreFull(store=store, key=key)
     if number in _GONE:

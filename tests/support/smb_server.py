@@ -1,0 +1,172 @@
+"""A real Samba of Debian on a port of its own: everything it writes in one folder, no root, no daemon left behind."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import itertools
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from holdfast.core import Secret
+from holdfast.storage.smb import SmbStore
+from holdfast.storage.smb_place import parse_smb_location
+
+__all__ = ["NO_SAMBA", "PASSWORD", "SmbServer", "find_smbd", "new_smb_store", "running_smb_server", "shared_smb_server"]
+
+NO_SAMBA = "no smbd on this machine (Debian: apt install samba)"
+PASSWORD = Secret("pass word,1%")
+"""With characters that a URL or a command line would trip over."""
+
+_START_S_MAX = 30.0
+
+_CONFIG = """[global]
+  server role = standalone server
+  workgroup = LAB
+  interfaces = 127.0.0.1
+  bind interfaces only = yes
+  smb ports = {port}
+  pid directory = {home}/run
+  lock directory = {home}/lock
+  state directory = {home}/state
+  cache directory = {home}/cache
+  private dir = {home}/private
+  ncalrpc dir = {home}/rpc
+  log file = {home}/log
+  passdb backend = tdbsam:{home}/private/passdb.tdb
+  username map = {home}/users
+  disable netbios = yes
+  disable spoolss = yes
+  load printers = no
+  server min protocol = SMB2
+  map to guest = never
+  strict sync = yes
+[backup]
+  path = {home}/backup
+  read only = no
+  case sensitive = yes
+  mangled names = no
+[plain]
+  path = {home}/plain
+  read only = no
+[sealed]
+  path = {home}/backup
+  read only = no
+  smb encrypt = required
+  case sensitive = yes
+  mangled names = no
+[readonly]
+  path = {home}/backup
+  read only = yes
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmbServer:
+    """A server that runs. Shares: ``backup`` (tells case apart), ``plain`` (does not), ``sealed``, ``readonly``."""
+
+    home: Path
+    port: int
+    user: str
+    process: subprocess.Popen[bytes]
+
+    def location(self, folder: str = "store", *, share: str = "backup") -> str:
+        """Return the URL of a folder in a share."""
+        return f"smb://{self.user}@127.0.0.1:{self.port}/{share}/{folder}"
+
+    def folder(self, share: str = "backup") -> Path:
+        """Return where the files of a share lie on this machine."""
+        return self.home / ("backup" if share in ("sealed", "readonly") else share)
+
+    def cut_connections(self) -> None:
+        """Kill the processes that serve clients, as a restart of the server does to them."""
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid), "-x", "smbd"], capture_output=True, check=False)
+        for process in found.stdout.split():
+            subprocess.run(["kill", "-9", process.decode()], capture_output=True, check=False)
+
+
+def find_smbd() -> str | None:
+    """Return the path of smbd, None where there is none."""
+    return shutil.which("smbd") or shutil.which("smbd", path="/usr/sbin:/usr/local/sbin")
+
+
+@contextlib.contextmanager
+def running_smb_server(home: Path) -> Iterator[SmbServer]:
+    """Run a server in an empty folder until the block ends."""
+    smbd = find_smbd()
+    assert smbd is not None, NO_SAMBA
+    port = _free_port()
+    for name in ("run", "lock", "state", "cache", "private", "rpc", "backup", "plain"):
+        (home / name).mkdir(mode=0o755)
+    # A user of the machine is needed behind every user of the server; we are one.
+    me = subprocess.run(["id", "-un"], capture_output=True, check=True).stdout.decode().strip()
+    (home / "users").write_text(f"{me} = keeper\n")
+    config = home / "smb.conf"
+    config.write_text(_CONFIG.format(home=home, port=port))
+    smbpasswd = shutil.which("smbpasswd", path="/usr/bin:/usr/local/bin") or "smbpasswd"
+    typed = f"{PASSWORD.reveal()}\n" * 2
+    subprocess.run([smbpasswd, "-c", config, "-s", "-a", me], input=typed.encode(), capture_output=True, check=True)
+    process = subprocess.Popen(
+        [smbd, "--foreground", "--no-process-group", f"--configfile={config}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_listening(process, port)
+        yield SmbServer(home=home, port=port, user="keeper", process=process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@functools.cache
+def shared_smb_server() -> SmbServer:
+    """Return a server that runs until this process ends; skips the test where there is no Samba."""
+    if find_smbd() is None:
+        pytest.skip(NO_SAMBA)
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-smb-")))
+    home.chmod(0o755)
+    return stack.enter_context(running_smb_server(home))
+
+
+_numbers = itertools.count()
+
+
+def new_smb_store(*, share: str = "backup") -> SmbStore:
+    """Return a store in a new folder of the shared server."""
+    server = shared_smb_server()
+    place = parse_smb_location(server.location(f"store-{next(_numbers)}", share=share))
+    return SmbStore(place, password=PASSWORD, create=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_listening(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline_s = time.monotonic() + _START_S_MAX
+    while True:
+        assert process.poll() is None, "smbd ended at once"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        assert time.monotonic() < deadline_s, "smbd does not listen"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.1)
