@@ -36,13 +36,14 @@ class AvoidedSlots:
         """Return whether any of the packs has such a slot; only then is it worth looking at single places."""
         return bool(self._slots) and any(pack in self._slots for pack in packs)
 
-    def is_met_by(self, leaf: Leaf) -> bool:
-        """Return whether an entry of a leaf leads to such a slot."""
+    def met_by(self, leaf: Leaf) -> npt.NDArray[np.bool_]:
+        """Return for each block of a leaf whether its entry leads to such a slot."""
+        met = np.zeros(len(leaf.places), dtype=np.bool_)
         for number, pack in enumerate(leaf.packs, start=1):
             avoided = self._slots.get(pack)
-            if avoided is not None and bool(np.isin(leaf.slots[leaf.places == number], avoided).any()):
-                return True
-        return False
+            if avoided is not None:
+                met |= (leaf.places == number) & np.isin(leaf.slots, avoided)
+        return met
 
     def __contains__(self, place: NodeAddress) -> bool:
         return place.pack in self._slots and place.slot in self._slots[place.pack]

@@ -17,6 +17,7 @@ from blake3 import blake3
 
 from holdfast.core import BLOCK_BYTES, limits
 from holdfast.model import Coverage, DataRun, FourSizes, Run, ZeroRun
+from holdfast.repository.avoided import NOTHING_AVOIDED
 from holdfast.repository.damage import Damage
 from holdfast.repository.disk_map import node_id, write_root
 from holdfast.repository.entries import lengths_of, pack_numbers_of, place_of
@@ -213,8 +214,10 @@ class RepositoryDiskWriter:
 
 def _open_map(session: WriteSession, reference: StoredDisk, *, is_needed: bool) -> MapReader | None:
     """Return the reference's map; None when it is damaged and would only have helped."""
+    # What is inherited may not skip a block: a reference that leads to avoided slots is refused before.
+    avoided = NOTHING_AVOIDED if is_needed else session.avoided
     try:
-        return MapReader(session.vault, reference, moves=session.moves)
+        return MapReader(session.vault, reference, moves=session.moves, avoided=avoided)
     except Damage:
         if is_needed:
             raise

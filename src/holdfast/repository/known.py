@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from holdfast.core import get_log
 from holdfast.repository import layout
+from holdfast.repository.avoided import NOTHING_AVOIDED, AvoidedSlots
 from holdfast.repository.damage import Damage
 from holdfast.repository.entries import PackNumbers, entry_of, place_of
 from holdfast.repository.index import IndexHead, list_index_heads, sample_rows
@@ -47,11 +48,13 @@ class KnownBlocks:
         numbers: PackNumbers,
         *,
         may_use: Callable[[PackId], bool],
+        avoided: AvoidedSlots = NOTHING_AVOIDED,
         blocks_max: int = KNOWN_BLOCKS_MAX,
     ) -> None:
         self._vault = vault
         self._numbers = numbers
         self._may_use = may_use
+        self._avoided = avoided
         self._blocks_max = blocks_max
         self._lock = threading.Lock()
         self._table: dict[bytes, int] = {}
@@ -146,6 +149,8 @@ class KnownBlocks:
         ids: list[bytes] = rows["id"].tolist()
         lengths: list[int] = rows["length"][np.arange(len(rows)) - rows["index"]].tolist()
         is_block: list[bool] = (rows["kind"] == FrameKind.DATA).tolist()
+        for slot in self._avoided.of_pack(trailer.pack):
+            is_block[slot] = False
         kept = [id for id, block in zip(ids, is_block, strict=True) if block]
         for slot, (id, length_bytes) in enumerate(zip(ids, lengths, strict=True)):
             if is_block[slot]:

@@ -11,6 +11,7 @@ from collections import OrderedDict
 import numpy as np
 
 from holdfast.repository import layout
+from holdfast.repository.avoided import NOTHING_AVOIDED, AvoidedSlots
 from holdfast.repository.damage import MapDamaged
 from holdfast.repository.disk_map import Leaf, Root, blocks_of_leaf, node_id, read_leaf, read_root
 from holdfast.repository.entries import Entries, PackNumbers, entry_of
@@ -37,9 +38,12 @@ def read_node(vault: Vault, address: NodeAddress) -> bytes:
 class MapReader:
     """The map of one stored disk. Thread-safe."""
 
-    def __init__(self, vault: Vault, disk: StoredDisk, *, moves: Moves) -> None:
+    def __init__(
+        self, vault: Vault, disk: StoredDisk, *, moves: Moves, avoided: AvoidedSlots = NOTHING_AVOIDED
+    ) -> None:
         self._vault = vault
         self._moves = moves
+        self._avoided = avoided
         self._lock = threading.Lock()
         self._leaves: OrderedDict[int, Leaf] = OrderedDict()
         root_address = moves.resolve(disk.root)
@@ -67,13 +71,15 @@ class MapReader:
         return leaf
 
     def entries(self, number: int, numbers: PackNumbers) -> Entries:
-        """Return a leaf as entries, without lengths."""
+        """Return a leaf as entries, without lengths; 0 for the slots to be avoided, so that nothing matches them."""
         leaf = self.leaf(number)
         if leaf is None:
             return np.zeros(blocks_of_leaf(self.root.size_bytes, number), dtype=np.int64)
         bases = np.array([0, *(entry_of(numbers.number(pack), 0, 0) for pack in leaf.packs)], dtype=np.int64)
         slots = np.where(leaf.places > 0, leaf.slots, 0).astype(np.int64)
         entries: Entries = bases[leaf.places] + slots * entry_of(0, 1, 0)
+        if self._avoided.meets(leaf.packs):
+            entries[self._avoided.met_by(leaf)] = 0
         return entries
 
     @property

@@ -19,6 +19,7 @@ from holdfast.repository.lease import Lease, delete_lease, list_leases
 from holdfast.repository.lease_keeper import LeaseKeeper
 from holdfast.repository.moved import read_moves
 from holdfast.repository.point import RestorePoint, find_published, publish_point
+from holdfast.repository.reference_check import leads_to_avoided
 from holdfast.repository.safety import Safety
 from holdfast.repository.session import WriteSession, WriteSettings
 from holdfast.repository.stored_disk import StoredDisk
@@ -87,7 +88,15 @@ class RunWriter:
             if unusable or reference.size_bytes > size_bytes:
                 reference = None
         with self._session.keeper.blamed():
+            if reference is not None and coverage is Coverage.CHANGES:
+                self._refuse_avoided(reference)
             return RepositoryDiskWriter(self._session, size_bytes=size_bytes, coverage=coverage, reference=reference)
+
+    def _refuse_avoided(self, reference: StoredDisk) -> None:
+        """Raise ``DiskNoLongerStored`` when inheriting from a disk would lead to slots that must not be used."""
+        session = self._session
+        if leads_to_avoided(self._vault, reference, session.avoided, moves=session.moves):
+            raise _no_longer_stored([pack for pack in reference.packs.packs if session.avoided.of_pack(pack)])
 
     def publish(self, facts: PointFacts, disks: Sequence[tuple[DiskFacts, StoredDisk]]) -> RestorePoint:
         """Return the published point; for the same run and VM the one that was published first.

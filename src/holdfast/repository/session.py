@@ -76,10 +76,12 @@ class WriteSession:
         self.moves = moves
         self.numbers = PackNumbers()
         self.crew = Crew(workers=settings.workers)
+        self.quarantine = read_quarantine(vault)
+        self.avoided = self.quarantine.slots
         self.presence = PackPresence(
-            vault, condemned=_condemned_packs(keeper.condemned), quarantined=read_quarantine(vault)
+            vault, condemned=_condemned_packs(keeper.condemned), quarantined=self.quarantine.packs
         )
-        self.known = KnownBlocks(vault, self.numbers, may_use=self.presence.may_use)
+        self.known = KnownBlocks(vault, self.numbers, may_use=self.presence.may_use, avoided=self.avoided)
         self.adopted: set[int] = set()
         self._level = settings.level
         self._local = threading.local()

@@ -102,10 +102,17 @@ def verify(
 
 def _quarantine(vault: Vault, checks: Sequence[PackCheck], broken: Broken) -> str:
     """Keep later backups from building on what is broken; return why that was not possible, or nothing."""
-    missing = {check.pack for check in checks if check.is_missing}
-    damaged = {*broken.packs, *(place.pack for place in broken.slots)} - missing
+    slots: dict[PackId, frozenset[int] | None] = {}
+    for place in broken.slots:
+        slots[place.pack] = (slots.get(place.pack) or frozenset()) | {place.slot}
     try:
-        settle_quarantine(vault, checked={check.pack for check in checks}, broken=damaged)
+        settle_quarantine(
+            vault,
+            checked={check.pack for check in checks},
+            broken={**slots, **dict.fromkeys(broken.packs)},
+            harmless=frozenset(),
+            forgotten=frozenset(),
+        )
     except StoreError as error:
         return str(error)
     return ""

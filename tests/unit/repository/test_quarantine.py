@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import pytest
 
-from holdfast.core import NoProgress
-from holdfast.repository import DiskNoLongerStored, RestorePoint
+from holdfast.core import BLOCK_BYTES, NoProgress
+from holdfast.repository import DiskNoLongerStored, NodeAddress, RestorePoint
 from holdfast.repository.layout import QUARANTINE_PREFIX, ObjectKind, PackId, pack_key, parse_pack_key
-from holdfast.repository.quarantine import read_quarantine, settle_quarantine
+from holdfast.repository.quarantine import BrokenSlots, read_quarantine, settle_quarantine, take_from_quarantine
 from holdfast.repository.sealing import SealBroken
 from holdfast.repository.vault import Vault
-from tests.support.repositories import World, image_of, key_ring
+from tests.support.repositories import World, image_of, key_ring, read_all, write_whole
 
 A, B, C = (PackId(bytes([n]) * 16) for n in (1, 2, 3))
 
@@ -31,6 +33,17 @@ def _flip(world: World) -> tuple[str, bytes]:
     return key, sound
 
 
+def _settle(
+    vault: Vault,
+    *,
+    checked: Set[PackId],
+    broken: BrokenSlots,
+    harmless: Set[PackId] = frozenset(),
+    forgotten: Set[PackId] = frozenset(),
+) -> None:
+    settle_quarantine(vault, checked=checked, broken=broken, harmless=harmless, forgotten=forgotten)
+
+
 def _packs(point: RestorePoint) -> set[str]:
     return {pack_key(pack) for pack, _ in point.packs()}
 
@@ -44,7 +57,7 @@ def test_a_full_read_after_a_verification_stores_new_copies() -> None:
     assert not report.is_sound
     assert report.not_quarantined == ""
     healed = world.back_up(image, run="r-2")
-    assert key not in _packs(healed)
+    assert _packs(healed) != {key}
     assert world.repository.verify([healed], progress=NoProgress(), cancel=world.cancel).is_sound
     assert world.restore(healed) == image
 
@@ -64,7 +77,7 @@ def test_a_pack_that_is_whole_again_is_used_again() -> None:
     world.back_up(image, run="r-1")
     key, sound = _flip(world)
     world.verify()
-    assert read_quarantine(_vault(world)) == {parse_pack_key(key)}
+    assert read_quarantine(_vault(world)).broken.keys() == {parse_pack_key(key)}
     world.memory.delete(key)
     world.memory.put(key, sound)
     world.reopen()
@@ -73,43 +86,115 @@ def test_a_pack_that_is_whole_again_is_used_again() -> None:
     assert world.back_up(image, run="r-2").sizes.new_bytes == 0
 
 
-def test_a_missing_pack_needs_no_quarantine() -> None:
+def test_a_missing_pack_is_remembered_until_it_is_back() -> None:
     world = World()
-    world.back_up(image_of({0: 1}, count=1), run="r-1")
-    world.memory.delete(world.keys("packs/")[0])
+    image = image_of({0: 1}, count=1)
+    world.back_up(image, run="r-1")
+    (key,) = world.keys("packs/")
+    sound = world.memory.get(key)
+    world.memory.delete(key)
     world.reopen()
     assert not world.verify().is_sound
+    pack = parse_pack_key(key)
+    assert pack is not None
+    assert dict(read_quarantine(_vault(world)).broken) == {pack: None}
+    world.memory.put(key, sound)
+    world.reopen()
+    assert world.verify().is_sound
     assert world.keys(QUARANTINE_PREFIX) == []
+
+
+@pytest.mark.parametrize("is_referred_to", [False, True])
+def test_only_the_damaged_slots_of_a_pack_are_kept_from_use(*, is_referred_to: bool) -> None:
+    world = World()
+    image = image_of({0: 1, 1: 2, 2: 3}, count=3)
+    point = world.back_up(image, run="r-1")
+    key, _ = _flip(world)
+    world.verify()
+    quarantine = read_quarantine(_vault(world))
+    pack = parse_pack_key(key)
+    assert pack is not None
+    assert quarantine.packs == frozenset()
+    (slots,) = quarantine.broken.values()
+    assert slots is not None
+    assert len(slots) == 1
+    assert NodeAddress(pack, *slots) in quarantine
+    with world.begin("r-2") as writer:
+        stored = write_whole(writer, image, reference=point.disks[0].stored if is_referred_to else None)
+    assert stored.sizes.new_bytes == BLOCK_BYTES, "one block is stored again, the others are known"
+    assert pack in stored.packs
+    assert read_all(world.repository, stored, world.cancel) == image
 
 
 def test_packs_enter_and_leave_and_the_rest_stays() -> None:
     world = World()
     vault = _vault(world)
-    settle_quarantine(vault, checked={A, B}, broken={A, B})
-    settle_quarantine(vault, checked={B, C}, broken={C})
-    assert read_quarantine(vault) == {A, C}
+    _settle(vault, checked={A, B}, broken={A: None, B: frozenset({1, 4})})
+    _settle(vault, checked={B, C}, broken={C: frozenset({2})})
+    assert dict(read_quarantine(vault).broken) == {A: None, C: frozenset({2})}
     assert len(world.keys(QUARANTINE_PREFIX)) == 1
-    settle_quarantine(vault, checked={A, C}, broken=set())
+    _settle(vault, checked={A, C}, broken={})
     assert world.keys(QUARANTINE_PREFIX) == []
+
+
+def test_of_two_notes_the_worse_counts() -> None:
+    world = World()
+    vault = _vault(world)
+    _settle(vault, checked={A, B, C}, broken={A: frozenset({1}), B: None, C: frozenset({3})}, harmless={B})
+    (first,) = world.keys(QUARANTINE_PREFIX)
+    kept = world.memory.get(first)
+    _settle(vault, checked={A, B, C}, broken={A: None, B: None, C: frozenset({4})})
+    world.memory.put(first, kept)
+    found = read_quarantine(vault)
+    assert dict(found.broken) == {A: None, B: None, C: frozenset({3, 4})}
+    assert found.harmless == frozenset()
+
+
+def test_a_harmless_pack_stays_so_until_something_else_is_found() -> None:
+    world = World()
+    vault = _vault(world)
+    _settle(vault, checked={A}, broken={A: None, B: None}, harmless={A})
+    _settle(vault, checked={B}, broken={})
+    assert read_quarantine(vault).harmless == {A}
+    _settle(vault, checked={A}, broken={A: None})
+    assert read_quarantine(vault).harmless == frozenset()
+
+
+def test_slots_that_were_healed_leave_and_whole_packs_stay() -> None:
+    world = World()
+    vault = _vault(world)
+    _settle(vault, checked={A, B}, broken={A: frozenset({1, 2}), B: None})
+    take_from_quarantine(vault, [NodeAddress(A, 1), NodeAddress(B, 7)])
+    assert dict(read_quarantine(vault).broken) == {A: frozenset({2}), B: None}
+    take_from_quarantine(vault, [NodeAddress(A, 2)])
+    assert dict(read_quarantine(vault).broken) == {B: None}
+
+
+def test_a_pack_that_is_gone_and_named_by_nobody_is_forgotten() -> None:
+    world = World()
+    vault = _vault(world)
+    _settle(vault, checked={A, B}, broken={A: None, B: None})
+    _settle(vault, checked=set(), broken={}, forgotten={A})
+    assert dict(read_quarantine(vault).broken) == {B: None}
 
 
 def test_a_note_that_cannot_be_read_is_passed_over_and_renewed() -> None:
     world = World()
     vault = _vault(world)
-    settle_quarantine(vault, checked={A}, broken={A})
+    _settle(vault, checked={A}, broken={A: None})
     (key,) = world.keys(QUARANTINE_PREFIX)
     world.memory.delete(key)
     world.memory.put(key, b"nonsense")
-    assert read_quarantine(vault) == frozenset()
-    settle_quarantine(vault, checked={A}, broken={A})
-    assert read_quarantine(vault) == {A}
+    assert not read_quarantine(vault)
+    _settle(vault, checked={A}, broken={A: None})
+    assert dict(read_quarantine(vault).broken) == {A: None}
     assert key not in world.keys(QUARANTINE_PREFIX)
 
 
 def test_a_note_opens_as_nothing_else() -> None:
     world = World()
     vault = _vault(world)
-    settle_quarantine(vault, checked={A}, broken={A})
+    _settle(vault, checked={A}, broken={A: None})
     (key,) = world.keys(QUARANTINE_PREFIX)
     assert vault.read(key, kind=ObjectKind.QUARANTINE)
     with pytest.raises(SealBroken):
