@@ -32,9 +32,10 @@ from holdfast.storage.errors import (
 )
 from holdfast.storage.keys import SEGMENTS_MAX, TEMPORARY_FOLDER, check_key, check_prefix, is_segment
 from holdfast.storage.smb_errors import SmbUserMissing
+from holdfast.storage.smb_file import SmbEntry, SmbFile
+from holdfast.storage.smb_link import SmbLink
 from holdfast.storage.smb_links import SmbLinks
 from holdfast.storage.smb_place import SmbPlace
-from holdfast.storage.smb_wire import SmbEntry, SmbFile, SmbLink
 from holdfast.storage.store import ObjectInfo, Parts, as_views
 
 __all__ = ["SmbStore"]

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator
 
 from holdfast.core import limits
-from holdfast.storage.smb_wire import SmbLink
+from holdfast.storage.smb_link import SmbLink
 
 __all__ = ["SmbLinks"]
 
