@@ -56,12 +56,18 @@ class World:
     """A store with one open repository, its clock and its chance."""
 
     def __init__(
-        self, store: ObjectStore | None = None, *, memory: MemoryStore | None = None, seed: int = 1, workers: int = 0
+        self,
+        store: ObjectStore | None = None,
+        *,
+        memory: MemoryStore | None = None,
+        clock: ManualClock | None = None,
+        seed: int = 1,
+        workers: int = 0,
     ) -> None:
         """Make a repository in ``store``, or in memory; ``memory`` is what lies below a wrapped store."""
         self.memory = memory or MemoryStore()
         self.store: ObjectStore = self.memory if store is None else store
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.entropy = SeededEntropy(seed)
         self.cancel = Cancellation()
         self.workers = workers

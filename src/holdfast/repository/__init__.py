@@ -5,6 +5,7 @@ from holdfast.repository.config import Compression, ConfigDamaged, NeedsNewerHol
 from holdfast.repository.damage import Damage, MapDamaged, ObjectDamaged, PackDamaged, PackMissing, PointDamaged
 from holdfast.repository.disk_writer import RepositoryDiskWriter
 from holdfast.repository.gc import CannotTellLivePacks, DeadPack, GcPlan, GcReport
+from holdfast.repository.immutability import LockDaysInvalid, LockPolicy
 from holdfast.repository.keys import (
     HolderExists,
     HolderFacts,
@@ -26,6 +27,7 @@ from holdfast.repository.keys import (
 from holdfast.repository.lease_keeper import LeaseLost
 from holdfast.repository.pack_table import PackTable, PackUse
 from holdfast.repository.point import PointAmbiguous, PointDisk, PointUnknown, RestorePoint
+from holdfast.repository.protection import HeldPoint, LockingReport, Protection, ProtectionReport, Verdict
 from holdfast.repository.repository import (
     PlaceNotEmpty,
     Repository,
@@ -52,6 +54,7 @@ __all__ = [
     "DiskSummary",
     "GcPlan",
     "GcReport",
+    "HeldPoint",
     "HitDisk",
     "HolderExists",
     "HolderFacts",
@@ -61,6 +64,9 @@ __all__ = [
     "IdentityUnlock",
     "LastHolder",
     "LeaseLost",
+    "LockDaysInvalid",
+    "LockPolicy",
+    "LockingReport",
     "MapDamaged",
     "NeedsNewerHoldfast",
     "NewHolder",
@@ -81,6 +87,8 @@ __all__ = [
     "PointDisk",
     "PointSummary",
     "PointUnknown",
+    "Protection",
+    "ProtectionReport",
     "RecoveryKey",
     "ReferenceTooLarge",
     "Repository",
@@ -95,6 +103,7 @@ __all__ = [
     "Unlock",
     "Usage",
     "UsageOf",
+    "Verdict",
     "VerifyReport",
     "WholeReader",
     "WrongKey",

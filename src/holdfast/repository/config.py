@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 READ_FLAGS_KNOWN: frozenset[str] = frozenset()
-WRITE_FLAGS_KNOWN: frozenset[str] = frozenset()
+WRITE_FLAGS_KNOWN: frozenset[str] = frozenset({"immutability"})
 
 
 class Compression(enum.Enum):

@@ -16,6 +16,7 @@ from holdfast.core import BLOCK_BYTES, KIB, MIB
 __all__ = [
     "AAD_TAIL",
     "BLOCKS_PER_FRAME_MAX",
+    "CANARY_PREFIX",
     "CATALOGUE_PREFIX",
     "CONDEMNED_PREFIX",
     "CONFIG_KEY",
@@ -28,6 +29,7 @@ __all__ = [
     "HOLDERS_PREFIX",
     "HOLES_PREFIX",
     "ID_BYTES",
+    "IMMUTABILITY_PREFIX",
     "INDEX_HEADER",
     "INDEX_MAGIC",
     "INDEX_PACK_ROW",
@@ -100,6 +102,8 @@ CATALOGUE_PREFIX: Final = "catalogue/"
 HOLES_PREFIX: Final = "holes/"
 PROOFS_PREFIX: Final = "proofs/"
 EPOCHS_PREFIX: Final = "epochs/"
+IMMUTABILITY_PREFIX: Final = "immutability/"
+CANARY_PREFIX: Final = "canary/"
 HOLDERS_PREFIX: Final = "holders/"
 
 ID_BYTES: Final = 32
@@ -186,6 +190,7 @@ class ObjectKind(enum.IntEnum):
     HOLES = 8
     PROOF = 9
     EPOCH = 10
+    IMMUTABILITY = 11
     HOLDER = 11
 
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from datetime import datetime
 
 from holdfast.core import Cancellation, limits
 from holdfast.repository.entries import PackNumbers, entry_of
@@ -39,6 +40,8 @@ class DurablePack:
     length_bytes: int
     rows: bytes
     sealed_trailer: bytes
+    locked_until: datetime | None
+    """The lock that it was stored with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ class PackDock:
         numbers: PackNumbers,
         notes: TrailerNotes,
         next_pack: Callable[[], PackId],
+        lock_until: Callable[[], datetime | None] = lambda: None,
         on_durable: Callable[[DurablePack], None],
         putter: Executor | None,
         bytes_max: int,
@@ -120,6 +124,7 @@ class PackDock:
         self._numbers = numbers
         self._notes = notes
         self._next_pack = next_pack
+        self._lock_until = lock_until
         self._on_durable = on_durable
         self._putter = putter
         self._bytes_max = bytes_max
@@ -245,9 +250,10 @@ class PackDock:
             parts, rows, trailer = pack.finish(self._notes)
             length_bytes = sum(len(part) for part in parts)
             content: list[Part] = list(parts)
-            self._store.put(pack_key(pack.cipher.pack), content)
+            locked_until = self._lock_until()
+            self._store.put(pack_key(pack.cipher.pack), content, locked_until=locked_until)
             self._numbers.set_length(pack.number, length_bytes)
-            self._on_durable(DurablePack(pack.cipher.pack, pack.number, length_bytes, rows, trailer))
+            self._on_durable(DurablePack(pack.cipher.pack, pack.number, length_bytes, rows, trailer, locked_until))
         except BaseException as failure:
             with self.changed:
                 stream.failure = stream.failure or failure

@@ -12,10 +12,11 @@ from datetime import datetime
 
 import msgspec
 
-from holdfast.core import ExitStatus, HoldfastError, format_time
+from holdfast.core import ExitStatus, HoldfastError, format_time, parse_time
 from holdfast.model import DiskFacts, FourSizes, PointFacts, PointId, VmUuid
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.layout import POINTS_PREFIX, ObjectKind, PackId
+from holdfast.repository.lock_terms import NO_HOLD, Hold
 from holdfast.repository.pack_table import PackUse
 from holdfast.repository.point_wire import PointWire, disk_from_wire, disk_to_wire, facts_from_wire, facts_to_wire
 from holdfast.repository.sealing import SealBroken
@@ -30,6 +31,7 @@ __all__ = [
     "PointUnknown",
     "RestorePoint",
     "find_published",
+    "point_key",
     "publish_point",
     "read_point",
     "read_points",
@@ -84,6 +86,8 @@ class RestorePoint:
     published_at: datetime
     facts: PointFacts
     disks: tuple[PointDisk, ...]
+    packs_held_until: datetime | None = None
+    """Until when every pack of it was held, at least, when it was published; None: nothing held them."""
 
     @property
     def sizes(self) -> FourSizes:
@@ -113,17 +117,23 @@ def publish_point(
     disks: Sequence[tuple[DiskFacts, StoredDisk]],
     *,
     check_before: Callable[[], None],
+    hold: Hold = NO_HOLD,
 ) -> RestorePoint:
-    """Store a point and return it. ``check_before`` is called right before each put and raises if it must not be."""
+    """Store a point, held as long as its packs are, and return it.
+
+    ``check_before`` is called right before each put and raises if it must not be.
+    """
     wires = tuple(disk_to_wire(disk, stored) for disk, stored in disks)
     published_at = format_time(vault.clock.now())
     for attempt in range(_NAME_ATTEMPTS_MAX):
         id = PointId(stamped_name(facts.taken_at, _suffix(vault, facts, attempt)))
         key = _folder(vault, facts.vm.uuid) + id
         wire = facts_to_wire(facts, id=id, published_at=published_at, version=_POINT_VERSION, disks=wires)
+        if hold.packs_until is not None:
+            wire = msgspec.structs.replace(wire, packs_held_until=format_time(hold.packs_until))
         check_before()
         try:
-            vault.write(key, msgspec.msgpack.encode(wire), kind=ObjectKind.POINT)
+            vault.write(key, msgspec.msgpack.encode(wire), kind=ObjectKind.POINT, locked_until=hold.point_until)
         except ObjectExists:
             # Either this very publication arrived before, or another run owns the name.
             other = read_point(vault, key)
@@ -187,7 +197,13 @@ def _from_wire(wire: PointWire, key: str) -> RestorePoint:
         disks=tuple(
             PointDisk(facts=facts, stored=stored) for facts, stored in (disk_from_wire(disk) for disk in wire.disks)
         ),
+        packs_held_until=None if wire.packs_held_until is None else parse_time(wire.packs_held_until),
     )
+
+
+def point_key(vault: Vault, vm: VmUuid, point: PointId) -> str:
+    """Return the name of the object that holds a point of a VM."""
+    return _folder(vault, vm) + point
 
 
 def _folder(vault: Vault, vm: VmUuid) -> str:

@@ -28,12 +28,14 @@ from holdfast.repository.config import (
 from holdfast.repository.crew import default_workers
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.gc import GcPlan, GcReport, apply_gc, plan_gc
+from holdfast.repository.immutability import refresh_terms
 from holdfast.repository.keys import HolderFacts, NewHolder, Unlock
 from holdfast.repository.layout import CONFIG_KEY, POINTS_PREFIX
 from holdfast.repository.map_changes import ChangeReader
 from holdfast.repository.map_reader import MapReader
 from holdfast.repository.moved import read_moves
 from holdfast.repository.point import PointAmbiguous, PointUnknown, RestorePoint, read_point, read_points
+from holdfast.repository.protection import Protection
 from holdfast.repository.run_writer import RunWriter, begin_run, end_leases_of
 from holdfast.repository.safety import SAFETY, Safety
 from holdfast.repository.salvage import salvaging_vault
@@ -87,6 +89,8 @@ class Repository:
         self._repository_key = repository_key
         self._workers = workers
         self._safety = safety
+        self.protection = Protection(vault, workers=workers)
+        """Its locks against deletion."""
 
     @property
     def id(self) -> RepositoryId:
@@ -219,6 +223,7 @@ class Repository:
     def _check_writable(self, action: str) -> None:
         for flag in unknown_write_flags(self._vault.store, self._config):
             raise NeedsNewerHoldfast(store=self.store_description, flag=flag, action=action)
+        refresh_terms(self._vault)
 
 
 def create_repository(

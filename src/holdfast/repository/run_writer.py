@@ -6,6 +6,7 @@ not condemned, under that lease.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Sequence
 from types import TracebackType
 from typing import Self
@@ -13,18 +14,20 @@ from typing import Self
 from holdfast.core import Cancellation, ExitStatus, HoldfastError, Retry, get_log
 from holdfast.model import Coverage, DiskFacts, PointFacts, RunId
 from holdfast.repository.catalogue import write_catalogue
+from holdfast.repository.damage import PointDamaged
 from holdfast.repository.disk_writer import RepositoryDiskWriter
 from holdfast.repository.layout import PackId, pack_key
 from holdfast.repository.lease import Lease, delete_lease, list_leases
 from holdfast.repository.lease_keeper import LeaseKeeper
+from holdfast.repository.lock_terms import Hold
 from holdfast.repository.moved import read_moves
-from holdfast.repository.point import RestorePoint, find_published, publish_point
+from holdfast.repository.point import RestorePoint, find_published, point_key, publish_point, read_point
 from holdfast.repository.reference_check import leads_to_avoided
 from holdfast.repository.safety import Safety
 from holdfast.repository.session import WriteSession, WriteSettings
 from holdfast.repository.stored_disk import StoredDisk
 from holdfast.repository.vault import Vault
-from holdfast.storage import StoreFull
+from holdfast.storage import ObjectMissing, StoreFull
 
 __all__ = ["DiskNoLongerStored", "ReferenceTooLarge", "RunWriter", "begin_run", "end_leases_of"]
 
@@ -111,9 +114,24 @@ class RunWriter:
         if unusable:
             raise _no_longer_stored(unusable)
         self._session.cancel.check()
-        point = publish_point(self._vault, facts, disks, check_before=self._session.keeper.check)
+        hold = self._hold(facts, needed)
+        point = publish_point(self._vault, facts, disks, check_before=self._session.keeper.check, hold=hold)
         self._published.append(point)
         return point
+
+    def _hold(self, facts: PointFacts, packs: Collection[PackId]) -> Hold:
+        """Return the hold of the new point, after its packs were locked for at least as long."""
+        locks = self._session.locks
+        if facts.previous is not None:
+            with contextlib.suppress(PointDamaged):
+                previous = read_point(self._vault, point_key(self._vault, facts.vm.uuid, facts.previous))
+                if previous is not None:
+                    locks.note_point(previous)
+        needed = {*packs, *self._session.moves.live_targets(packs)}
+        try:
+            return locks.hold(needed)
+        except ObjectMissing as missing:
+            raise DiskNoLongerStored(packs=1, example=missing.key) from missing
 
     def close(self) -> None:
         """End the run in order: write its index and catalogue, end its lease. Safe to call twice."""

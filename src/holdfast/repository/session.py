@@ -24,6 +24,7 @@ from holdfast.repository.index import IndexedPack, write_index
 from holdfast.repository.known import KnownBlocks
 from holdfast.repository.layout import TRAILER_ROW, PackId
 from holdfast.repository.lease_keeper import LeaseKeeper
+from holdfast.repository.locking import PackLocks
 from holdfast.repository.moved import Moves
 from holdfast.repository.pack import SealedTrailer
 from holdfast.repository.pack_memory import PackMemory
@@ -76,6 +77,7 @@ class WriteSession:
         self.moves = moves
         self.numbers = PackNumbers()
         self.crew = Crew(workers=settings.workers)
+        self.locks = PackLocks(vault, workers=settings.workers, cancel=cancel)
         self.quarantine = read_quarantine(vault)
         self.avoided = self.quarantine.slots
         self.presence = PackPresence(
@@ -94,6 +96,7 @@ class WriteSession:
             numbers=self.numbers,
             notes=TrailerNotes(run=run),
             next_pack=keeper.next_pack,
+            lock_until=vault.locked_until_if_new,
             on_durable=self._note_durable,
             putter=self.crew.putter,
             bytes_max=settings.pack_bytes_max,
@@ -147,6 +150,7 @@ class WriteSession:
         sealed = SealedTrailer(pack.pack, pack.length_bytes, pack.sealed_trailer)
         trailer = self.vault.shelf.adopt(sealed).trailer
         self.presence.add(pack.pack)
+        self.locks.note_stored(pack.pack, pack.locked_until)
         self.known.add(pack.number, trailer)
         with self._lock:
             self._written.append(IndexedPack(sealed, np.frombuffer(pack.rows, dtype=TRAILER_ROW)))

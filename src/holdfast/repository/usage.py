@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.repository.layout import (
+    CANARY_PREFIX,
     CATALOGUE_PREFIX,
     CONDEMNED_PREFIX,
     CONFIG_KEY,
@@ -12,6 +13,7 @@ from holdfast.repository.layout import (
     FEATURES_PREFIX,
     HOLDERS_PREFIX,
     HOLES_PREFIX,
+    IMMUTABILITY_PREFIX,
     INDEX_PREFIX,
     KEYS_PREFIX,
     LEASES_PREFIX,
@@ -38,6 +40,8 @@ _KINDS = (
     (PROOFS_PREFIX, "proofs"),
     (EPOCHS_PREFIX, "key epochs"),
     (HOLDERS_PREFIX, "records of key holders"),
+    (IMMUTABILITY_PREFIX, "lock policies"),
+    (CANARY_PREFIX, "canaries"),
     (KEYS_PREFIX, "keys"),
     (CONFIG_KEY, "description"),
     (FEATURES_PREFIX, "features"),

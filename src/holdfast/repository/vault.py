@@ -10,11 +10,14 @@ from datetime import datetime
 
 from holdfast.core import Clock, Entropy
 from holdfast.repository.layout import ObjectKind
+from holdfast.repository.lock_terms import LockTerms
 from holdfast.repository.pack import PackShelf
 from holdfast.repository.sealing import KeyRing
 from holdfast.storage import ObjectInfo, ObjectStore
 
 __all__ = ["Vault", "stamp", "stamped_name"]
+
+_HELD_LIKE_PACKS = frozenset({ObjectKind.MOVED, ObjectKind.EPOCH, ObjectKind.IMMUTABILITY})
 
 
 class Vault:
@@ -28,12 +31,23 @@ class Vault:
         self.clock = clock
         self.entropy = entropy
         self.shelf = PackShelf(store, keys) if shelf is None else shelf
+        self.lock_terms: LockTerms | None = None
+        """How long what is new is held against deletion; looked up before anything is written."""
 
-    def write(self, key: str, payload: bytes, *, kind: ObjectKind) -> int:
-        """Seal and store an object; return its length. ``ObjectExists`` when the name is taken."""
+    def write(self, key: str, payload: bytes, *, kind: ObjectKind, locked_until: datetime | None = None) -> int:
+        """Seal and store an object; return its length. ``ObjectExists`` when the name is taken.
+
+        What points are found by is held like a pack, points as told, everything else not at all.
+        """
         sealed = self.keys.seal_object(payload, kind=kind, key=key, entropy=self.entropy)
-        self.store.put(key, sealed)
+        if kind in _HELD_LIKE_PACKS:
+            locked_until = self.locked_until_if_new()
+        self.store.put(key, sealed, locked_until=locked_until)
         return len(sealed)
+
+    def locked_until_if_new(self) -> datetime | None:
+        """Return until when a pack is held that is stored now; None where the repository is not immutable."""
+        return None if self.lock_terms is None else self.lock_terms.horizon(self.clock.now())
 
     def read(self, key: str, *, kind: ObjectKind) -> bytes:
         """Return an object's payload. ``ObjectMissing`` from the store; ``SealBroken`` when it does not open."""

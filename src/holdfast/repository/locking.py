@@ -1,0 +1,168 @@
+"""Locks of what points need: extended before a point is published, in batches, and only where they are too short.
+
+Invariant: when a point is published, the store holds every pack that it needs, the packs their frames were moved to,
+the keys and the description at least as long as the point. A crash at any moment leaves only longer locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+from holdfast.core import Cancellation, get_log, limits
+from holdfast.repository.immutability import read_lock_policy
+from holdfast.repository.layout import (
+    CONFIG_KEY,
+    EPOCHS_PREFIX,
+    FEATURES_PREFIX,
+    IMMUTABILITY_PREFIX,
+    KEYS_PREFIX,
+    MOVED_PREFIX,
+    PackId,
+    pack_key,
+)
+from holdfast.repository.lock_terms import NO_HOLD, Hold, LockTerms
+from holdfast.repository.point import RestorePoint
+from holdfast.repository.vault import Vault
+from holdfast.storage import ObjectMissing
+
+__all__ = ["PackLocks", "hold_fixtures"]
+
+_FIXTURES = (CONFIG_KEY, KEYS_PREFIX, FEATURES_PREFIX, IMMUTABILITY_PREFIX, EPOCHS_PREFIX, MOVED_PREFIX)
+"""What is needed to open a repository and to find its frames."""
+
+_SAMPLES = 3
+"""Packs of an earlier point that are asked for their locks before its word for all of them is taken."""
+
+_BATCH = 1024
+"""Locks that are extended between two looks whether somebody asked to stop."""
+
+_log = get_log(__name__)
+
+
+class PackLocks:
+    """The locks of one run, or of one look over all points. Thread-safe.
+
+    It remembers until when so many packs are held that a run meets; of others it asks again.
+    """
+
+    def __init__(self, vault: Vault, *, workers: int, cancel: Cancellation) -> None:
+        self._vault = vault
+        self._requests_at_once = limits.LOCK_REQUESTS_AT_ONCE_MAX if workers else 0
+        self._cancel = cancel
+        self._lock = threading.Lock()
+        self._until: OrderedDict[PackId, datetime] = OrderedDict()
+        self._can_lock: bool | None = None
+        self._has_fixtures = False
+
+    def note_stored(self, pack: PackId, until: datetime | None) -> None:
+        """Note that a pack was stored with a lock."""
+        if until is not None:
+            self._remember(pack, until)
+
+    def note_point(self, point: RestorePoint) -> None:
+        """Take an earlier point's word for the packs that it uses, if a look at a few of them agrees."""
+        terms, word = self._vault.lock_terms, point.packs_held_until
+        if terms is None or word is None or word < terms.enough(self._vault.clock.now()):
+            return
+        packs = sorted({pack for pack, _ in point.packs()})
+        step = max(1, len(packs) // _SAMPLES)
+        for pack in packs[::step][:_SAMPLES]:
+            with contextlib.suppress(ObjectMissing):
+                until = self._vault.store.locked_until(pack_key(pack))
+                if until is None or until < word:
+                    return  # the objects were copied here without their locks
+        for pack in packs:
+            self._remember(pack, word)
+
+    def hold(self, packs: Collection[PackId]) -> Hold:
+        """Return the hold of a point with these packs, after extending what locks are too short.
+
+        ``ObjectMissing`` when a pack is gone.
+        """
+        terms = self._vault.lock_terms
+        if terms is None or not self._store_locks(packs):
+            return NO_HOLD
+        if not self._has_fixtures:
+            hold_fixtures(self._vault, terms)
+            self._has_fixtures = True
+        now = self._vault.clock.now()
+        enough, horizon = terms.enough(now), terms.horizon(now)
+        shortest = horizon
+        short: list[PackId] = []
+        for pack in sorted(packs):
+            known = self._known(pack)
+            if known is None or known < enough:
+                short.append(pack)
+            else:
+                shortest = min(shortest, known)
+        for pack, until in zip(short, self._extend(short, horizon), strict=True):
+            self._remember(pack, until)
+            shortest = min(shortest, until)
+        return Hold(min(terms.point_until(self._vault.clock.now()), shortest), shortest)
+
+    def _store_locks(self, packs: Collection[PackId]) -> bool:
+        """Return whether the store can lock at all; asked once, with the first pack there is."""
+        if self._can_lock is None and packs:
+            now = self._vault.clock.now()
+            terms = self._vault.lock_terms
+            assert terms is not None
+            first = min(packs)
+            until = self._vault.store.try_lock(pack_key(first), terms.horizon(now))
+            self._can_lock = until is not None
+            if until is None:
+                _log.warning("lock.store-cannot", store=self._vault.store.describe(), days=terms.days)
+            else:
+                self._remember(first, until)
+        return bool(self._can_lock)
+
+    def _extend(self, packs: Sequence[PackId], horizon: datetime) -> Iterator[datetime]:
+        """Yield until when each pack is held, after asking for the horizon."""
+
+        def ask(pack: PackId) -> datetime:
+            # A store that stops locking in the middle of a run holds the pack until now, which is not at all.
+            return self._vault.store.try_lock(pack_key(pack), horizon) or self._vault.clock.now()
+
+        with self._requester() as many:
+            for start in range(0, len(packs), _BATCH):
+                self._cancel.check()
+                yield from many(ask, packs[start : start + _BATCH])
+
+    @contextlib.contextmanager
+    def _requester(self) -> Iterator[Callable[[Callable[[PackId], datetime], Sequence[PackId]], Iterator[datetime]]]:
+        """Yield a ``map``: over several threads, or in the calling one where nothing may depend on chance."""
+        if not self._requests_at_once:
+            yield map
+            return
+        with ThreadPoolExecutor(self._requests_at_once, thread_name_prefix="holdfast-lock") as threads:
+            yield threads.map
+
+    def _known(self, pack: PackId) -> datetime | None:
+        with self._lock:
+            return self._until.get(pack)
+
+    def _remember(self, pack: PackId, until: datetime) -> None:
+        with self._lock:
+            self._until[pack] = max(until, self._until.get(pack, until))
+            self._until.move_to_end(pack)
+            while len(self._until) > limits.LOCKS_REMEMBERED_MAX:
+                self._until.popitem(last=False)
+
+
+def hold_fixtures(vault: Vault, terms: LockTerms) -> None:
+    """Extend the locks of everything without which no point can be opened, where they are too short."""
+    now = vault.clock.now()
+    policy = read_lock_policy(vault)
+    let_go = frozenset() if policy is None else policy.let_go
+    for prefix in _FIXTURES:
+        for info in list(vault.names(prefix)):
+            if info.key in let_go:
+                continue
+            with contextlib.suppress(ObjectMissing):
+                until = vault.store.locked_until(info.key)
+                if until is None or until < terms.enough(now):
+                    vault.store.try_lock(info.key, terms.horizon(now))
