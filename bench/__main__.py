@@ -14,6 +14,8 @@ from bench.machine import describe_machine
 from bench.measure import CommandFailed
 from bench.memory import measure_memory
 from bench.pool import measure_pool
+from bench.scale import measure_scale
+from bench.scale_world import ScaleRecipe
 from holdfast.core import MIB
 
 SMALL = Recipe(disk_bytes=512 * MIB, files_bytes=150_000_000, database_bytes=128 * MIB, random_bytes=32 * MIB)
@@ -27,6 +29,11 @@ def main(arguments: list[str]) -> int:
         print(describe_machine())
         measure = measure_lab if options.verb == "lab" else measure_pool
         print(measure(rounds=options.rounds, folder=options.dir / options.verb))
+        return 0
+    if options.verb == "scale":
+        print(describe_machine())
+        recipe = ScaleRecipe(vms=options.vms, points_per_vm=options.points)
+        print(measure_scale(options.dir / "scale", recipe, say=_say))
         return 0
     folder: Path = options.dir / ("small" if options.small else "full")
     try:
@@ -51,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     memory = verbs.add_parser("memory", help="peak memory of a backup: a 4 GiB disk beside a 64 GiB sparse one")
     pool = verbs.add_parser("pool", help="the whole command against a lab pool: backup, increments, restore")
     lab = verbs.add_parser("lab", help="the lab pool itself: exports, NBD, calls, and the start of a fleet")
+    scale = verbs.add_parser("scale", help="a repository of 100,000 points and ten million blocks")
+    scale.add_argument("--dir", type=Path, default=default_folder(), help="where to work (%(default)s)")
+    scale.add_argument("--vms", type=int, default=1000, help="how many VMs (%(default)s)")
+    scale.add_argument("--points", type=int, default=100, help="how many points of each VM (%(default)s)")
     for verb in (lab, pool):
         verb.add_argument("--dir", type=Path, default=default_folder(), help="where to work (%(default)s)")
         verb.add_argument("--rounds", type=int, default=3, help="how often (%(default)s)")
