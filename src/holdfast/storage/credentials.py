@@ -36,6 +36,7 @@ CREDENTIAL_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "AZURE_CLIENT_ID",
             "AZURE_CLIENT_SECRET",
         ),
+        "smb": ("SMB_USER", "SMB_DOMAIN", "SMB_PASSWORD"),
     }
 )
 """Per scheme, the names that its provider documents for them; a scheme that is absent takes none."""
@@ -64,13 +65,13 @@ class CredentialsMissing(StoreError):
     exit_status = ExitStatus.USAGE
     effect = "Nothing was read or written."
 
-    def __init__(self, *, location: str, names: Iterable[str], source: str) -> None:
-        self.location, self.names, self.source = location, " ".join(names), source
-        super().__init__(f"{location} needs {self.names}, not found in {source or 'any source'}")
+    def __init__(self, *, location: str, names: Iterable[str]) -> None:
+        self.location, self.names = location, " ".join(names)
+        super().__init__(f"{location} needs credentials that were not given: {self.names}")
 
     def next_step(self) -> str:
         """See ``HoldfastError.next_step``."""
-        return "Set them there, or say where they are: --credentials env, env:PREFIX, file:PATH or sealed."
+        return "Set them in the environment, or say where they are: --credentials env:PREFIX, file:PATH or sealed."
 
 
 class CredentialsUnreadable(StoreError):

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from holdfast.core import get_log
+from holdfast.storage.azure import open_azure
 from holdfast.storage.errors import LocationRefused, StoreNotWritable
-from holdfast.storage.place import StoreOptions, StorePlace
+from holdfast.storage.place import StorePlace, refuse_options
 from holdfast.storage.posix import PosixStore
+from holdfast.storage.s3 import open_s3
 from holdfast.storage.store import ObjectStore
+
+if TYPE_CHECKING:
+    from holdfast.storage.smb import SmbStore
 
 __all__ = ["FOLDER", "SCHEMES", "Scheme", "open_store", "scheme_of"]
 
@@ -44,6 +49,8 @@ def scheme_of(location: str) -> str:
     """Return the scheme of a location, ``file`` for a path; ``LocationRefused`` when we have none of that name."""
     if not location.strip() or "\0" in location:
         raise LocationRefused(location=location, reason="it is empty or holds a character that no path can hold")
+    if is_smb_location(location):
+        return SMB_SCHEME
     if "://" not in location:
         return FOLDER
     scheme = location.partition("://")[0].lower()
@@ -53,24 +60,29 @@ def scheme_of(location: str) -> str:
     return scheme
 
 
-def refuse_options(place: StorePlace, *, except_for: frozenset[str] = frozenset()) -> None:
-    """Return when no option is set that the place's scheme cannot honour; ``LocationRefused`` otherwise."""
-    unset = StoreOptions()
-    for each in fields(StoreOptions):
-        if each.name not in except_for and getattr(place.options, each.name) != getattr(unset, each.name):
-            option = "--" + each.name.replace("_", "-")
-            raise LocationRefused(location=place.location, reason=f"{option} means nothing to a place of this kind")
-
-
 def _open_folder(place: StorePlace, create: bool) -> ObjectStore:
     refuse_options(place)
     store = PosixStore(_folder_of(place.location), create=create)
+    _sweep(store)
+    return store
+
+
+def _open_share(place: StorePlace, create: bool) -> ObjectStore:
+    # The library behind it takes a third of a second to load, so it is loaded where there is a share.
+    from holdfast.storage.smb import open_smb_store
+
+    refuse_options(place)
+    store = open_smb_store(place, create=create)
+    _sweep(store)
+    return store
+
+
+def _sweep(store: PosixStore | SmbStore) -> None:
     # Who may only read cannot sweep, and need not.
     with contextlib.suppress(StoreNotWritable):
         swept_bytes = store.sweep_temporaries()
         if swept_bytes:
             _log.info("store.swept", store=store.describe(), length_bytes=swept_bytes)
-    return store
 
 
 def _folder_of(location: str) -> Path:
@@ -90,5 +102,8 @@ def _folder_of(location: str) -> Path:
 SCHEMES: Mapping[str, Scheme] = MappingProxyType(
     {
         FOLDER: _open_folder,
+        SMB_SCHEME: _open_share,
+        "s3": open_s3,
+        "azure": open_azure,
     }
 )

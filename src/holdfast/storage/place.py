@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
 from holdfast.core import Secret
+from holdfast.storage.errors import LocationRefused
 
-__all__ = ["LockMode", "StoreCredentials", "StoreOptions", "StorePlace"]
+__all__ = ["LockMode", "StoreCredentials", "StoreOptions", "StorePlace", "refuse_options"]
 
 
 class LockMode(enum.Enum):
-    """Who can lift a lock of an object before its time."""
+    """Who can lift a lock of an object before its time, in a bucket that keeps versions."""
+
+    NONE = "none"
+    """Nothing is locked; the bucket keeps versions all the same."""
 
     GOVERNANCE = "governance"
     """Whoever holds the right to bypass it (``s3:BypassGovernanceRetention``)."""
@@ -35,7 +39,7 @@ class StoreOptions:
     path_style: bool | None = None
     """Whether the bucket is named in the path instead of the host name; None: whatever suits the endpoint."""
     object_lock: LockMode | None = None
-    """How locks are set; None: no object is ever locked."""
+    """How locks are set; None: the bucket keeps no versions and knows no locks."""
     ca_file: str = ""
     """A file with the certificates (PEM) that sign the service's own, where this machine does not know them."""
 
@@ -59,3 +63,12 @@ class StorePlace:
     """A path or URL."""
     options: StoreOptions = StoreOptions()
     credentials: StoreCredentials = StoreCredentials()
+
+
+def refuse_options(place: StorePlace, *, except_for: frozenset[str] = frozenset()) -> None:
+    """Return when no option is set that the place's scheme cannot honour; ``LocationRefused`` otherwise."""
+    unset = StoreOptions()
+    for each in fields(StoreOptions):
+        if each.name not in except_for and getattr(place.options, each.name) != getattr(unset, each.name):
+            option = "--" + each.name.replace("_", "-")
+            raise LocationRefused(location=place.location, reason=f"{option} means nothing to a place of this kind")
