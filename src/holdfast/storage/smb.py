@@ -13,12 +13,14 @@ import contextlib
 import errno
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from blake3 import blake3
 
 from holdfast.core import Entropy, Secret, SystemEntropy, limits
 from holdfast.model import Extent
+from holdfast.storage.credentials import CredentialsMissing
 from holdfast.storage.errors import (
     KeyRefused,
     ObjectExists,
@@ -31,14 +33,15 @@ from holdfast.storage.errors import (
     error_of_os,
 )
 from holdfast.storage.keys import SEGMENTS_MAX, TEMPORARY_FOLDER, check_key, check_prefix, is_segment
+from holdfast.storage.place import StorePlace
 from holdfast.storage.smb_errors import SmbUserMissing
 from holdfast.storage.smb_file import SmbEntry, SmbFile
 from holdfast.storage.smb_link import SmbLink
 from holdfast.storage.smb_links import SmbLinks
-from holdfast.storage.smb_place import SmbPlace
+from holdfast.storage.smb_place import SmbPlace, parse_smb_location
 from holdfast.storage.store import ObjectInfo, Parts, as_views
 
-__all__ = ["SmbStore"]
+__all__ = ["SmbStore", "open_smb_store"]
 
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.EACCES})
 """How servers refuse hard links on file systems without them; FAT and some network disks."""
@@ -388,6 +391,20 @@ class SmbStore:
                 yield link
         except OSError as cause:
             raise error_of_os(cause, store=self.describe(), key=key, writing=writing) from cause
+
+
+def open_smb_store(place: StorePlace, *, create: bool) -> SmbStore:
+    """Return the store at a location, its user and domain from there or, where it names none, from the credentials.
+
+    ``LocationRefused``, ``CredentialsMissing``, and what ``SmbStore`` raises.
+    """
+    share = parse_smb_location(place.location)
+    user, domain, password = (place.credentials.get(f"SMB_{name}") for name in ("USER", "DOMAIN", "PASSWORD"))
+    if password is None:
+        raise CredentialsMissing(location=share.location, names=["SMB_PASSWORD"])
+    if not share.user and user is not None:
+        share = replace(share, user=user.reveal(), domain=domain.reveal() if domain is not None else "")
+    return SmbStore(share, password=password, create=create)
 
 
 def _check_key(key: str) -> None:
