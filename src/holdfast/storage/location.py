@@ -19,6 +19,7 @@ from holdfast.storage.errors import LocationRefused, StoreNotWritable
 from holdfast.storage.place import StorePlace, refuse_options
 from holdfast.storage.posix import PosixStore
 from holdfast.storage.s3 import open_s3
+from holdfast.storage.smb_place import SMB_SCHEME, is_smb_location
 from holdfast.storage.store import ObjectStore
 
 if TYPE_CHECKING:
