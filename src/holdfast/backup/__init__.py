@@ -5,8 +5,10 @@ from holdfast.backup.outcome import BackupArgs, BackupResult, DiskResult, NoPoin
 from holdfast.backup.plan import BackupPlan, NothingToBackUp, VmPlan, plan_backup
 from holdfast.backup.retention import (
     Decision,
+    HeldBack,
     KeepInvalid,
     RetentionPlan,
+    RetentionResult,
     apply_retention,
     check_keep_points,
     newest_first,
@@ -22,10 +24,12 @@ __all__ = [
     "BackupResult",
     "Decision",
     "DiskResult",
+    "HeldBack",
     "KeepInvalid",
     "NoPointMade",
     "NothingToBackUp",
     "RetentionPlan",
+    "RetentionResult",
     "VmPlan",
     "VmResult",
     "apply_retention",

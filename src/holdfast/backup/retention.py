@@ -1,30 +1,36 @@
 """Which points stay. A pure rule: the newest N of one VM, whatever run made them.
 
 Invariants: the newest point is never dropped, and neither is the one that was made just now, whatever the clocks say.
-Only points that can be read are counted, so a damaged one never takes the place of a good one. Dropping a point removes
-one object and nothing else; space comes back with garbage collection.
+Only points that can be read are counted, so a damaged one never takes the place of a good one; nor is one counted that
+claims to come from the future, because made-up points must not push out good ones. Dropping a point removes one object
+and nothing else; space comes back with garbage collection. A point that is held against deletion waits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from holdfast.core import ExitStatus, HoldfastError
+from holdfast.core import ExitStatus, HoldfastError, limits
 from holdfast.model import PointId
 from holdfast.repository import PointUnknown, Repository, RestorePoint
+from holdfast.storage import ObjectLocked
 
 __all__ = [
     "Decision",
+    "HeldBack",
     "KeepInvalid",
     "RetentionPlan",
+    "RetentionResult",
     "apply_retention",
     "check_keep_points",
     "newest_first",
     "newest_of",
     "plan_retention",
 ]
+
+_SKEW = timedelta(seconds=limits.CLOCKS_APART_S_MAX)
 
 
 class KeepInvalid(HoldfastError):
@@ -65,6 +71,22 @@ class RetentionPlan:
         return "\n".join(f"{'keep' if each.keep else 'drop'} {each.point.id}: {each.reason}" for each in self.decisions)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldBack:
+    """A point that is due, and until when the store holds it; None: it does not say."""
+
+    point: PointId
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionResult:
+    """What became of the points that a plan drops."""
+
+    deleted: tuple[PointId, ...]
+    held: tuple[HeldBack, ...]
+
+
 def check_keep_points(keep_points: int | None) -> None:
     """Return when that many points can be kept; ``KeepInvalid`` otherwise."""
     if keep_points is not None and keep_points < 1:
@@ -76,27 +98,42 @@ def newest_of(points: Sequence[RestorePoint]) -> RestorePoint | None:
     return next(iter(newest_first(points)), None)
 
 
-def plan_retention(points: Sequence[RestorePoint], *, keep_points: int, just_made: str | None = None) -> RetentionPlan:
+def plan_retention(
+    points: Sequence[RestorePoint], *, keep_points: int, now: datetime, just_made: str | None = None
+) -> RetentionPlan:
     """Return what keeping the newest ``keep_points`` of these points of one VM means.
 
     ``just_made`` is the id of the point that is kept in any case.
     """
     check_keep_points(keep_points)
-    return RetentionPlan(
-        decisions=tuple(
-            _decide(point, rank=rank, keep_points=keep_points, just_made=just_made)
-            for rank, point in enumerate(newest_first(points), start=1)
-        )
-    )
+    decisions = []
+    rank = 0
+    for point in newest_first(points):
+        if _taken_at(point) > now + _SKEW:
+            reason = f"taken on {_taken_at(point):%Y-%m-%d}, which is still to come; it is not counted"
+            decisions.append(Decision(point=point, keep=True, reason=reason))
+            continue
+        rank += 1
+        decisions.append(_decide(point, rank=rank, keep_points=keep_points, just_made=just_made))
+    return RetentionPlan(decisions=tuple(decisions))
 
 
-def apply_retention(repository: Repository, plan: RetentionPlan) -> None:
-    """Delete the points that the plan drops. Safe to run twice: a point that is gone already is fine."""
+def apply_retention(repository: Repository, plan: RetentionPlan) -> RetentionResult:
+    """Delete the points that the plan drops, as far as the store lets go of them; return what became of each.
+
+    Safe to run twice: a point that is gone already is fine.
+    """
+    deleted, held = [], []
     for point in plan.dropped:
         try:
             repository.delete_point(point.id)
         except PointUnknown:
             continue  # another run, or a person, was faster
+        except ObjectLocked as lock:
+            held.append(HeldBack(point=point.id, until=lock.until))
+            continue
+        deleted.append(point.id)
+    return RetentionResult(deleted=tuple(deleted), held=tuple(held))
 
 
 def _decide(point: RestorePoint, *, rank: int, keep_points: int, just_made: str | None) -> Decision:

@@ -194,6 +194,10 @@ def _commit(
         previous=PointId(start.previous) if start.previous else None,
         keeps_data=keeps_data,
     )
+    if work.writer.lock_days and point.packs_held_until is None:
+        message = f"its point should be held for {work.writer.lock_days} days, but the store holds nothing"
+        next_step = f"See 'holdfast repository lock {work.args.repository} --status'."
+        _tell(work, facts.vm_name, message, Severity.WARNING, next_step=next_step)
     return point.id
 
 
@@ -228,9 +232,17 @@ def _retain_or_tell(work: Work, facts: SnapshotFacts, point: str) -> tuple[str, 
 
 def _retain(work: Work, vm: VmUuid, point: str) -> tuple[str, ...]:
     assert work.args.keep_points is not None
-    plan = plan_retention(work.repository.points(vm=vm), keep_points=work.args.keep_points, just_made=point)
-    apply_retention(work.repository, plan)
-    return tuple(each.id for each in plan.dropped)
+    points = work.repository.points(vm=vm)
+    now = work.clock.now()
+    plan = plan_retention(points, keep_points=work.args.keep_points, now=now, just_made=point)
+    result = apply_retention(work.repository, plan)
+    if result.held:
+        until = [each.until for each in result.held if each.until is not None]
+        last = f", the last until {max(until):%Y-%m-%d %H:%M} UTC" if until else ""
+        count = len(result.held)
+        what = f"{count} restore point{'s are' if count > 1 else ' is'} due and held{last}; a later run deletes what is due"
+        work.context.progress.note(f"{points[0].facts.vm.name}: {what}")
+    return result.deleted
 
 
 def _disk_result(disk: SnapshotDisk, moved: TransferredDisk) -> DiskResult:

@@ -85,7 +85,7 @@ class PackLocks:
         ``ObjectMissing`` when a pack is gone.
         """
         terms = self._vault.lock_terms
-        if terms is None or not self._store_locks(packs):
+        if terms is None or not self._store_locks(terms):
             return NO_HOLD
         if not self._has_fixtures:
             hold_fixtures(self._vault, terms)
@@ -105,20 +105,14 @@ class PackLocks:
             shortest = min(shortest, until)
         return Hold(min(terms.point_until(self._vault.clock.now()), shortest), shortest)
 
-    def _store_locks(self, packs: Collection[PackId]) -> bool:
-        """Return whether the store can lock at all; asked once, with the first pack there is."""
-        if self._can_lock is None and packs:
-            now = self._vault.clock.now()
-            terms = self._vault.lock_terms
-            assert terms is not None
-            first = min(packs)
-            until = self._vault.store.try_lock(pack_key(first), terms.horizon(now))
+    def _store_locks(self, terms: LockTerms) -> bool:
+        """Return whether the store can lock at all; asked once, with the repository's description."""
+        if self._can_lock is None:
+            until = self._vault.store.try_lock(CONFIG_KEY, terms.horizon(self._vault.clock.now()))
             self._can_lock = until is not None
             if until is None:
                 _log.warning("lock.store-cannot", store=self._vault.store.describe(), days=terms.days)
-            else:
-                self._remember(first, until)
-        return bool(self._can_lock)
+        return self._can_lock
 
     def _extend(self, packs: Sequence[PackId], horizon: datetime) -> Iterator[datetime]:
         """Yield until when each pack is held, after asking for the horizon."""

@@ -71,6 +71,12 @@ class RunWriter:
         self._published: list[RestorePoint] = []
         self._is_over = False
 
+    @property
+    def lock_days(self) -> int:
+        """For how many days the repository's owner wants points to be held; 0 for none."""
+        terms = self._vault.lock_terms
+        return 0 if terms is None else terms.days
+
     def open_disk(self, size_bytes: int, *, coverage: Coverage, reference: StoredDisk | None) -> RepositoryDiskWriter:
         """Return a writer for one disk.
 
