@@ -49,8 +49,6 @@ _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.EACCES})
 _DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))})
 """Names that Windows keeps for itself, whatever follows after a dot."""
 
-_TICKS_PER_S = 10_000_000
-
 
 class SmbStore:
     """Objects as files of a share. ``close`` logs out; so does the end of the process."""
@@ -194,9 +192,9 @@ class SmbStore:
                 return 0
             if not entries:
                 return 0
-            now = self._server_clock(link)
+            now_s = self._server_clock_s(link)
             for entry in entries:
-                if now - entry.written > older_than_s * _TICKS_PER_S:
+                if now_s - entry.written_s > older_than_s:
                     with (
                         contextlib.suppress(FileNotFoundError),
                         link.opened(self._path(f"{TEMPORARY_FOLDER}/{entry.name}"), deleting=True) as old,
@@ -377,12 +375,12 @@ class SmbStore:
         except FileNotFoundError:
             return False
 
-    def _server_clock(self, link: SmbLink) -> int:
+    def _server_clock_s(self, link: SmbLink) -> float:
         """Return the server's time: that of a file it has just made."""
         name = f"{TEMPORARY_FOLDER}/put-{self._entropy.token_bytes(8).hex()}"
         with link.created(self._path(name)) as mark:
             mark.delete()
-            return mark.written
+            return mark.written_s
 
     @contextlib.contextmanager
     def _linked(self, key: str | None, *, writing: bool = False) -> Iterator[SmbLink]:

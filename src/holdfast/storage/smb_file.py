@@ -40,6 +40,10 @@ _ENTRY = struct.Struct("<IIqqqqqqII")
 """[MS-FSCC] 2.4.10 FileDirectoryInformation: next entry, index, four times, length, allocation, attributes, length of
 the name that follows."""
 
+_TICKS_PER_S = 10_000_000
+_TICKS_BEFORE_1970 = 11_644_473_600 * _TICKS_PER_S
+"""Windows counts from 1601."""
+
 _ZERO_DATA = struct.Struct("<qq")
 
 
@@ -50,8 +54,8 @@ class SmbEntry:
     name: str
     is_folder: bool
     length_bytes: int
-    written: int
-    """When it was last written to, in units of 100 ns by the server's clock."""
+    written_s: float
+    """When it was last written to, by the server's clock, in seconds since 1970."""
 
 
 class SmbFile:
@@ -67,9 +71,9 @@ class SmbFile:
         return int(self._handle.end_of_file)
 
     @property
-    def written(self) -> int:
-        """When it was last written to, as it was opened."""
-        return int(self._handle.last_write_time.timestamp() * 10_000_000)
+    def written_s(self) -> float:
+        """When it was last written to, as it was opened, by the server's clock, in seconds since 1970."""
+        return float(self._handle.last_write_time.timestamp())
 
     def read(self, *, offset_bytes: int, length_bytes: int) -> bytes:
         """Return that range, or what there is of it."""
@@ -231,7 +235,8 @@ def _parse_entries(buffer: bytes) -> Iterator[SmbEntry]:
         name = raw.decode("utf-16-le", errors="replace")
         if name not in (".", ".."):
             is_folder = bool(attributes & FileAttributes.FILE_ATTRIBUTE_DIRECTORY)
-            yield SmbEntry(name=name, is_folder=is_folder, length_bytes=length_bytes, written=written)
+            written_s = (written - _TICKS_BEFORE_1970) / _TICKS_PER_S
+            yield SmbEntry(name=name, is_folder=is_folder, length_bytes=length_bytes, written_s=written_s)
         if not step:
             return
         start += step

@@ -157,7 +157,8 @@ class SmbTalk:
             if failure.errno == errno.ENOTCONN:
                 self._drop()
             raise failure from refusal
-        except (SMBException, ValueError, OSError) as cause:
+        except Exception as cause:
+            # Lost, silent, or speaking something else: the library then stumbles in many ways of its own.
             self._drop()
             raise os_failure(errno.ENOTCONN, reason=_first_line(cause)) from cause
         except BaseException:
@@ -181,10 +182,8 @@ class SmbTalk:
             # The library's text is not repeated: it may quote what was typed.
             reason = "user or password cannot be used for a login"
             raise SmbLoginRefused(store=place.describe(), login=place.login, reason=reason) from None
-        except (ValueError, OSError) as cause:
-            raise os_failure(errno.ENOTCONN, reason=_first_line(cause)) from cause
-        except SMBException as cause:
-            if self._connection.transport.connected:
+        except Exception as cause:
+            if isinstance(cause, SMBException) and self._connection.transport.connected:
                 reason = "it took us for a guest, or does not sign what it says"
                 raise SmbLoginRefused(store=place.describe(), login=place.login, reason=reason) from cause
             raise os_failure(errno.ENOTCONN, reason=_first_line(cause)) from cause
@@ -193,13 +192,13 @@ class SmbTalk:
     def _enter(self, place: SmbPlace) -> Any:
         tree = TreeConnect(self._session, place.share_path)
         try:
-            tree.connect()
-        except SMBResponseException as refusal:
-            if refusal.status == _STATUS_BAD_NETWORK_NAME:
+            with self.failures():
+                tree.connect()
+        except OSError as failure:
+            refusal = failure.__cause__
+            if isinstance(refusal, SMBResponseException) and refusal.status == _STATUS_BAD_NETWORK_NAME:
                 raise SmbShareMissing(store=place.describe(), share=place.share) from refusal
-            raise failure_of_status(refusal.status) from refusal
-        except (SMBException, ValueError, OSError) as cause:
-            raise os_failure(errno.ENOTCONN, reason=_first_line(cause)) from cause
+            raise
         # Paths are given as they are in the share; a link to another server is then refused by name.
         tree.is_dfs_share = False
         # Room for several large requests at once.
