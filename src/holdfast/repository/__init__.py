@@ -25,6 +25,7 @@ from holdfast.repository.keys import (
     new_recovery_key,
 )
 from holdfast.repository.lease_keeper import LeaseLost
+from holdfast.repository.missing import MissingExtent, MissingLog
 from holdfast.repository.pack_table import PackTable, PackUse
 from holdfast.repository.point import PointAmbiguous, PointDisk, PointUnknown, RestorePoint
 from holdfast.repository.protection import HeldPoint, LockingReport, Protection, ProtectionReport, Verdict
@@ -68,6 +69,8 @@ __all__ = [
     "LockPolicy",
     "LockingReport",
     "MapDamaged",
+    "MissingExtent",
+    "MissingLog",
     "NeedsNewerHoldfast",
     "NewHolder",
     "NodeAddress",

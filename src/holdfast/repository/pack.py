@@ -10,18 +10,17 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import numpy as np
-
 from holdfast.core import BLOCK_BYTES, KIB
 from holdfast.repository import layout
 from holdfast.repository.damage import PackDamaged, PackMissing
 from holdfast.repository.frame import FrameCipher, decode_frame
 from holdfast.repository.layout import FrameKind, PackId, pack_key
+from holdfast.repository.read_plan import FrameRead
 from holdfast.repository.sealing import KeyRing
 from holdfast.repository.trailer import Trailer, parse_trailer
 from holdfast.storage import ObjectMissing, ObjectStore, RangeNotSatisfiable
 
-__all__ = ["TRAILER_CACHE_ROWS_MAX", "OpenPack", "PackShelf", "SealedTrailer", "patch_block"]
+__all__ = ["TRAILER_CACHE_ROWS_MAX", "OpenPack", "PackShelf", "Patch", "SealedTrailer", "parse_patch"]
 
 TRAILER_CACHE_ROWS_MAX = 400_000
 """16 MB of rows and 3 MB of offsets: the trailers of about 10 GB of stored data."""
@@ -50,7 +49,7 @@ class OpenPack:
         self.header = cipher.header
 
     def read_range(self, offset_bytes: int, length_bytes: int) -> memoryview:
-        """Return sealed bytes of the pack, for ``block`` to open."""
+        """Return sealed bytes of the pack, for ``open_frame`` to open."""
         try:
             return memoryview(
                 self._store.get_range(pack_key(self.pack), offset_bytes=offset_bytes, length_bytes=length_bytes)
@@ -77,6 +76,12 @@ class OpenPack:
         opened = self._cipher.open(sealed, leader, kind=found, encoding=encoding, count=count)
         plain = decode_frame(opened, pack=self.pack, slot=slot, kind=found, encoding=encoding, count=count)
         return plain if count == 1 else plain[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
+
+    def open_frame(self, frame: FrameRead, sealed: memoryview) -> bytes:
+        """Return the decoded bytes of a whole frame: one block or several, a patch or a node."""
+        kind, encoding, count = frame.kind, frame.encoding, frame.block_count
+        opened = self._cipher.open(sealed, frame.slot, kind=kind, encoding=encoding, count=count)
+        return decode_frame(opened, pack=self.pack, slot=frame.slot, kind=kind, encoding=encoding, count=count)
 
     def fetch(self, slot: int, *, kind: FrameKind | None = None) -> bytes:
         """Return the decoded bytes of a slot, read on its own."""
@@ -173,11 +178,3 @@ def parse_patch(plain: bytes, *, pack: PackId, slot: int) -> Patch:
     if not bitmap or len(plain) != size + bitmap.bit_count() * layout.PAGE_BYTES:
         raise PackDamaged(pack=pack, slot=slot, reason="its patch does not fit its page bitmap")
     return Patch(PackId(base), base_slot, bitmap, plain[size:])
-
-
-def patch_block(base: bytes, patch: Patch) -> bytes:
-    """Return the block that a patch makes of its base."""
-    block = np.frombuffer(base, dtype=np.uint8).reshape(-1, layout.PAGE_BYTES).copy()
-    pages = [page for page in range(len(block)) if patch.bitmap >> page & 1]
-    block[pages] = np.frombuffer(patch.pages, dtype=np.uint8).reshape(-1, layout.PAGE_BYTES)
-    return block.tobytes()

@@ -33,6 +33,7 @@ from holdfast.repository.keys import HolderFacts, NewHolder, Unlock
 from holdfast.repository.layout import CONFIG_KEY, POINTS_PREFIX
 from holdfast.repository.map_changes import ChangeReader
 from holdfast.repository.map_reader import MapReader
+from holdfast.repository.missing import MissingLog
 from holdfast.repository.moved import read_moves
 from holdfast.repository.point import PointAmbiguous, PointUnknown, RestorePoint, read_point, read_points
 from holdfast.repository.protection import Protection
@@ -163,11 +164,15 @@ class Repository:
         self._check_writable("clean")
         end_leases_of(self._vault, run)
 
-    def source(self, disk: StoredDisk, *, cancel: Cancellation) -> DiskSource:
-        """Return a disk for reading. ``PackMissing``, ``PackDamaged``, ``MapDamaged`` here and while it is read."""
+    def source(self, disk: StoredDisk, *, cancel: Cancellation, missing: MissingLog | None = None) -> DiskSource:
+        """Return a disk for reading. ``PackMissing``, ``PackDamaged``, ``MapDamaged`` here and while it is read.
+
+        With ``missing``, ``runs`` leaves out what cannot be read and tells it there; only a map's root is then damage.
+        """
         moves = read_moves(self._vault)
         reader = MapReader(self._reading, disk, moves=moves)
-        return RepositorySource(reader, BlockReader(self._reading, moves=moves), workers=self._workers, cancel=cancel)
+        blocks = BlockReader(self._reading, moves=moves)
+        return RepositorySource(reader, blocks, workers=self._workers, cancel=cancel, missing=missing)
 
     def changes(self, older: StoredDisk, newer: StoredDisk, *, cancel: Cancellation) -> DiskReader:
         """Return what a disk has changed since an older one of this repository that is not larger.

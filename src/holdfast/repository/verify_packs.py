@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from blake3 import blake3
 
 from holdfast.core import BLOCK_BYTES, MIB, Cancellation
 from holdfast.repository import layout
 from holdfast.repository.block_reader import BlockReader
 from holdfast.repository.damage import Damage, PackDamaged, PackMissing
 from holdfast.repository.disk_map import node_id
+from holdfast.repository.gather import PatchRead, not_the_block
 from holdfast.repository.layout import FrameKind, PackId
-from holdfast.repository.pack import OpenPack
+from holdfast.repository.pack import OpenPack, parse_patch
+from holdfast.repository.read_plan import FrameRead, plan_reads
+from holdfast.repository.stored_disk import NodeAddress
 from holdfast.repository.vault import Vault
 
 __all__ = ["PackCheck", "check_pack"]
 
-_REQUEST_BYTES = 4 * MIB
+_PATCHES_AT_ONCE_MAX = 4 * MIB // BLOCK_BYTES
+"""Their bases are read together."""
 
 
 @dataclass(slots=True)
@@ -52,38 +60,63 @@ def check_pack(vault: Vault, blocks: BlockReader, pack: PackId, *, cancel: Cance
 
 
 def _check_frames(vault: Vault, blocks: BlockReader, opened: OpenPack, check: PackCheck, cancel: Cancellation) -> None:
-    slot = 0
-    while slot < len(opened.trailer):
+    slots = np.arange(len(opened.trailer))
+    patches: list[PatchRead] = []
+    for request in plan_reads(opened.trailer, slots, slots):
         cancel.check()
-        start, last = opened.frame_extent(slot)[0], slot
-        end = start
-        while last < len(opened.trailer):
-            offset_bytes, length_bytes = opened.frame_extent(last)
-            if offset_bytes + length_bytes - start > _REQUEST_BYTES and last > slot:
-                break
-            end = offset_bytes + length_bytes
-            last += 1
-        sealed = opened.read_range(start, end - start)
-        check.read_bytes += end - start
-        for each in range(slot, last):
-            offset_bytes, length_bytes = opened.frame_extent(each)
-            at = offset_bytes - start
-            _check_slot(vault, blocks, opened, each, sealed[at : at + length_bytes], check)
-        slot = last
+        sealed = opened.read_range(request.offset_bytes, request.length_bytes)
+        check.read_bytes += request.length_bytes
+        for frame in request.frames:
+            check.frames += 1
+            start = frame.offset_bytes - request.offset_bytes
+            try:
+                plain = opened.open_frame(frame, sealed[start : start + frame.length_bytes])
+                if frame.kind == FrameKind.PATCH:
+                    patch = parse_patch(plain, pack=opened.pack, slot=frame.slot)
+                    patches.append(PatchRead(NodeAddress(opened.pack, frame.slot), patch, frame.wants))
+                else:
+                    _check_content(vault, frame, plain, check)
+            except PackDamaged as damage:
+                check.slots.update({want.token: damage.reason for want in frame.wants})
+        if len(patches) >= _PATCHES_AT_ONCE_MAX:
+            _check_patches(blocks, patches, check)
+            patches = []
+    _check_patches(blocks, patches, check)
 
 
-def _check_slot(
-    vault: Vault, blocks: BlockReader, opened: OpenPack, slot: int, sealed: memoryview, check: PackCheck
-) -> None:
-    check.frames += 1
-    try:
-        if int(opened.trailer.rows["kind"][slot]) == FrameKind.MAP:
-            if node_id(vault.keys, opened.plain(slot, sealed)) != opened.trailer.id_of(slot):
-                check.slots[slot] = "it is not the map node that its trailer names"
-        else:
-            blocks.block(opened, slot, sealed)
+def _check_content(vault: Vault, frame: FrameRead, plain: bytes, check: PackCheck) -> None:
+    """Compare what a frame holds with what the trailer says of each of its slots."""
+    if frame.kind == FrameKind.MAP:
+        (want,) = frame.wants
+        if node_id(vault.keys, plain) != want.id:
+            check.slots[want.token] = "it is not the map node that its trailer names"
+        return
+    view = memoryview(plain)
+    for want in frame.wants:
+        block = view[want.part * BLOCK_BYTES : (want.part + 1) * BLOCK_BYTES]
+        if blake3(block, key=vault.keys.block_id_key).digest() == want.id:
             check.block_bytes += BLOCK_BYTES
-    except PackDamaged as damage:
-        check.slots[slot] = damage.reason
-    except Damage as damage:
-        check.slots[slot] = str(damage)
+        else:
+            check.slots[want.token] = not_the_block(check.pack, want.token).reason
+
+
+def _check_patches(blocks: BlockReader, patches: Sequence[PatchRead], check: PackCheck) -> None:
+    """Make the blocks of patches, and compare each with its id."""
+    if not patches:
+        return
+    out = memoryview(bytearray(len(patches) * BLOCK_BYTES))
+    placed = [
+        PatchRead(each.place, each.patch, [each.wants[0]._replace(token=number * BLOCK_BYTES)])
+        for number, each in enumerate(patches)
+    ]
+
+    def note(offset: int, damage: Damage) -> None:
+        slot = patches[offset // BLOCK_BYTES].place.slot
+        if isinstance(damage, PackDamaged) and (damage.pack, damage.slot) == (check.pack, slot):
+            check.slots[slot] = damage.reason
+        else:
+            check.slots[slot] = f"the block that it patches: {damage}"
+
+    before = len(check.slots)
+    blocks.read_patched_into(out, placed, lose=note)
+    check.block_bytes += (len(patches) - len(check.slots) + before) * BLOCK_BYTES
