@@ -5,7 +5,9 @@ from holdfast.repository.config import Compression, ConfigDamaged, NeedsNewerHol
 from holdfast.repository.damage import Damage, MapDamaged, ObjectDamaged, PackDamaged, PackMissing, PointDamaged
 from holdfast.repository.disk_writer import RepositoryDiskWriter
 from holdfast.repository.gc import CannotTellLivePacks, DeadPack, GcPlan, GcReport
+from holdfast.repository.holders import HolderNotProven
 from holdfast.repository.immutability import LockDaysInvalid, LockPolicy
+from holdfast.repository.key_desk import KeyDesk
 from holdfast.repository.keys import (
     HolderExists,
     HolderFacts,
@@ -23,6 +25,7 @@ from holdfast.repository.keys import (
     Unlock,
     WrongKey,
     new_recovery_key,
+    public_key_of,
 )
 from holdfast.repository.lease_keeper import LeaseLost
 from holdfast.repository.missing import MissingExtent, MissingLog
@@ -36,8 +39,10 @@ from holdfast.repository.repository import (
     create_repository,
     open_repository,
 )
+from holdfast.repository.rotation import HolderUndecided, RotatedMeanwhile, Rotation, RotationUseless
 from holdfast.repository.run_writer import DiskNoLongerStored, ReferenceTooLarge, RunWriter
 from holdfast.repository.safety import SAFETY, Safety
+from holdfast.repository.sealing import EpochLost, KeyOutdated
 from holdfast.repository.stored_disk import NodeAddress, StoredDisk, StoredDiskUnreadable
 from holdfast.repository.usage import Usage, UsageOf
 from holdfast.repository.verify import DamageFound, HitDisk, VerifyReport
@@ -53,16 +58,21 @@ __all__ = [
     "DeadPack",
     "DiskNoLongerStored",
     "DiskSummary",
+    "EpochLost",
     "GcPlan",
     "GcReport",
     "HeldPoint",
     "HitDisk",
     "HolderExists",
     "HolderFacts",
+    "HolderNotProven",
     "HolderRefused",
+    "HolderUndecided",
     "HolderUnknown",
     "IdentityHolder",
     "IdentityUnlock",
+    "KeyDesk",
+    "KeyOutdated",
     "LastHolder",
     "LeaseLost",
     "LockDaysInvalid",
@@ -98,6 +108,9 @@ __all__ = [
     "RepositoryDiskWriter",
     "RepositoryExists",
     "RestorePoint",
+    "RotatedMeanwhile",
+    "Rotation",
+    "RotationUseless",
     "RunWriter",
     "Safety",
     "StoredDisk",
@@ -113,5 +126,6 @@ __all__ = [
     "create_repository",
     "new_recovery_key",
     "open_repository",
+    "public_key_of",
     "summary_of",
 ]

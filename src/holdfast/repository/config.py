@@ -5,6 +5,7 @@ Invariant: the file is written once. Later versions add objects below ``features
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from datetime import datetime
 
@@ -15,9 +16,10 @@ from holdfast.model import RepositoryId
 from holdfast.repository import layout
 from holdfast.repository.layout import CONFIG_KEY, FEATURES_PREFIX
 from holdfast.repository.sealing import KeyRing
-from holdfast.storage import ObjectMissing, ObjectStore
+from holdfast.storage import ObjectExists, ObjectMissing, ObjectStore
 
 __all__ = [
+    "KEY_EPOCHS",
     "Compression",
     "ConfigDamaged",
     "NeedsNewerHoldfast",
@@ -26,11 +28,13 @@ __all__ = [
     "check_config_mac",
     "new_config",
     "read_config",
+    "set_read_flag",
     "unknown_write_flags",
     "write_config",
 ]
 
-READ_FLAGS_KNOWN: frozenset[str] = frozenset()
+KEY_EPOCHS = "key-epochs"
+READ_FLAGS_KNOWN = frozenset({KEY_EPOCHS})
 WRITE_FLAGS_KNOWN: frozenset[str] = frozenset({"immutability"})
 
 
@@ -170,6 +174,12 @@ def check_config_mac(store: ObjectStore, text: bytes, keys: KeyRing) -> None:
     proof = fields.pop("proof", "")
     if proof != keys.config_mac(_canonical(fields)):
         raise ConfigDamaged(store=store.describe(), reason="its proof does not match the repository key")
+
+
+def set_read_flag(store: ObjectStore, flag: str) -> None:
+    """Return when the flag is set: versions that do not know it refuse the repository. Safe to call twice."""
+    with contextlib.suppress(ObjectExists):
+        store.put(f"{FEATURES_PREFIX}read/{flag}", b"")
 
 
 def unknown_write_flags(store: ObjectStore, config: RepositoryConfig) -> list[str]:

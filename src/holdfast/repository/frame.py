@@ -16,7 +16,7 @@ from holdfast.core import BLOCK_BYTES
 from holdfast.repository import layout
 from holdfast.repository.damage import PackDamaged
 from holdfast.repository.layout import Encoding, FrameKind, PackId
-from holdfast.repository.sealing import KeyRing
+from holdfast.repository.sealing import EpochNotHeld, KeyRing
 
 __all__ = ["Compressor", "Frame", "FrameCipher", "decode_frame"]
 
@@ -58,10 +58,17 @@ class Compressor:
 class FrameCipher:
     """Seals and opens the frames of one pack. Thread-safe."""
 
-    def __init__(self, keys: KeyRing, pack: PackId) -> None:
+    def __init__(self, keys: KeyRing, pack: PackId, *, epoch: int | None = None) -> None:
+        """Make the cipher of a pack that is sealed in ``epoch``, or of one that is new. ``PackDamaged``."""
         self.pack = pack
-        self.header = layout.PACK_HEADER.pack(layout.PACK_MAGIC, layout.PACK_VERSION, 0, keys.repository_bytes, pack)
-        self._cipher = keys.pack_cipher(pack)
+        self.epoch = keys.epoch if epoch is None else epoch
+        self.header = layout.PACK_HEADER.pack(
+            layout.PACK_MAGIC, layout.PACK_VERSION, self.epoch, keys.repository_bytes, pack
+        )
+        try:
+            self._cipher = keys.pack_cipher(pack, epoch=self.epoch)
+        except EpochNotHeld as cause:
+            raise PackDamaged(pack=pack, slot=None, reason=f"it {cause}") from cause
 
     def seal_into(self, frame: Frame, slot: int, out: memoryview) -> None:
         """Write the sealed frame into ``out``, which is exactly as long. Each slot of a pack is sealed once."""

@@ -67,7 +67,8 @@ def write_index(vault: Vault, packs: Sequence[IndexedPack]) -> str:
         sealed = each.trailer.sealed
         row = rows[number]
         row["pack"], row["length"], row["rows"] = np.void(each.trailer.pack), each.trailer.pack_bytes, len(each.rows)
-        row["trailer_offset"], row["trailer_length"] = offset, len(sealed)
+        row["trailer_offset"] = offset
+        row["trailer_length"] = layout.trailer_word(len(sealed), epoch=each.trailer.epoch)
         samples.append(sample_rows(each.rows, number))
         parts.append(sealed)
         offset += len(sealed)
@@ -115,10 +116,9 @@ def list_index_heads(vault: Vault) -> tuple[list[IndexHead], list[str]]:
 def read_indexed_trailer(vault: Vault, head: IndexHead, number: int) -> SealedTrailer:
     """Return the copy of a trailer that an index keeps. Errors of the store; the seal is proven by whoever opens it."""
     row = head.packs[number]
-    sealed = vault.store.get_range(
-        head.key, offset_bytes=int(row["trailer_offset"]), length_bytes=int(row["trailer_length"])
-    )
-    return SealedTrailer(PackId(bytes(row["pack"])), int(row["length"]), sealed)
+    length_bytes, epoch = layout.parse_trailer_word(int(row["trailer_length"]))
+    sealed = vault.store.get_range(head.key, offset_bytes=int(row["trailer_offset"]), length_bytes=length_bytes)
+    return SealedTrailer(PackId(bytes(row["pack"])), int(row["length"]), sealed, epoch)
 
 
 def _read_head(vault: Vault, key: str, size_bytes: int) -> IndexHead:

@@ -1,11 +1,12 @@
-"""Key holders: who can open a repository. Each holder is one age file that contains the repository key.
+"""Key holders and their files: who can open a repository. Each has an age file that holds the keys of all epochs.
 
-Invariant: the repository key itself lies in the store only inside age files, or in ``keys/open.json`` when the owner
-asked for a repository without a secret.
+Invariant: these keys lie in the store only inside age files, or in ``keys/open.json`` when the owner asked for a
+repository without a secret.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 
@@ -16,11 +17,13 @@ from holdfast.core import ExitStatus, HoldfastError, Secret
 from holdfast.model import RepositoryId
 from holdfast.repository.layout import KEYS_PREFIX
 from holdfast.repository.sealing import KEY_BYTES
-from holdfast.storage import ObjectExists, ObjectMissing, ObjectStore
+from holdfast.storage import ObjectStore
 
 __all__ = [
+    "FIRST_ATTEMPT",
     "HolderExists",
     "HolderFacts",
+    "HolderFile",
     "HolderRefused",
     "HolderUnknown",
     "IdentityHolder",
@@ -34,16 +37,24 @@ __all__ = [
     "RecoveryKey",
     "Unlock",
     "WrongKey",
-    "add_holder",
-    "list_holders",
+    "files_for",
+    "holder_file",
+    "kind_of",
+    "list_holder_files",
     "new_recovery_key",
-    "remove_holder",
-    "unlock_key",
+    "open_holder_file",
+    "public_key_of",
+    "seal_holder_file",
+    "tried",
 ]
 
 _OPEN_KEY = f"{KEYS_PREFIX}open.json"
 _SUFFIX = ".age"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_GENERATION = re.compile(r"(?P<holder>[^.]+)\.(?P<epoch>\d{5})-(?P<attempt>[0-9a-f]{8})-[0-9a-f]{8}")
+
+FIRST_ATTEMPT = "00000000"
+FIRST_SERIAL = "00000000"
 
 
 class WrongKey(HoldfastError):
@@ -161,13 +172,17 @@ class OpenUnlock:
 Unlock = PassphraseUnlock | IdentityUnlock | OpenUnlock
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HolderFacts:
-    """A key holder as it shows in the store."""
+    """A key holder as it shows in the store, and in the record that was made when it was added."""
 
     name: str
     kind: str
     """``passphrase``, ``age key``, ``ssh key``, ``open`` or ``unreadable``."""
+    public_key: str = ""
+    """The public half, where it is known; what a passphrase has not."""
+    is_current: bool = True
+    """Whether the holder got the data key that is in force; one who did not reads what is older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +193,22 @@ class RecoveryKey:
     public: str
 
 
-class _KeyText(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HolderFile:
+    """One file of a key holder, as its name tells it."""
+
+    key: str
+    """The object's name."""
+    holder: str
+    epoch: int = 0
+    attempt: str = FIRST_ATTEMPT
+
+
+class _KeyText(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: int
     repository: str
     key: bytes
+    epochs: tuple[bytes, ...] = ()
 
 
 def new_recovery_key() -> RecoveryKey:
@@ -190,85 +217,108 @@ def new_recovery_key() -> RecoveryKey:
     return RecoveryKey(Secret(str(identity)), str(identity.to_public()))
 
 
-def add_holder(store: ObjectStore, holder: NewHolder, *, key: bytes, repository: RepositoryId) -> None:
-    """Store the repository key for one more holder. ``HolderExists``, ``HolderRefused``."""
-    payload = msgspec.json.encode(_KeyText(version=1, repository=repository, key=key))
-    name = _holder_key(holder)
+def public_key_of(unlock: Unlock) -> str:
+    """Return the public half of an age identity; empty for anything else, of which it cannot be told."""
+    if isinstance(unlock, IdentityUnlock):
+        with contextlib.suppress(pyrage.IdentityError, ValueError):
+            identity = _identity(unlock.identity)
+            if isinstance(identity, pyrage.x25519.Identity):
+                return str(identity.to_public())
+    return ""
+
+
+def holder_file(holder: NewHolder, *, epoch: int = 0, attempt: str = FIRST_ATTEMPT, serial: str = "") -> HolderFile:
+    """Return where a holder's file belongs; ``HolderRefused`` for a name that cannot be one."""
+    if isinstance(holder, OpenHolder):
+        return HolderFile(key=_OPEN_KEY, holder=holder.name)
+    if not _NAME.fullmatch(holder.name) or holder.name == "open":
+        raise HolderRefused(
+            name=holder.name, reason="a name has lower-case letters, digits, - and _, and is not 'open'"
+        )
+    is_first = epoch == 0 and not serial
+    generation = "" if is_first else f".{epoch:05}-{attempt}-{serial or FIRST_SERIAL}"
+    return HolderFile(
+        key=f"{KEYS_PREFIX}{holder.name}{generation}{_SUFFIX}", holder=holder.name, epoch=epoch, attempt=attempt
+    )
+
+
+def list_holder_files(store: ObjectStore) -> list[HolderFile]:
+    """Return all files of key holders: those of later epochs first, then by name."""
+    found = [_parse_name(info.key) for info in store.list(KEYS_PREFIX)]
+    return sorted(found, key=lambda each: (-each.epoch, each.key))
+
+
+def seal_holder_file(holder: NewHolder, keys: tuple[bytes, ...], *, repository: RepositoryId) -> bytes:
+    """Return the content of a file that gives the keys of all epochs to one holder. ``HolderRefused``."""
+    text = _KeyText(version=2 if keys[1:] else 1, repository=repository, key=keys[0], epochs=keys[1:])
+    payload = msgspec.json.encode(text)
     match holder:
         case PassphraseHolder():
             if not holder.passphrase:
                 raise HolderRefused(name=holder.name, reason="the passphrase is empty")
-            sealed = pyrage.passphrase.encrypt(payload, holder.passphrase.reveal())
+            sealed: bytes = pyrage.passphrase.encrypt(payload, holder.passphrase.reveal())
         case IdentityHolder():
             sealed = pyrage.encrypt(payload, [_recipient(holder)])
         case OpenHolder():
             sealed = payload
-    try:
-        store.put(name, sealed)
-    except ObjectExists as cause:
-        raise HolderExists(name=holder.name) from cause
+    return sealed
 
 
-def list_holders(store: ObjectStore) -> list[HolderFacts]:
-    """Return all holders, by name."""
-    return [
-        HolderFacts(info.key.removeprefix(KEYS_PREFIX).rpartition(".")[0], _kind(store, info.key))
-        for info in list(store.list(KEYS_PREFIX))
-    ]
-
-
-def remove_holder(store: ObjectStore, name: str) -> None:
-    """Remove a holder. ``HolderUnknown``, ``LastHolder``. Whoever copied the key before can still use it."""
-    keys = {info.key for info in store.list(KEYS_PREFIX)}
-    key = _OPEN_KEY if name == "open" else f"{KEYS_PREFIX}{name}{_SUFFIX}"
-    if key not in keys:
-        raise HolderUnknown(name=name)
-    if len(keys) == 1:
-        raise LastHolder(name=name)
-    store.delete(key)
-
-
-def unlock_key(store: ObjectStore, unlock: Unlock, *, repository: RepositoryId) -> bytes:
-    """Return the repository key; ``WrongKey`` when no holder's file opens."""
-    match unlock:
-        case OpenUnlock():
-            candidates, tried = [_OPEN_KEY], "no key at all"
-        case PassphraseUnlock() | IdentityUnlock():
-            candidates = [info.key for info in store.list(KEYS_PREFIX) if info.key.endswith(_SUFFIX)]
-            tried = "the passphrase" if isinstance(unlock, PassphraseUnlock) else "the key"
-    for candidate in candidates:
-        try:
-            payload = _try_open(store.get(candidate), unlock)
-        except ObjectMissing:
-            continue
-        key = None if payload is None else _parse(payload, repository=repository)
-        if key is not None:
-            return key
-    raise WrongKey(store=store.describe(), tried=tried)
-
-
-def _try_open(sealed: bytes, unlock: Unlock) -> bytes | None:
-    """Return the payload of one holder's file; None when it is not for this key."""
+def open_holder_file(content: bytes, unlock: Unlock, *, repository: RepositoryId) -> tuple[bytes, ...] | None:
+    """Return the keys of the epochs 0, 1, … in a holder's file; None when it is not for this secret."""
     try:
         match unlock:
             case OpenUnlock():
-                return sealed
+                payload = content
             case PassphraseUnlock(passphrase):
                 # Each try costs a second of scrypt, so files for other kinds of holders are passed over.
-                is_for_passphrase = _stanza(sealed) == "scrypt"
-                return pyrage.passphrase.decrypt(sealed, passphrase.reveal()) if is_for_passphrase else None
+                if _stanza(content) != "scrypt":
+                    return None
+                payload = pyrage.passphrase.decrypt(content, passphrase.reveal())
             case IdentityUnlock(identity):
-                return None if _stanza(sealed) == "scrypt" else pyrage.decrypt(sealed, [_identity(identity)])
+                if _stanza(content) == "scrypt":
+                    return None
+                payload = pyrage.decrypt(content, [_identity(identity)])
     except (pyrage.DecryptError, pyrage.IdentityError, ValueError):
         return None
+    return _parse(payload, repository=repository)
 
 
-def _parse(payload: bytes, *, repository: RepositoryId) -> bytes | None:
+def files_for(files: list[HolderFile], unlock: Unlock) -> list[HolderFile]:
+    """Return the files that a secret of this kind may open, in their order."""
+    return [each for each in files if (each.key == _OPEN_KEY) == isinstance(unlock, OpenUnlock)]
+
+
+def tried(unlock: Unlock) -> str:
+    """Return what was tried, for a message that must not say more."""
+    names = {PassphraseUnlock: "the passphrase", IdentityUnlock: "the key", OpenUnlock: "no key at all"}
+    return names[type(unlock)]
+
+
+def kind_of(content: bytes, file: HolderFile) -> str:
+    """Return what kind of holder a file is for, as in ``HolderFacts.kind``."""
+    if file.key == _OPEN_KEY:
+        return "open"
+    names = {"scrypt": "passphrase", "X25519": "age key", "ssh-ed25519": "ssh key"}
+    return names.get(_stanza(content), "unreadable")
+
+
+def _parse(payload: bytes, *, repository: RepositoryId) -> tuple[bytes, ...] | None:
     try:
         text = msgspec.json.decode(payload, type=_KeyText)
     except (msgspec.DecodeError, ValueError):
         return None
-    return text.key if text.repository == repository and len(text.key) == KEY_BYTES else None
+    keys = (text.key, *text.epochs)
+    is_ours = text.version in (1, 2) and text.repository == repository
+    return keys if is_ours and all(len(each) == KEY_BYTES for each in keys) else None
+
+
+def _parse_name(key: str) -> HolderFile:
+    stem = key.removeprefix(KEYS_PREFIX).rpartition(".")[0]
+    found = _GENERATION.fullmatch(stem)
+    if found is None:
+        return HolderFile(key=key, holder=stem)
+    return HolderFile(key=key, holder=found["holder"], epoch=int(found["epoch"]), attempt=found["attempt"])
 
 
 def _identity(secret: Secret) -> object:
@@ -288,26 +338,6 @@ def _recipient(holder: IdentityHolder) -> object:
     except (pyrage.RecipientError, ValueError) as cause:
         raise HolderRefused(name=holder.name, reason=f"its public key is not one: {cause}") from cause
     raise HolderRefused(name=holder.name, reason="its public key begins neither with age1 nor with ssh-ed25519")
-
-
-def _holder_key(holder: NewHolder) -> str:
-    if isinstance(holder, OpenHolder):
-        return _OPEN_KEY
-    if not _NAME.fullmatch(holder.name) or holder.name == "open":
-        raise HolderRefused(
-            name=holder.name, reason="a name has lower-case letters, digits, - and _, and is not 'open'"
-        )
-    return f"{KEYS_PREFIX}{holder.name}{_SUFFIX}"
-
-
-def _kind(store: ObjectStore, key: str) -> str:
-    if key == _OPEN_KEY:
-        return "open"
-    names = {"scrypt": "passphrase", "X25519": "age key", "ssh-ed25519": "ssh key"}
-    try:
-        return names.get(_stanza(store.get(key)), "unreadable")
-    except ObjectMissing:
-        return "unreadable"
 
 
 def _stanza(sealed: bytes) -> str:

@@ -36,6 +36,8 @@ class SealedTrailer:
     pack: PackId
     pack_bytes: int
     sealed: bytes
+    epoch: int
+    """Whose key opens it."""
 
 
 class OpenPack:
@@ -111,7 +113,7 @@ class PackShelf:
 
     def adopt(self, sealed: SealedTrailer) -> OpenPack:
         """Return the pack that a sealed trailer (from the pack or from an index) describes, and keep it."""
-        cipher = FrameCipher(self._keys, sealed.pack)
+        cipher = FrameCipher(self._keys, sealed.pack, epoch=sealed.epoch)
         frames_bytes = sealed.pack_bytes - layout.PACK_HEADER.size - layout.PACK_TAIL.size - len(sealed.sealed)
         trailer = parse_trailer(cipher.open_trailer(sealed.sealed), pack=sealed.pack, frames_bytes=frames_bytes)
         opened = OpenPack(self._store, cipher, trailer)
@@ -138,7 +140,7 @@ class PackShelf:
             size_bytes = self._store.size(key)
             guess_bytes = min(size_bytes, _TAIL_GUESS_BYTES)
             tail = self._store.get_range(key, offset_bytes=size_bytes - guess_bytes, length_bytes=guess_bytes)
-            trailer_bytes = _trailer_bytes(tail, pack=pack, size_bytes=size_bytes)
+            trailer_bytes, epoch = _trailer_bytes(tail, pack=pack, size_bytes=size_bytes)
             whole_bytes = trailer_bytes + layout.PACK_TAIL.size
             if whole_bytes > guess_bytes:
                 tail = self._store.get_range(key, offset_bytes=size_bytes - whole_bytes, length_bytes=whole_bytes)
@@ -146,19 +148,21 @@ class PackShelf:
             raise PackMissing(pack=pack) from cause
         except RangeNotSatisfiable as cause:
             raise PackDamaged(pack=pack, slot=None, reason="it became shorter while it was read") from cause
-        return SealedTrailer(pack, size_bytes, tail[len(tail) - whole_bytes : len(tail) - layout.PACK_TAIL.size])
+        return SealedTrailer(pack, size_bytes, tail[len(tail) - whole_bytes : len(tail) - layout.PACK_TAIL.size], epoch)
 
 
-def _trailer_bytes(tail: bytes, *, pack: PackId, size_bytes: int) -> int:
+def _trailer_bytes(tail: bytes, *, pack: PackId, size_bytes: int) -> tuple[int, int]:
+    """Return how long the trailer is, and its epoch."""
     room_bytes = size_bytes - layout.PACK_HEADER.size - layout.PACK_TAIL.size
     if room_bytes < layout.TAG_BYTES:
         raise PackDamaged(pack=pack, slot=None, reason=f"it is only {size_bytes} bytes long")
-    magic, trailer_bytes = layout.PACK_TAIL.unpack_from(tail, len(tail) - layout.PACK_TAIL.size)
+    magic, word = layout.PACK_TAIL.unpack_from(tail, len(tail) - layout.PACK_TAIL.size)
+    trailer_bytes, epoch = layout.parse_trailer_word(word)
     if magic != layout.PACK_TAIL_MAGIC:
         raise PackDamaged(pack=pack, slot=None, reason="it does not end as a pack does: cut short or overwritten")
     if not layout.TAG_BYTES <= trailer_bytes <= min(room_bytes, layout.TRAILER_BYTES_MAX):
         raise PackDamaged(pack=pack, slot=None, reason=f"it claims a trailer of {trailer_bytes} bytes")
-    return int(trailer_bytes)
+    return trailer_bytes, epoch
 
 
 @dataclass(frozen=True, slots=True)

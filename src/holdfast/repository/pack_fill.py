@@ -64,9 +64,10 @@ class FillingPack:
         assert self.slots > 0
         rows = bytes(self._rows)
         trailer = self.cipher.seal_trailer(write_trailer(rows, notes))
+        word = layout.trailer_word(len(trailer), epoch=self.cipher.epoch)
         parts: list[bytes | memoryview] = [self.cipher.header]
         parts += [segment.content() for segment in self.segments]
-        parts += [trailer, layout.PACK_TAIL.pack(layout.PACK_TAIL_MAGIC, len(trailer))]
+        parts += [trailer, layout.PACK_TAIL.pack(layout.PACK_TAIL_MAGIC, word)]
         return parts, rows, trailer
 
     def release(self, memory: PackMemory) -> None:

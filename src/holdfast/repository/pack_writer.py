@@ -40,6 +40,7 @@ class DurablePack:
     length_bytes: int
     rows: bytes
     sealed_trailer: bytes
+    epoch: int
     locked_until: datetime | None
     """The lock that it was stored with."""
 
@@ -253,7 +254,8 @@ class PackDock:
             locked_until = self._lock_until()
             self._store.put(pack_key(pack.cipher.pack), content, locked_until=locked_until)
             self._numbers.set_length(pack.number, length_bytes)
-            self._on_durable(DurablePack(pack.cipher.pack, pack.number, length_bytes, rows, trailer, locked_until))
+            pack_id, epoch = pack.cipher.pack, pack.cipher.epoch
+            self._on_durable(DurablePack(pack_id, pack.number, length_bytes, rows, trailer, epoch, locked_until))
         except BaseException as failure:
             with self.changed:
                 stream.failure = stream.failure or failure

@@ -12,7 +12,6 @@ from datetime import datetime
 
 from holdfast.core import Cancellation, Clock, Entropy, ExitStatus, HoldfastError, Progress, limits
 from holdfast.model import DiskReader, DiskSource, PointId, RepositoryId, RunId, VmUuid
-from holdfast.repository import keys as key_holders
 from holdfast.repository.block_reader import BlockReader
 from holdfast.repository.catalogue import SummaryListing, list_summaries
 from holdfast.repository.config import (
@@ -27,9 +26,12 @@ from holdfast.repository.config import (
 )
 from holdfast.repository.crew import default_workers
 from holdfast.repository.damage import PointDamaged
+from holdfast.repository.epochs import check_epoch, hold_keys, try_hold_keys
 from holdfast.repository.gc import GcPlan, GcReport, apply_gc, plan_gc
+from holdfast.repository.holders import store_holder
 from holdfast.repository.immutability import refresh_terms
-from holdfast.repository.keys import HolderFacts, NewHolder, Unlock
+from holdfast.repository.key_desk import KeyDesk
+from holdfast.repository.keys import NewHolder, Unlock, holder_file
 from holdfast.repository.layout import CONFIG_KEY, POINTS_PREFIX
 from holdfast.repository.map_changes import ChangeReader
 from holdfast.repository.map_reader import MapReader
@@ -82,16 +84,23 @@ class Repository:
     """An open repository. Thread-safe."""
 
     def __init__(
-        self, vault: Vault, config: RepositoryConfig, *, repository_key: bytes, workers: int, safety: Safety
+        self,
+        vault: Vault,
+        config: RepositoryConfig,
+        *,
+        workers: int,
+        safety: Safety,
+        unlock: Unlock | None = None,
     ) -> None:
         self._vault = vault
         self._reading = salvaging_vault(vault)
         self._config = config
-        self._repository_key = repository_key
         self._workers = workers
         self._safety = safety
         self.protection = Protection(vault, workers=workers)
         """Its locks against deletion."""
+        self.keys = KeyDesk(vault, unlock=unlock, check_writable=self._check_known)
+        """Who can open it."""
 
     @property
     def id(self) -> RepositoryId:
@@ -207,28 +216,18 @@ class Repository:
         self._check_writable("clean")
         return apply_gc(self._vault, plan, safety=self._safety, cancel=cancel)
 
-    def holders(self) -> list[HolderFacts]:
-        """Return who can open the repository, by name."""
-        return key_holders.list_holders(self._vault.store)
-
-    def add_holder(self, holder: NewHolder) -> None:
-        """Let somebody else open the repository too. ``HolderExists``, ``HolderRefused``."""
-        self._check_writable("change the keys of")
-        key_holders.add_holder(self._vault.store, holder, key=self._repository_key, repository=self.id)
-
-    def remove_holder(self, name: str) -> None:
-        """Remove a key holder. ``HolderUnknown``; ``LastHolder`` when nobody else could open it."""
-        self._check_writable("change the keys of")
-        key_holders.remove_holder(self._vault.store, name)
-
     def usage(self) -> Usage:
         """Return objects and bytes by kind; their sums are what the store lists."""
         return measure_usage(self._vault.store)
 
     def _check_writable(self, action: str) -> None:
+        self._check_known(action)
+        check_epoch(self._vault)
+        refresh_terms(self._vault)
+
+    def _check_known(self, action: str) -> None:
         for flag in unknown_write_flags(self._vault.store, self._config):
             raise NeedsNewerHoldfast(store=self.store_description, flag=flag, action=action)
-        refresh_terms(self._vault)
 
 
 def create_repository(
@@ -255,14 +254,14 @@ def create_repository(
     config = new_config(
         repository=repository, created_at=clock.now(), compression=compression, pack_bytes_max=pack_bytes_max
     )
+    vault = Vault(store, keys, clock=clock, entropy=entropy)
     for holder in holders:
-        key_holders.add_holder(store, holder, key=repository_key, repository=repository)
+        store_holder(vault, holder, holder_file(holder))
     try:
         write_config(store, config, keys)
     except ObjectExists as cause:
         raise RepositoryExists(store=store.describe()) from cause
-    vault = Vault(store, keys, clock=clock, entropy=entropy)
-    return Repository(vault, config, repository_key=repository_key, workers=_workers(workers), safety=safety)
+    return Repository(vault, config, workers=_workers(workers), safety=safety)
 
 
 def open_repository(
@@ -276,11 +275,14 @@ def open_repository(
 ) -> Repository:
     """Return the repository in a store. ``NotARepository``, ``WrongKey``, ``NeedsNewerHoldfast``, ``ConfigDamaged``."""
     config, text = read_config(store)
-    repository_key = key_holders.unlock_key(store, unlock, repository=config.id)
-    keys = KeyRing(repository_key, repository=config.id)
+    keys = KeyRing(
+        hold_keys(store, unlock, repository=config.id),
+        repository=config.id,
+        learn=lambda: try_hold_keys(store, unlock, repository=config.id),
+    )
     check_config_mac(store, text, keys)
     vault = Vault(store, keys, clock=clock, entropy=entropy)
-    return Repository(vault, config, repository_key=repository_key, workers=_workers(workers), safety=safety)
+    return Repository(vault, config, workers=_workers(workers), safety=safety, unlock=unlock)
 
 
 def _check_empty(store: ObjectStore) -> None:

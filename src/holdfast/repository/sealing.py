@@ -76,16 +76,15 @@ class HeldKeys:
     """The keys that a holder's file gave, and how they stand to the repository as it is."""
 
     keys: tuple[bytes, ...]
-    """Of the epochs 0, 1, …; the first is the repository key."""
-    in_force: int
-    """The epoch whose key seals what is new. Higher than the keys go when this holder was left out."""
+    """Of the epochs 0, 1, …; the first is the repository key. Those above ``epoch`` must not seal anything."""
+    epoch: int = 0
+    """The last of these epochs that is known to have begun."""
+    attempt: str = "00000000"
+    """The attempt by which it began."""
+    in_force: int = 0
+    """The epoch whose key seals what is new. Higher than ``epoch`` when this holder was left out."""
     is_lost: bool = False
-    """The object of the last of these epochs is gone, though it was in force."""
-
-    @property
-    def epoch(self) -> int:
-        """The epoch up to which these keys go."""
-        return len(self.keys) - 1
+    """The object of ``epoch`` is gone, though it was in force."""
 
 
 class KeyRing:
@@ -102,7 +101,7 @@ class KeyRing:
 
         ``learn`` looks again what the holder's files give; it is asked when an epoch is met that is not in the ring.
         """
-        held = HeldKeys(keys=(keys,), in_force=0) if isinstance(keys, bytes) else keys
+        held = HeldKeys(keys=(keys,)) if isinstance(keys, bytes) else keys
         assert all(len(each) == KEY_BYTES for each in held.keys)
         self.repository = repository
         self.repository_bytes = bytes.fromhex(repository)
@@ -132,13 +131,18 @@ class KeyRing:
         )
 
     def refresh(self) -> None:
-        """Look again which keys there are: somebody may have rotated. Errors of the store."""
-        assert self._learn is not None
-        found = self._learn()
+        """Look again which keys there are, as far as the ring can: somebody may have rotated. Errors of the store."""
+        found = None if self._learn is None else self._learn()
         with self._lock:
             self._strange.clear()
-            # A file with other keys for epochs that are known is not of this repository's history.
-            if found is not None and found.keys[: len(self._held.keys)] == self._held.keys:
+        if found is not None:
+            self.adopt(found)
+
+    def adopt(self, found: HeldKeys) -> None:
+        """Take what a holder's file gives now. Files with other keys for epochs that are known are not believed."""
+        with self._lock:
+            known = self._held.epoch + 1
+            if found.keys[:known] == self._held.keys[:known]:
                 self._held = found
 
     def check_may_seal(self) -> None:
@@ -150,14 +154,14 @@ class KeyRing:
             raise KeyOutdated(held=held.epoch, in_force=held.in_force)
 
     def _epoch_key(self, epoch: int) -> bytes:
-        if epoch > self._held.epoch and self._learn is not None and epoch not in self._strange:
+        if epoch > self._held.epoch and epoch not in self._strange:
             self.refresh()
-        held = self._held
-        if epoch > held.epoch:
             with self._lock:
                 self._strange.add(epoch)
-            raise EpochNotHeld(epoch, held=held.epoch)
-        return held.keys[epoch]
+        keys = self._held.keys
+        if epoch >= len(keys):
+            raise EpochNotHeld(epoch, held=len(keys) - 1)
+        return keys[epoch]
 
     @property
     def fingerprint(self) -> str:

@@ -147,7 +147,7 @@ class WriteSession:
         return sealed.pack
 
     def _note_durable(self, pack: DurablePack) -> None:
-        sealed = SealedTrailer(pack.pack, pack.length_bytes, pack.sealed_trailer)
+        sealed = SealedTrailer(pack.pack, pack.length_bytes, pack.sealed_trailer, pack.epoch)
         trailer = self.vault.shelf.adopt(sealed).trailer
         self.presence.add(pack.pack)
         self.locks.note_stored(pack.pack, pack.locked_until)

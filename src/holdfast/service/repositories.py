@@ -142,8 +142,8 @@ def connect_repository(
     with _place(workspace, name, location, options=options, credentials=credentials) as place:
         repository = _open(workspace, workspace.open_store(place, False, cancel), unlock)
         if not isinstance(unlock, OpenUnlock) and not _opens_for_us(workspace, place, cancel=cancel):
-            names = {each.name for each in repository.holders()}
-            repository.add_holder(IdentityHolder(_free_name(workspace.machine_name, names), workspace.vault.public_key))
+            names = {each.name for each in repository.keys.holders()}
+            repository.keys.add(IdentityHolder(_free_name(workspace.machine_name, names), workspace.vault.public_key))
         return _remember(workspace, name, place, repository)
 
 
@@ -259,7 +259,7 @@ def show_repository(workspace: Workspace, name: str, *, cancel: Cancellation) ->
         vms=len({each.facts.vm.uuid for each in points}),
         usage=repository.usage(),
         free_bytes=workspace.open_store(config.place, False, cancel).free_bytes(),
-        holders=tuple(repository.holders()),
+        holders=tuple(repository.keys.holders()),
     )
 
 
@@ -272,8 +272,8 @@ def remove_repository(workspace: Workspace, name: str) -> None:
 def add_holder(workspace: Workspace, name: str, holder: NewHolder, *, cancel: Cancellation) -> Sequence[HolderFacts]:
     """Let one more holder open the repository; return all of them."""
     repository = open_by_name(workspace, name, cancel=cancel)
-    repository.add_holder(holder)
-    return repository.holders()
+    repository.keys.add(holder)
+    return repository.keys.holders()
 
 
 def new_recovery_holder(workspace: Workspace, name: str, *, holder: str, cancel: Cancellation) -> Secret:
@@ -286,8 +286,8 @@ def new_recovery_holder(workspace: Workspace, name: str, *, holder: str, cancel:
 def remove_holder(workspace: Workspace, name: str, holder: str, *, cancel: Cancellation) -> Sequence[HolderFacts]:
     """Stop one holder from opening the repository; return those that remain."""
     repository = open_by_name(workspace, name, cancel=cancel)
-    repository.remove_holder(holder)
-    return repository.holders()
+    repository.keys.remove(holder)
+    return repository.keys.holders()
 
 
 def _remember(workspace: Workspace, name: str, place: RepositoryPlace, repository: Repository) -> RepositoryConfig:

@@ -88,7 +88,7 @@ def test_an_unknown_write_flag_stops_changes_and_lets_restore() -> None:
         lambda: world.begin("r-2"),
         lambda: world.repository.delete_point(point.id),
         lambda: world.collect(),
-        lambda: world.repository.remove_holder("open"),
+        lambda: world.repository.keys.remove("open"),
     ):
         with pytest.raises(NeedsNewerHoldfast, match="parity"):
             change()

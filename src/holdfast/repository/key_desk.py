@@ -1,0 +1,61 @@
+"""The keys of an open repository, for whoever decides who may open it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from holdfast.repository.holders import add_holder, list_holders, record_public_key, remove_holder, replace_secret
+from holdfast.repository.keys import HolderFacts, NewHolder, Unlock
+from holdfast.repository.rotation import Rotation, rotate_data_key
+from holdfast.repository.vault import Vault
+
+__all__ = ["KeyDesk"]
+
+
+class KeyDesk:
+    """Who can open a repository, and with which data key it seals. Thread-safe."""
+
+    def __init__(self, vault: Vault, *, unlock: Unlock | None, check_writable: Callable[[str], None]) -> None:
+        self._vault = vault
+        self._unlock = unlock
+        self._check_writable = check_writable
+
+    @property
+    def epoch(self) -> int:
+        """How often the data key was rotated, as far as the key in use knows."""
+        return self._vault.keys.epoch
+
+    def fingerprint_of(self, epoch: int) -> str:
+        """Return the sixteen hex digits by which the data key of an epoch is recognised."""
+        return self._vault.keys.fingerprint_of(epoch)
+
+    def holders(self) -> list[HolderFacts]:
+        """Return who can open the repository, by name."""
+        return [each.facts for each in list_holders(self._vault, unlock=self._unlock)]
+
+    def add(self, holder: NewHolder) -> None:
+        """Let somebody else open the repository too. ``HolderExists``, ``HolderRefused``, ``HolderNotProven``."""
+        self._check_writable("change the keys of")
+        add_holder(self._vault, holder)
+
+    def remove(self, name: str) -> None:
+        """Remove a key holder. ``HolderUnknown``; ``LastHolder`` when nobody else could open it."""
+        self._check_writable("change the keys of")
+        remove_holder(self._vault, name)
+
+    def change_secret(self, holder: NewHolder) -> None:
+        """Give a holder another secret, never a moment without one. ``HolderUnknown``, ``HolderNotProven``."""
+        self._check_writable("change the keys of")
+        replace_secret(self._vault, holder)
+
+    def recognise(self, unlock: Unlock) -> str | None:
+        """Return the name of the holder whose file a secret opens; None when it opens none that is in force.
+
+        The public key of an identity is recorded, so that the next rotation need not ask for it.
+        """
+        return record_public_key(self._vault, unlock)
+
+    def rotate(self, unlock: Unlock, *, goes_on: Sequence[NewHolder], leave_out: Collection[str]) -> Rotation:
+        """Begin a new data key for what is stored from now on; see ``rotate_data_key``. ``unlock`` must go on."""
+        self._check_writable("change the keys of")
+        return rotate_data_key(self._vault, goes_on, leave_out=leave_out, unlock=unlock)
