@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from holdfast.repository.disk_map import Leaf
 from holdfast.repository.layout import PackId
+from holdfast.repository.moved import Moves
 from holdfast.repository.stored_disk import NodeAddress
 
 __all__ = ["NOTHING_AVOIDED", "AvoidedSlots"]
@@ -23,9 +24,11 @@ class AvoidedSlots:
 
     __slots__ = ("_slots",)
 
-    def __init__(self, slots: Mapping[PackId, Collection[int]]) -> None:
-        self._slots: dict[PackId, npt.NDArray[np.int64]] = {
-            pack: np.unique(np.array(list(avoided), dtype=np.int64)) for pack, avoided in slots.items() if avoided
+    def __init__(self, slots: Mapping[PackId, Collection[int] | npt.NDArray[np.int64]]) -> None:
+        self._slots: dict[PackId, npt.NDArray[np.uint16]] = {
+            pack: np.unique(np.array(avoided if isinstance(avoided, np.ndarray) else list(avoided), dtype=np.uint16))
+            for pack, avoided in slots.items()
+            if len(avoided)
         }
 
     def of_pack(self, pack: PackId) -> frozenset[int]:
@@ -36,13 +39,17 @@ class AvoidedSlots:
         """Return whether any of the packs has such a slot; only then is it worth looking at single places."""
         return bool(self._slots) and any(pack in self._slots for pack in packs)
 
-    def met_by(self, leaf: Leaf) -> npt.NDArray[np.bool_]:
-        """Return for each block of a leaf whether its entry leads to such a slot."""
+    def met_by(self, leaf: Leaf, *, moves: Moves) -> npt.NDArray[np.bool_]:
+        """Return for each block of a leaf whether its entry leads to such a slot, or into an emptied pack."""
         met = np.zeros(len(leaf.places), dtype=np.bool_)
         for number, pack in enumerate(leaf.packs, start=1):
-            avoided = self._slots.get(pack)
-            if avoided is not None:
-                met |= (leaf.places == number) & np.isin(leaf.slots, avoided)
+            here = np.flatnonzero(leaf.places == number)
+            for group in moves.resolve_slots(pack, leaf.slots[here].astype(np.int64)):
+                avoided = self._slots.get(group.pack)
+                if group.pack in moves.emptied:
+                    met[here[group.at]] = True
+                elif avoided is not None:
+                    met[here[group.at]] |= np.isin(group.slots, avoided)
         return met
 
     def __contains__(self, place: NodeAddress) -> bool:

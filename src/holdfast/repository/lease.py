@@ -1,8 +1,8 @@
 """Leases: who writes into a repository now, and which packs an interrupted writer left.
 
 A lease is a series of sealed objects ``leases/<id>/<number>``; the highest number counts. Each names the run, when
-the lease ends, every pack id the writer may have used, and the condemned lists it has seen. Invariant: a pack is
-stored only after a lease that announces it is durable.
+the lease ends, every pack id the writer may have used, and the lists and plans of collectors it has seen. Invariant: a
+pack is stored only after a lease that announces it is durable.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class LeaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     packs: bytes
     """Every pack that the writer announced or took over, 16 bytes each."""
     seen: tuple[str, ...] | None = None
-    """The condemned lists that the writer keeps clear of; None until it has looked."""
+    """The condemned lists and plans of holes that the writer keeps clear of, and the moved records it knows; None until
+    it has looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,9 @@ class Lease:
         margin_s = safety.clock_skew_s + safety.resume_grace_s
         return ends_at is not None and (now - ends_at).total_seconds() > margin_s
 
-    def has_seen(self, condemned: str) -> bool:
-        """Return whether its writer keeps clear of a condemned list."""
-        return self.record is not None and self.record.seen is not None and condemned in self.record.seen
+    def has_seen(self, name: str) -> bool:
+        """Return whether its writer keeps clear of a condemned list or a plan of holes, or knows a moved record."""
+        return self.record is not None and self.record.seen is not None and name in self.record.seen
 
 
 def lease_key(id: str, number: int) -> str:

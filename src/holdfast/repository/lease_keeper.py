@@ -15,8 +15,10 @@ from holdfast.core import ExitStatus, HoldfastError, Retry
 from holdfast.model import RunId
 from holdfast.repository.condemned import CondemnedList, list_condemned
 from holdfast.repository.damage import PackMissing
+from holdfast.repository.holes import HolesBook, read_holes
 from holdfast.repository.layout import LEASES_PREFIX, PackId
 from holdfast.repository.lease import LeaseRecord, delete_lease, lease_times, pack_ids, write_lease
+from holdfast.repository.moved import Moves, read_moves
 from holdfast.repository.safety import Safety
 from holdfast.repository.vault import Vault
 
@@ -41,7 +43,7 @@ class LeaseKeeper:
     """Holds one lease. Thread-safe."""
 
     def __init__(self, vault: Vault, *, run: RunId, owner: str, safety: Safety, adopted: Iterable[PackId]) -> None:
-        """Take a lease that also covers the ``adopted`` packs, and look which packs are condemned."""
+        """Take a lease that also covers the ``adopted`` packs, and look what must not be used, and what has moved."""
         self.id = vault.entropy.token_bytes(16).hex()
         self._vault = vault
         self._run = run
@@ -59,8 +61,11 @@ class LeaseKeeper:
         self._write()
         # Only after the lease is durable: either garbage collection sees it, or we see what it condemned.
         self.condemned: list[CondemnedList] = list_condemned(vault)
-        self._seen = tuple(each.key for each in self.condemned)
-        if self.condemned:
+        self.holes: HolesBook = read_holes(vault)
+        self.moves: Moves = read_moves(vault)
+        plans = (each.key for each in self.holes.plans)
+        self._seen = (*(each.key for each in self.condemned), *plans, *self.moves.records)
+        if self._seen:
             self._write()
 
     def next_pack(self) -> PackId:

@@ -78,8 +78,8 @@ class MapReader:
         bases = np.array([0, *(entry_of(numbers.number(pack), 0, 0) for pack in leaf.packs)], dtype=np.int64)
         slots = np.where(leaf.places > 0, leaf.slots, 0).astype(np.int64)
         entries: Entries = bases[leaf.places] + slots * entry_of(0, 1, 0)
-        if self._avoided.meets(leaf.packs):
-            entries[self._avoided.met_by(leaf)] = 0
+        if len(self._moves) or self._avoided.meets(leaf.packs):
+            entries[self._avoided.met_by(leaf, moves=self._moves)] = 0
         return entries
 
     @property

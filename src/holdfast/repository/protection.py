@@ -143,7 +143,7 @@ class Protection:
             return 0  # deleted meanwhile
         packs = {pack: use.length_bytes for pack, use in point.packs()}
         moves = read_moves(self._vault)
-        hold = locks.hold({*packs, *moves.live_targets(packs)})
+        hold = locks.hold(moves.holders_of(packs))
         if hold.point_until is None or self._vault.store.try_lock(key, hold.point_until) is None:
             return None
         return sum(packs.values())

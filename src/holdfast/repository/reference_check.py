@@ -1,51 +1,65 @@
 """Whether a stored disk may be built upon when parts of its packs must not be used any more.
 
 Packs are told by the disk's table without a walk; single slots only by its map, so the map is walked only when a pack
-of the table has such slots. Invariant: a disk that passes leads to no avoided slot, neither from its map, nor through a
-patch.
+that the table means has such slots, or was emptied. Invariant: a disk that passes leads to no avoided slot and to
+nothing that was left behind in an emptied pack, neither from its map, nor through a patch.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from holdfast.core import Cancellation
 from holdfast.repository.avoided import AvoidedSlots
-from holdfast.repository.disk_map import Leaf
-from holdfast.repository.layout import FrameKind
-from holdfast.repository.map_reader import MapReader
 from holdfast.repository.moved import Moves
-from holdfast.repository.pack import parse_patch
-from holdfast.repository.stored_disk import NodeAddress, StoredDisk
+from holdfast.repository.pack_set import PackSet, as_ids
+from holdfast.repository.slot_walk import Slots, SlotWalk, WalkedDisk
+from holdfast.repository.stored_disk import StoredDisk
 from holdfast.repository.vault import Vault
 
 __all__ = ["leads_to_avoided"]
 
 
-def leads_to_avoided(vault: Vault, disk: StoredDisk, avoided: AvoidedSlots, *, moves: Moves) -> bool:
-    """Return whether anything in a disk's map leads to a slot to be avoided. Damage of the map itself."""
-    if not avoided.meets(disk.packs.packs):
+def leads_to_avoided(vault: Vault, disk: StoredDisk, avoided: AvoidedSlots, *, moves: Moves, workers: int = 0) -> bool:
+    """Return whether anything that a disk needs lies in a slot to be avoided, or was left behind in an emptied pack.
+
+    A map that cannot be followed counts as leading there.
+    """
+    meant = {*disk.packs.packs, *moves.live_targets(disk.packs.packs)}
+    packs = PackSet([pack for pack in meant if pack in moves.emptied or avoided.meets([pack])])
+    if not packs:
         return False
-    if disk.root in avoided:
-        return True
-    reader = MapReader(vault, disk, moves=moves)
-    for number, address in enumerate(reader.root.leaves):
-        if address is not None and address in avoided:
-            return True
-        leaf = reader.leaf(number)
-        if leaf is not None and (avoided.met_by(leaf).any() or _has_such_base(vault, leaf, avoided, moves)):
-            return True
-    return False
+    found = _Found(packs, avoided, moves)
+    walk = SlotWalk(vault, packs, found, moves=moves, workers=workers, cancel=Cancellation())
+    table = disk.packs.items()
+    walked = WalkedDisk(
+        owner=0,
+        size_bytes=disk.size_bytes,
+        root=disk.root,
+        packs=as_ids(b"".join(pack for pack, _ in table)),
+        references=np.array([use.references for _, use in table], dtype=np.int64),
+    )
+    walk.walk([walked])
+    return found.is_met
 
 
-def _has_such_base(vault: Vault, leaf: Leaf, avoided: AvoidedSlots, moves: Moves) -> bool:
-    """Return whether a patch in a leaf is made against a slot to be avoided."""
-    for number, pack in enumerate(leaf.packs, start=1):
-        for slot in np.unique(leaf.slots[leaf.places == number]).tolist():
-            place = moves.resolve(NodeAddress(pack, slot))
-            opened = vault.shelf.open(place.pack)
-            opened.frame_extent(place.slot)
-            if int(opened.trailer.rows["kind"][place.slot]) == FrameKind.PATCH:
-                patch = parse_patch(opened.fetch(place.slot), pack=place.pack, slot=place.slot)
-                if NodeAddress(patch.base_pack, patch.base_slot) in avoided:
-                    return True
-    return False
+class _Found:
+    """Notes whether a walk came to a slot to be avoided."""
+
+    def __init__(self, packs: PackSet, avoided: AvoidedSlots, moves: Moves) -> None:
+        self.is_met = False
+        self._slots = [
+            None
+            if packs.pack(place) in moves.emptied
+            else np.array(sorted(avoided.of_pack(packs.pack(place))), dtype=np.int64)
+            for place in range(len(packs))
+        ]
+
+    def need(self, place: int, slots: Slots, owner: int) -> None:
+        """See ``NeededSlots.need``."""
+        avoided = self._slots[place]
+        self.is_met = self.is_met or avoided is None or bool(np.isin(slots, avoided).any())
+
+    def need_all(self, place: int, owner: int) -> None:
+        """See ``NeededSlots.need_all``."""
+        self.is_met = True

@@ -13,6 +13,7 @@ from typing import Self
 
 from holdfast.core import Cancellation, ExitStatus, HoldfastError, Retry, get_log
 from holdfast.model import Coverage, DiskFacts, PointFacts, RunId
+from holdfast.repository.avoided import AvoidedSlots
 from holdfast.repository.catalogue import write_catalogue
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.disk_writer import RepositoryDiskWriter
@@ -20,7 +21,6 @@ from holdfast.repository.layout import PackId, pack_key
 from holdfast.repository.lease import Lease, delete_lease, list_leases
 from holdfast.repository.lease_keeper import LeaseKeeper
 from holdfast.repository.lock_terms import Hold
-from holdfast.repository.moved import read_moves
 from holdfast.repository.point import RestorePoint, find_published, point_key, publish_point, read_point
 from holdfast.repository.reference_check import leads_to_avoided
 from holdfast.repository.safety import Safety
@@ -98,14 +98,21 @@ class RunWriter:
                 reference = None
         with self._session.keeper.blamed():
             if reference is not None and coverage is Coverage.CHANGES:
-                self._refuse_avoided(reference)
+                self._refuse_avoided(reference, self._session.avoided)
+            elif reference is not None and self._leads_to(self._session.dead_slots, reference):
+                # A patch of the reference might be made against a block that goes.
+                reference = None
             return RepositoryDiskWriter(self._session, size_bytes=size_bytes, coverage=coverage, reference=reference)
 
-    def _refuse_avoided(self, reference: StoredDisk) -> None:
-        """Raise ``DiskNoLongerStored`` when inheriting from a disk would lead to slots that must not be used."""
+    def _leads_to(self, avoided: AvoidedSlots, disk: StoredDisk) -> bool:
         session = self._session
-        if leads_to_avoided(self._vault, reference, session.avoided, moves=session.moves):
-            raise _no_longer_stored([pack for pack in reference.packs.packs if session.avoided.of_pack(pack)])
+        return leads_to_avoided(self._vault, disk, avoided, moves=session.moves, workers=session.crew.workers)
+
+    def _refuse_avoided(self, disk: StoredDisk, avoided: AvoidedSlots) -> None:
+        """Raise ``DiskNoLongerStored`` when a disk leads to slots that must not be used."""
+        if self._leads_to(avoided, disk):
+            meant = self._session.moves.holders_of(disk.packs.packs)
+            raise _no_longer_stored([pack for pack in sorted(meant) if avoided.meets([pack])] or sorted(meant))
 
     def publish(self, facts: PointFacts, disks: Sequence[tuple[DiskFacts, StoredDisk]]) -> RestorePoint:
         """Return the published point; for the same run and VM the one that was published first.
@@ -119,6 +126,10 @@ class RunWriter:
         unusable = self._session.presence.unusable(needed)
         if unusable:
             raise _no_longer_stored(unusable)
+        for _, stored in disks:
+            # What this execution stored keeps clear of them; what an earlier one stored may not.
+            if not self._session.presence.is_own(stored.root.pack):
+                self._refuse_avoided(stored, self._session.dead_slots)
         self._session.cancel.check()
         hold = self._hold(facts, needed)
         point = publish_point(self._vault, facts, disks, check_before=self._session.keeper.check, hold=hold)
@@ -133,7 +144,7 @@ class RunWriter:
                 previous = read_point(self._vault, point_key(self._vault, facts.vm.uuid, facts.previous))
                 if previous is not None:
                     locks.note_point(previous)
-        needed = {*packs, *self._session.moves.live_targets(packs)}
+        needed = self._session.moves.holders_of(packs)
         try:
             return locks.hold(needed)
         except ObjectMissing as missing:
@@ -201,7 +212,7 @@ def begin_run(
         safety=safety,
         settings=settings,
         adopted=[*taken, *(pack for pack in _packs_of(ended) if pack not in taken)],
-        moves=read_moves(vault),
+        moves=keeper.moves,
         cancel=cancel,
     )
     return RunWriter(vault, session, took_over=[lease.id for lease in resumed])

@@ -79,9 +79,14 @@ class WriteSession:
         self.crew = Crew(workers=settings.workers)
         self.locks = PackLocks(vault, workers=settings.workers, cancel=cancel)
         self.quarantine = read_quarantine(vault)
-        self.avoided = self.quarantine.slots
+        self.dead_slots = keeper.holes.avoided()
+        self.avoided = self.quarantine.slots | self.dead_slots
         self.presence = PackPresence(
-            vault, condemned=_condemned_packs(keeper.condemned), quarantined=self.quarantine.packs
+            vault,
+            # A record of holes that cannot be read might mean any slot.
+            condemned=None if keeper.holes.damaged else _condemned_packs(keeper.condemned),
+            moves=moves,
+            quarantined=self.quarantine.packs,
         )
         self.known = KnownBlocks(vault, self.numbers, may_use=self.presence.may_use, avoided=self.avoided)
         self.adopted: set[int] = set()
