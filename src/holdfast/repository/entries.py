@@ -1,7 +1,8 @@
 """Entries: where a block lies, as one 64-bit number, so that whole runs of blocks are handled by numpy.
 
-An entry is pack number, slot and frame length; 0 means zero block. Pack numbers are given out per run and mean nothing
-on disk. Invariant: an entry whose length is 0 came from a stored map, and its length is looked up when it is needed.
+An entry is pack number, slot, whether the slot holds a patch, and the slot's share; 0 means zero block. Pack numbers
+are given out per run and mean nothing on disk. Invariant: an entry whose share is 0 came from a stored map, which says
+neither share nor kind; both are looked up when they are needed.
 """
 
 from __future__ import annotations
@@ -11,30 +12,39 @@ import threading
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.repository.layout import PackId
+from holdfast.repository.layout import FRAME_BYTES_MAX, SLOTS_MAX, PackId
 
 __all__ = [
     "PACK_SHIFT",
+    "PATCH_FLAG",
     "Entries",
     "PackNumbers",
     "entry_of",
-    "lengths_of",
     "pack_numbers_of",
+    "patches_in",
     "place_of",
     "places_of",
+    "share_of",
+    "shares_of",
     "slots_of",
 ]
 
 Entries = npt.NDArray[np.int64]
 
-_LENGTH_BITS = 22
+_SHARE_BITS = 22
 _SLOT_BITS = 16
-PACK_SHIFT = _LENGTH_BITS + _SLOT_BITS
+_SLOT_SHIFT = _SHARE_BITS + 1
+PATCH_FLAG = 1 << _SHARE_BITS
+"""Set in the entry of a slot that holds a patch."""
+PACK_SHIFT = _SLOT_SHIFT + _SLOT_BITS
+
+assert FRAME_BYTES_MAX < PATCH_FLAG
+assert SLOTS_MAX <= 1 << _SLOT_BITS
 
 
-def entry_of(pack_number: int, slot: int, length_bytes: int) -> int:
-    """Return the entry of one block."""
-    return pack_number << PACK_SHIFT | slot << _LENGTH_BITS | length_bytes
+def entry_of(pack_number: int, slot: int, share_bytes: int) -> int:
+    """Return the entry of one block that is stored whole."""
+    return pack_number << PACK_SHIFT | slot << _SLOT_SHIFT | share_bytes
 
 
 def pack_numbers_of(entries: Entries) -> Entries:
@@ -44,22 +54,33 @@ def pack_numbers_of(entries: Entries) -> Entries:
 
 def slots_of(entries: Entries) -> Entries:
     """Return the slots of entries."""
-    return (entries >> _LENGTH_BITS) & ((1 << _SLOT_BITS) - 1)
+    return (entries >> _SLOT_SHIFT) & ((1 << _SLOT_BITS) - 1)
 
 
-def lengths_of(entries: Entries) -> Entries:
-    """Return the frame lengths of entries, 0 where they are not known."""
-    return entries & ((1 << _LENGTH_BITS) - 1)
+def shares_of(entries: Entries) -> Entries:
+    """Return the shares of entries, 0 where they are not known."""
+    return entries & (PATCH_FLAG - 1)
+
+
+def share_of(entry: int) -> int:
+    """Return the share of one entry."""
+    return entry & (PATCH_FLAG - 1)
+
+
+def patches_in(entries: Entries) -> Entries:
+    """Return those of the entries that are known to lead to a patch."""
+    patches: Entries = entries[entries & PATCH_FLAG != 0]
+    return patches
 
 
 def place_of(entry: int) -> tuple[int, int]:
     """Return pack number and slot of one entry."""
-    return entry >> PACK_SHIFT, (entry >> _LENGTH_BITS) & ((1 << _SLOT_BITS) - 1)
+    return entry >> PACK_SHIFT, (entry >> _SLOT_SHIFT) & ((1 << _SLOT_BITS) - 1)
 
 
 def places_of(entries: Entries) -> Entries:
-    """Return what tells one place from another: entries without their lengths."""
-    return entries >> _LENGTH_BITS
+    """Return what tells one place from another: entries without what is known of the slot."""
+    return entries >> _SLOT_SHIFT
 
 
 class PackNumbers:

@@ -147,14 +147,14 @@ class KnownBlocks:
     def _load(self, number: int, trailer: Trailer) -> None:
         rows = trailer.rows
         ids: list[bytes] = rows["id"].tolist()
-        lengths: list[int] = rows["length"][np.arange(len(rows)) - rows["index"]].tolist()
+        shares: list[int] = trailer.shares(np.arange(len(rows))).tolist()
         is_block: list[bool] = (rows["kind"] == FrameKind.DATA).tolist()
         for slot in self._avoided.of_pack(trailer.pack):
             is_block[slot] = False
         kept = [id for id, block in zip(ids, is_block, strict=True) if block]
-        for slot, (id, length_bytes) in enumerate(zip(ids, lengths, strict=True)):
+        for slot, (id, share_bytes) in enumerate(zip(ids, shares, strict=True)):
             if is_block[slot]:
-                self._table[id] = entry_of(number, slot, length_bytes)
+                self._table[id] = entry_of(number, slot, share_bytes)
         self._loaded[number] = kept
         while len(self._table) > self._blocks_max and len(self._loaded) > 1:
             self._drop_oldest()

@@ -11,7 +11,7 @@ from typing import Final, NewType
 
 import numpy as np
 
-from holdfast.core import BLOCK_BYTES, KIB, MIB
+from holdfast.core import BLOCK_BYTES, MIB
 
 __all__ = [
     "AAD_TAIL",
@@ -153,10 +153,10 @@ BLOCKS_PER_FRAME_MAX: Final = 4
 FRAME_BYTES_MAX: Final = 2 * MIB + TAG_BYTES
 """The root of the largest disk; a data frame is at most 4 blocks."""
 
-# A patch frame's plain bytes: header, then one 4 KiB page for each bit that is set.
-PAGE_BYTES: Final = 4 * KIB
-PATCH_HEADER: Final = struct.Struct("<16sIHH")
-"""base pack, base slot, page bitmap, reserved 0."""
+# A patch frame's plain bytes: header, then one page, a sector of the disk, for each bit that is set.
+PAGE_BYTES: Final = 512
+PATCH_HEADER: Final = struct.Struct("<16sIQQ")
+"""base pack, base slot, bitmap of pages 0 to 63, of pages 64 to 127."""
 
 # A disk map.
 LEAF_BLOCKS: Final = 4096
@@ -191,7 +191,7 @@ class ObjectKind(enum.IntEnum):
     PROOF = 9
     EPOCH = 10
     IMMUTABILITY = 11
-    HOLDER = 11
+    HOLDER = 12
 
 
 # An index object: header, copies of sealed trailers, sealed head, tail.

@@ -167,18 +167,20 @@ def _trailer_bytes(tail: bytes, *, pack: PackId, size_bytes: int) -> tuple[int, 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A block said as another block with some of its 4 KiB pages replaced."""
+    """A block said as another block with some of its 512-byte pages replaced."""
 
     base_pack: PackId
     base_slot: int
     bitmap: int
+    """Bit ``i`` says that page ``i`` is replaced."""
     pages: bytes
 
 
 def parse_patch(plain: bytes, *, pack: PackId, slot: int) -> Patch:
     """Return the patch in a frame's plain bytes; ``PackDamaged`` when it does not fit itself."""
     size = layout.PATCH_HEADER.size
-    base, base_slot, bitmap, _ = layout.PATCH_HEADER.unpack_from(plain) if len(plain) >= size else (b"", 0, 0, 0)
+    base, base_slot, low, high = layout.PATCH_HEADER.unpack_from(plain) if len(plain) >= size else (b"", 0, 0, 0)
+    bitmap = low | high << 64
     if not bitmap or len(plain) != size + bitmap.bit_count() * layout.PAGE_BYTES:
-        raise PackDamaged(pack=pack, slot=slot, reason="its patch does not fit its page bitmap")
+        raise PackDamaged(pack=pack, slot=slot, reason="its patch does not fit its bitmap of pages")
     return Patch(PackId(base), base_slot, bitmap, plain[size:])

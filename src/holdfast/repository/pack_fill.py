@@ -41,20 +41,24 @@ class FillingPack:
         """Return whether the frame fits into this pack at all; one always does, so that writing goes on."""
         if self.slots == 0:
             return True
-        grown_bytes = self._frames_bytes + frame.sealed_bytes + len(self._rows) + _ROW.size + _FIXED_BYTES
-        return self.slots < layout.SLOTS_MAX and grown_bytes <= self._bytes_max
+        count = len(frame.ids)
+        grown_bytes = self._frames_bytes + frame.sealed_bytes + len(self._rows) + count * _ROW.size + _FIXED_BYTES
+        return self.slots + count <= layout.SLOTS_MAX and grown_bytes <= self._bytes_max
 
     def needs_segment(self, frame: Frame) -> bool:
         """Return whether the frame needs a segment more than the pack has."""
         return not self.segments or self.segments[-1].free_bytes < frame.sealed_bytes
 
     def place(self, frame: Frame) -> tuple[int, memoryview]:
-        """Return the next slot and the memory to seal the frame into."""
+        """Return the next slot, that of the frame's first block, and the memory to seal the frame into."""
         room = self.segments[-1].take(frame.sealed_bytes)
         slot = self.slots
-        self._rows += _ROW.pack(frame.id, frame.sealed_bytes, frame.kind, frame.encoding, 0, 1)
+        count = len(frame.ids)
+        for index, id in enumerate(frame.ids):
+            length_bytes = 0 if index else frame.sealed_bytes
+            self._rows += _ROW.pack(id, length_bytes, frame.kind, frame.encoding, index, count)
         self._frames_bytes += frame.sealed_bytes
-        self.slots += 1
+        self.slots += count
         self.unsealed += 1
         return slot, room
 

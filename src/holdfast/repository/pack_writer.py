@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from holdfast.core import Cancellation, limits
-from holdfast.repository.entries import PackNumbers, entry_of
+from holdfast.repository.entries import PATCH_FLAG, PackNumbers, entry_of
 from holdfast.repository.frame import Frame, FrameCipher
-from holdfast.repository.layout import FrameKind, PackId, pack_key
+from holdfast.repository.layout import TRAILER_ROW, FrameKind, PackId, pack_key
 from holdfast.repository.pack_fill import FillingPack
 from holdfast.repository.pack_memory import SEGMENT_BYTES, PackMemory
 from holdfast.repository.sealing import KeyRing
@@ -71,20 +71,23 @@ class PackStream:
         self.fresh: dict[bytes, int] = {}
 
     def store(self, frames: Sequence[Frame]) -> list[int]:
-        """Return the entries of the frames, in their order. They are durable only after ``close``."""
+        """Return an entry for each block of the frames, in their order. They are durable only after ``close``."""
         entries: list[int] = []
-        while len(entries) < len(frames):
-            pack, placed = self._dock.place(self, frames[len(entries) :])
+        done = 0
+        while done < len(frames):
+            pack, placed = self._dock.place(self, frames[done:])
             try:
                 for each in placed:
                     pack.cipher.seal_into(each.frame, each.slot, each.room)
             finally:
                 self._dock.sealed(self, pack, len(placed))
-            entries += [entry_of(pack.number, each.slot, each.frame.sealed_bytes) for each in placed]
+            for each in placed:
+                entries += _entries_of(each.frame, pack.number, each.slot)
+            done += len(placed)
         return entries
 
     def find(self, ids: Sequence[bytes]) -> list[int | None]:
-        """Return for each block id the entry in a pack of this stream that is not durable yet, or None."""
+        """Return for each block id where this stream has stored the whole block, in a pack not durable yet; or None."""
         with self._dock.changed:
             return [self.fresh.get(id) for id in ids]
 
@@ -198,8 +201,8 @@ class PackDock:
                 pack.segments.append(segment)
             slot, room = pack.place(frame)
             placed.append(_Placed(frame, slot, room))
-            if frame.kind is not FrameKind.MAP:
-                stream.fresh[frame.id] = entry_of(pack.number, slot, frame.sealed_bytes)
+            if frame.kind is FrameKind.DATA:
+                stream.fresh.update(zip(frame.ids, _entries_of(frame, pack.number, slot), strict=True))
         return pack, placed
 
     def _open_pack(self, stream: PackStream) -> FillingPack:
@@ -263,7 +266,7 @@ class PackDock:
             return
         with self.changed:
             stream.stored_bytes += length_bytes
-            for at in range(0, len(rows), 40):
+            for at in range(0, len(rows), TRAILER_ROW.itemsize):
                 stream.fresh.pop(rows[at : at + 32], None)
             self._settle(stream, pack)
 
@@ -271,3 +274,9 @@ class PackDock:
         pack.release(self._memory)
         stream.in_flight -= 1
         self.changed.notify_all()
+
+
+def _entries_of(frame: Frame, number: int, slot: int) -> list[int]:
+    """Return the entries of a frame's blocks, its first one in ``slot``."""
+    flag = PATCH_FLAG if frame.kind is FrameKind.PATCH else 0
+    return [entry_of(number, slot + index, frame.share(index)) | flag for index in range(len(frame.ids))]

@@ -1,4 +1,4 @@
-"""Packs made by hand, with what this version reads but does not write: frames of several blocks, patches."""
+"""Packs made by hand, with frames of several blocks and patches wherever a test wants them."""
 
 from __future__ import annotations
 

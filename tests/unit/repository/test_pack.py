@@ -56,18 +56,18 @@ def test_padding_between_frames_and_trailer_is_left_alone() -> None:
 
 
 def patch_frame(vault: Vault, base: PackId, pages: dict[int, bytes], *, block: bytes, base_slot: int = 0) -> HandFrame:
-    bitmap = sum(1 << page for page in pages)
-    plain = layout.PATCH_HEADER.pack(base, base_slot, bitmap, 0) + b"".join(pages[page] for page in sorted(pages))
+    bitmap = sum(1 << page for page in pages).to_bytes(16, "little")
+    plain = base + base_slot.to_bytes(4, "little") + bitmap + b"".join(pages[each] for each in sorted(pages))
     return HandFrame(ids=[block_id(vault.keys, block)], plain=plain, kind=FrameKind.PATCH)
 
 
 def test_a_patch_is_its_base_with_pages_replaced() -> None:
     vault = a_vault()
     base = put_pack(vault.store, vault.keys, [data(vault.keys, block_of(2))])
-    pages = {0: b"a" * 4096, 7: b"b" * 4096, 15: b"c" * 4096}
+    pages = {0: b"a" * 512, 7: b"b" * 512, 63: b"c" * 512, 64: b"d" * 512, 127: b"e" * 512}
     block = bytearray(block_of(2))
     for page, content in pages.items():
-        block[page * 4096 : (page + 1) * 4096] = content
+        block[page * 512 : (page + 1) * 512] = content
     patch = patch_frame(vault, base, pages, block=bytes(block))
     pack = put_pack(vault.store, vault.keys, [patch], seed=6)
     assert blocks_in(vault, pack, [0]) == [bytes(block)]
@@ -76,7 +76,7 @@ def test_a_patch_is_its_base_with_pages_replaced() -> None:
 def test_a_patch_that_makes_another_block_than_it_says_is_refused() -> None:
     vault = a_vault()
     base = put_pack(vault.store, vault.keys, [data(vault.keys, block_of(2))])
-    patch = patch_frame(vault, base, {3: b"a" * 4096}, block=block_of(1))
+    patch = patch_frame(vault, base, {3: b"a" * 512}, block=block_of(1))
     pack = put_pack(vault.store, vault.keys, [patch], seed=6)
     with pytest.raises(PackDamaged, match="not the block that its trailer names"):
         blocks_in(vault, pack, [0])
@@ -86,16 +86,16 @@ def test_a_patch_on_a_patch_is_refused() -> None:
     vault = a_vault()
     base = put_pack(vault.store, vault.keys, [data(vault.keys, block_of(2))])
     first = put_pack(
-        vault.store, vault.keys, [patch_frame(vault, base, {0: b"a" * 4096}, block=b"a" * BLOCK_BYTES)], seed=6
+        vault.store, vault.keys, [patch_frame(vault, base, {0: b"a" * 512}, block=b"a" * BLOCK_BYTES)], seed=6
     )
     second = put_pack(
-        vault.store, vault.keys, [patch_frame(vault, first, {0: b"b" * 4096}, block=b"b" * BLOCK_BYTES)], seed=7
+        vault.store, vault.keys, [patch_frame(vault, first, {0: b"b" * 512}, block=b"b" * BLOCK_BYTES)], seed=7
     )
     with pytest.raises(PackDamaged, match="not DATA"):
         blocks_in(vault, second, [0])
 
 
-@pytest.mark.parametrize("plain", [b"", bytes(24), layout.PATCH_HEADER.pack(bytes(16), 0, 3, 0) + bytes(4096)])
+@pytest.mark.parametrize("plain", [b"", bytes(36), layout.PATCH_HEADER.pack(bytes(16), 0, 3, 0) + bytes(512)])
 def test_a_patch_that_does_not_fit_itself_is_refused(plain: bytes) -> None:
     vault = a_vault()
     frame = HandFrame(ids=[bytes(32)], plain=plain or b"x", kind=FrameKind.PATCH)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from holdfast.core import MIB, Cancellation, Cancelled, SeededEntropy
-from holdfast.repository.entries import PackNumbers, lengths_of, pack_numbers_of, slots_of
+from holdfast.repository.entries import PackNumbers, pack_numbers_of, shares_of, slots_of
 from holdfast.repository.frame import Frame
 from holdfast.repository.layout import SLOTS_MAX, Encoding, FrameKind, PackId, pack_key
 from holdfast.repository.pack_memory import SEGMENT_BYTES, PackMemory
@@ -22,7 +22,7 @@ from tests.support.repositories import World, key_ring
 
 
 def frame(number: int, length: int = 60_000, *, kind: FrameKind = FrameKind.DATA) -> Frame:
-    return Frame(number.to_bytes(32, "big"), kind, Encoding.RAW, number.to_bytes(4, "big") * (length // 4))
+    return Frame((number.to_bytes(32, "big"),), kind, Encoding.RAW, number.to_bytes(4, "big") * (length // 4))
 
 
 class Dock:
@@ -72,8 +72,8 @@ def test_frames_are_where_their_entries_say() -> None:
     frames = [frame(number) for number in range(1, 200)]
     entries = stream.store(frames)
     stream.close()
-    assert dock.ids_at(entries) == [each.id for each in frames]
-    assert lengths_of(np.array(entries)).tolist() == [60_016] * 199
+    assert dock.ids_at(entries) == [each.ids[0] for each in frames]
+    assert shares_of(np.array(entries)).tolist() == [60_016] * 199
     assert stream.stored_bytes == sum(info.length_bytes for info in dock.store.list(""))
 
 
@@ -108,10 +108,10 @@ def test_frames_that_are_not_durable_yet_are_found_by_their_own_stream_only() ->
     dock = Dock()
     stream, other = dock.dock.open_stream(), dock.dock.open_stream()
     (entry,) = stream.store([frame(1)])
-    assert stream.find([frame(1).id, frame(2).id]) == [entry, None]
-    assert other.find([frame(1).id]) == [None]
+    assert stream.find([frame(1).ids[0], frame(2).ids[0]]) == [entry, None]
+    assert other.find([frame(1).ids[0]]) == [None]
     stream.close()
-    assert stream.find([frame(1).id]) == [None]
+    assert stream.find([frame(1).ids[0]]) == [None]
     other.abort()
 
 
@@ -136,7 +136,7 @@ def test_many_disks_share_little_memory_and_all_come_to_an_end(threads: int) -> 
         for worker in workers:
             worker.join()
     for number in range(6):
-        expected = [frame(number * 1000 + each).id for each in range(1, 321)]
+        expected = [frame(number * 1000 + each).ids[0] for each in range(1, 321)]
         assert dock.ids_at(results[number]) == expected
     assert dock.memory.segments_max * SEGMENT_BYTES == 16 * MIB
 

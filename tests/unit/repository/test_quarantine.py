@@ -107,7 +107,7 @@ def test_a_missing_pack_is_remembered_until_it_is_back() -> None:
 @pytest.mark.parametrize("is_referred_to", [False, True])
 def test_only_the_damaged_slots_of_a_pack_are_kept_from_use(*, is_referred_to: bool) -> None:
     world = World()
-    image = image_of({0: 1, 1: 2, 2: 3}, count=3)
+    image = image_of({0: 1, 2: 2, 4: 3}, count=5)
     point = world.back_up(image, run="r-1")
     key, _ = _flip(world)
     world.verify()

@@ -1,0 +1,171 @@
+"""What is in the slots that a stored map names: their ids, kinds and shares, and the bases of patches.
+
+Invariant: everything comes from trailers and frames that were proven; moved slots are looked up where they lie now, and
+stay known by the place that the map names.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast.core import KIB, MIB
+from holdfast.repository.damage import Damage, PackDamaged
+from holdfast.repository.entries import (
+    PATCH_FLAG,
+    Entries,
+    PackNumbers,
+    entry_of,
+    pack_numbers_of,
+    place_of,
+    shares_of,
+    slots_of,
+)
+from holdfast.repository.layout import FrameKind, PackId
+from holdfast.repository.moved import Moves
+from holdfast.repository.pack import parse_patch
+from holdfast.repository.stored_disk import NodeAddress
+from holdfast.repository.trailer import Trailer
+from holdfast.repository.vault import Vault
+
+__all__ = ["SlotBook", "SlotGroup"]
+
+_BASES_KEPT_MAX = 16_384
+"""About 3 MB: a patch that is replaced is asked for twice, soon after each other."""
+
+_GAP_BYTES_MAX = 128 * KIB
+"""As for blocks: reading over such a gap costs less than another request."""
+
+_REQUEST_BYTES_MAX = 4 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class SlotGroup:
+    """Some of a row of entries: those whose slots lie in one pack. ``slots`` are as they are numbered there."""
+
+    at: npt.NDArray[np.int64]
+    pack: PackId
+    slots: npt.NDArray[np.int64]
+
+
+class SlotBook:
+    """Answers questions about entries. Thread-safe."""
+
+    def __init__(self, vault: Vault, numbers: PackNumbers, moves: Moves) -> None:
+        self._vault = vault
+        self._numbers = numbers
+        self._moves = moves
+        self._lock = threading.Lock()
+        self._bases: dict[int, int] = {}
+
+    def groups(self, entries: Entries) -> Iterator[SlotGroup]:
+        """Yield the entries that are not zero, pack by pack, by where they lie now."""
+        stored = np.flatnonzero(entries)
+        if len(self._moves):
+            yield from self._moved_groups(stored, entries)
+            return
+        packs = pack_numbers_of(entries[stored])
+        for number in np.unique(packs).tolist():
+            at = stored[packs == number]
+            yield SlotGroup(at, self._numbers.pack(number), slots_of(entries[at]))
+
+    def trailer(self, group: SlotGroup) -> Trailer:
+        """Return the trailer of a group's pack. ``Damage`` when it cannot be read, or lacks one of the slots."""
+        trailer = self._vault.shelf.open(group.pack).trailer
+        last = int(group.slots.max(initial=0))
+        if last >= len(trailer):
+            raise PackDamaged(pack=group.pack, slot=last, reason="it has no such slot")
+        return trailer
+
+    def complete(self, entries: Entries) -> Entries:
+        """Return the entries with share and kind, which a stored map does not say. ``Damage``."""
+        completed = entries.copy()
+        unknown = np.flatnonzero(shares_of(entries) == 0)
+        for group in self.groups(entries[unknown]):
+            completed[unknown[group.at]] |= self.facts(group, self.trailer(group))
+        return completed
+
+    def facts(self, group: SlotGroup, trailer: Trailer) -> Entries:
+        """Return share and kind of a group's slots, as an entry says them."""
+        is_patch = trailer.rows["kind"][group.slots] == FrameKind.PATCH
+        facts: Entries = trailer.shares(group.slots) | np.where(is_patch, PATCH_FLAG, 0)
+        return facts
+
+    def share(self, address: NodeAddress) -> int:
+        """Return the share of one slot. ``Damage``."""
+        place = self._moves.resolve(address)
+        return self._vault.shelf.open(place.pack).trailer.share(place.slot)
+
+    def address(self, entry: int) -> NodeAddress:
+        """Return the place that an entry names."""
+        number, slot = place_of(entry)
+        return NodeAddress(self._numbers.pack(number), slot)
+
+    def bases(self, patches: Sequence[int]) -> list[int]:
+        """Return for each entry of a patch that of the patch's base, complete. ``Damage``."""
+        with self._lock:
+            known = {patch: self._bases[patch] for patch in patches if patch in self._bases}
+        unknown = list(dict.fromkeys(patch for patch in patches if patch not in known))
+        if unknown:
+            found = self.complete(np.array(self._read_bases(unknown), dtype=np.int64)).tolist()
+            known.update(zip(unknown, found, strict=True))
+            with self._lock:
+                if len(self._bases) >= _BASES_KEPT_MAX:
+                    self._bases.clear()
+                self._bases.update(zip(unknown, found, strict=True))
+        return [known[patch] for patch in patches]
+
+    def has_base(self, patch: int) -> bool:
+        """Return whether the base of a patch can be told."""
+        try:
+            self.bases([patch])
+        except Damage:
+            return False
+        return True
+
+    def _moved_groups(self, stored: npt.NDArray[np.int64], entries: Entries) -> Iterator[SlotGroup]:
+        by_pack: dict[PackId, list[tuple[int, int]]] = {}
+        for at, entry in zip(stored.tolist(), entries[stored].tolist(), strict=True):
+            place = self._moves.resolve(self.address(entry))
+            by_pack.setdefault(place.pack, []).append((at, place.slot))
+        for pack, members in by_pack.items():
+            at_slot = np.array(members, dtype=np.int64)
+            yield SlotGroup(at_slot[:, 0], pack, at_slot[:, 1])
+
+    def _read_bases(self, patches: Sequence[int]) -> list[int]:
+        """Return the places of the patches' bases as entries, read from the patches with few requests."""
+        found = [0] * len(patches)
+        for group in self.groups(np.array(patches, dtype=np.int64)):
+            self.trailer(group)
+            opened = self._vault.shelf.open(group.pack)
+            frames = sorted(
+                (*opened.frame_extent(slot), slot, at)
+                for at, slot in zip(group.at.tolist(), group.slots.tolist(), strict=True)
+            )
+            for start, length_bytes, members in _requests(frames):
+                sealed = opened.read_range(start, length_bytes)
+                for offset_bytes, frame_bytes, slot, at in members:
+                    frame = sealed[offset_bytes - start : offset_bytes - start + frame_bytes]
+                    plain = opened.plain(slot, frame, kind=FrameKind.PATCH)
+                    patch = parse_patch(plain, pack=group.pack, slot=slot)
+                    found[at] = entry_of(self._numbers.number(patch.base_pack), patch.base_slot, 0)
+        return found
+
+
+_Extent = tuple[int, int, int, int]
+
+
+def _requests(frames: Sequence[_Extent]) -> Iterator[tuple[int, int, Sequence[_Extent]]]:
+    """Yield offset and length of each request, and the frames that it reads; ``frames`` ascend."""
+    first = 0
+    for number, (offset_bytes, length_bytes, _, _) in enumerate(frames):
+        end = offset_bytes + length_bytes
+        following = frames[number + 1] if number + 1 < len(frames) else None
+        reach = 0 if following is None else following[0] + following[1] - frames[first][0]
+        if following is None or following[0] - end > _GAP_BYTES_MAX or reach > _REQUEST_BYTES_MAX:
+            yield frames[first][0], end - frames[first][0], frames[first : number + 1]
+            first = number + 1
