@@ -29,19 +29,23 @@ from holdfast.storage.errors import (
     StoreUnsuitable,
 )
 from holdfast.storage.faulty import Fault, FaultEffect, FaultyStore, SimulatedCrash
+from holdfast.storage.findings import Finding, Severity
 from holdfast.storage.keys import check_key
 from holdfast.storage.lagging import LaggingStore
-from holdfast.storage.location import SCHEMES, open_store, scheme_of
+from holdfast.storage.location import FOLDER, SCHEMES, folder_of, open_store, scheme_of
 from holdfast.storage.memory import MemoryStore
 from holdfast.storage.metered import Meter, MeteredStore
+from holdfast.storage.mounts import Mount, find_mount, judge_mount
 from holdfast.storage.place import LockMode, StoreCredentials, StoreOptions, StorePlace
 from holdfast.storage.posix import PosixStore
 from holdfast.storage.retry import RetryStore
+from holdfast.storage.self_test import SelfTest, run_self_test
 from holdfast.storage.store import ObjectInfo, ObjectStore, Part, Parts, holds
 from holdfast.storage.wrapper import Verb
 
 __all__ = [
     "CREDENTIAL_NAMES",
+    "FOLDER",
     "SCHEMES",
     "CappedStore",
     "CredentialsMissing",
@@ -51,6 +55,7 @@ __all__ = [
     "Fault",
     "FaultEffect",
     "FaultyStore",
+    "Finding",
     "KeyRefused",
     "LaggingStore",
     "LocationRefused",
@@ -58,6 +63,7 @@ __all__ = [
     "MemoryStore",
     "Meter",
     "MeteredStore",
+    "Mount",
     "ObjectExists",
     "ObjectInfo",
     "ObjectLocked",
@@ -68,6 +74,8 @@ __all__ = [
     "PosixStore",
     "RangeNotSatisfiable",
     "RetryStore",
+    "SelfTest",
+    "Severity",
     "SimulatedCrash",
     "StoreCredentials",
     "StoreEmpty",
@@ -84,9 +92,13 @@ __all__ = [
     "StoreUnsuitable",
     "Verb",
     "check_key",
+    "find_mount",
+    "folder_of",
     "holds",
+    "judge_mount",
     "open_store",
     "parse_credentials",
     "parse_reference",
+    "run_self_test",
     "scheme_of",
 ]

@@ -25,7 +25,7 @@ from holdfast.storage.store import ObjectStore
 if TYPE_CHECKING:
     from holdfast.storage.smb import SmbStore
 
-__all__ = ["FOLDER", "SCHEMES", "Scheme", "open_store", "scheme_of"]
+__all__ = ["FOLDER", "SCHEMES", "Scheme", "folder_of", "open_store", "scheme_of"]
 
 _log = get_log(__name__)
 
@@ -63,7 +63,7 @@ def scheme_of(location: str) -> str:
 
 def _open_folder(place: StorePlace, create: bool) -> ObjectStore:
     refuse_options(place)
-    store = PosixStore(_folder_of(place.location), create=create)
+    store = PosixStore(folder_of(place.location), create=create)
     _sweep(store)
     return store
 
@@ -86,7 +86,8 @@ def _sweep(store: PosixStore | SmbStore) -> None:
             _log.info("store.swept", store=store.describe(), length_bytes=swept_bytes)
 
 
-def _folder_of(location: str) -> Path:
+def folder_of(location: str) -> Path:
+    """Return the path that a path or ``file://`` URL means; ``LocationRefused`` when it means none."""
     if location.startswith("~"):
         # A folder that is really called "~" would surprise its owner in the home directory of root.
         raise LocationRefused(location=location, reason="the shell has not replaced '~'; write the whole path")
