@@ -157,7 +157,11 @@ def store_holder(vault: Vault, holder: NewHolder, file: HolderFile) -> HolderFil
     """Store a holder's file and record, and prove that it opens. ``ObjectExists``, ``HolderNotProven``."""
     content = seal_holder_file(holder, vault.keys.held.keys, repository=vault.keys.repository)
     vault.store.put(file.key, content)
-    prove(vault, holder, file, content)
+    try:
+        prove(vault, holder, file, content)
+    except HolderNotProven:
+        vault.store.delete(file.key)
+        raise
     if not isinstance(holder, OpenHolder):
         recipient = holder.public.strip() if isinstance(holder, IdentityHolder) else ""
         _write_record(vault, file, content, recipient)
