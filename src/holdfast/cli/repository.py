@@ -9,10 +9,12 @@ from cyclopts import App, Parameter
 
 from holdfast import service
 from holdfast.cli.confirm import confirm_destruction
+from holdfast.cli.places import remembered_location
 from holdfast.cli.repository_key import app as key
 from holdfast.cli.repository_key import show_recovery_key
 from holdfast.cli.repository_mirror import mirror
 from holdfast.cli.repository_space import gc
+from holdfast.cli.repository_test import examine, say_findings
 from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret, read_secret
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus, format_bytes
@@ -29,6 +31,7 @@ __all__ = ["app"]
 app = App(name="repository", help="Where restore points live, and who can open it.")
 app.command(key)
 app.command(gc)
+app.command(examine, name="test")
 app.command(mirror)
 
 _NO_COMMON = Common()
@@ -76,7 +79,7 @@ def create(
         created = service.create_repository(
             session.workspace,
             name=name,
-            location=_absolute(location),
+            location=remembered_location(location),
             passphrase=chosen,
             without_secret=no_secret,
             compression=Compression.SMALL if small else Compression.STANDARD,
@@ -128,7 +131,7 @@ def connect(
     def body(session: Session) -> ExitStatus:
         unlock = _unlock(passphrase_file, recovery_key_file, no_secret=no_secret)
         config = service.connect_repository(
-            session.workspace, name=name, location=_absolute(location), unlock=unlock, cancel=session.cancel
+            session.workspace, name=name, location=remembered_location(location), unlock=unlock, cancel=session.cancel
         )
         session.out.say(f"Repository {name} is connected. Next: holdfast point list --repository {name}")
         session.out.result(config)
@@ -176,6 +179,7 @@ def show(name: str, *, common: Common = _NO_COMMON) -> int:
         out.table(("KIND", ">OBJECTS", ">SIZE"), rows, empty="empty")
         if overview.free_bytes is not None:
             out.say(f"{format_bytes(overview.free_bytes)} free")
+        say_findings(session, overview.findings)
         out.gap()
         out.table(("KEY HOLDER", "KIND"), [(each.name, each.kind) for each in overview.holders], empty="none")
         out.result(overview)
@@ -211,11 +215,6 @@ def remove(name: str, *, yes: Annotated[bool, Parameter(negative="")] = False, c
         return ExitStatus.OK
 
     return run_command(common, body)
-
-
-def _absolute(location: str) -> str:
-    """Return a path made absolute, because it is remembered; a URL stays as it is."""
-    return location if "://" in location else str(Path(location).expanduser().absolute())
 
 
 def _unlock(passphrase_file: Path | None, recovery_key_file: Path | None, *, no_secret: bool) -> Unlock:

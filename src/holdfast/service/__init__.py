@@ -11,6 +11,7 @@ from holdfast.service.config import (
     TrustKind,
     Vault,
 )
+from holdfast.service.disks import restore_disk
 from holdfast.service.history import list_runs, list_waiting_runs, show_run
 from holdfast.service.mirroring import mirror_repository, plan_mirror
 from holdfast.service.points import (
@@ -38,6 +39,7 @@ from holdfast.service.repositories import (
     remove_repository,
     show_repository,
 )
+from holdfast.service.store_test import examine_place, examine_repository, look_at_place
 from holdfast.service.sweeping import PoolForgotten, RemovedPool, clean_pool, explain_cleaning, remove_pool
 from holdfast.service.work import (
     BackupRequest,
@@ -82,6 +84,8 @@ __all__ = [
     "connect_repository",
     "create_repository",
     "delete_point",
+    "examine_place",
+    "examine_repository",
     "explain_backup",
     "explain_cleaning",
     "explain_restore",
@@ -90,6 +94,7 @@ __all__ = [
     "list_repositories",
     "list_runs",
     "list_waiting_runs",
+    "look_at_place",
     "mirror_repository",
     "new_recovery_holder",
     "open_by_name",
@@ -99,6 +104,7 @@ __all__ = [
     "remove_holder",
     "remove_pool",
     "remove_repository",
+    "restore_disk",
     "resume_run",
     "run_backup",
     "run_restore",

@@ -30,7 +30,7 @@ from holdfast.repository import (
 )
 from holdfast.service.config import RepositoryConfig, RepositoryPlace, SecretMissing, sealed_name
 from holdfast.service.workspace import Workspace
-from holdfast.storage import ObjectStore, StoreOptions
+from holdfast.storage import Finding, ObjectStore, StoreOptions
 
 __all__ = [
     "CreatedRepository",
@@ -85,6 +85,8 @@ class RepositoryOverview:
     usage: Usage
     free_bytes: int | None
     holders: tuple[HolderFacts, ...]
+    findings: tuple[Finding, ...]
+    """What can be seen of its place without asking it, such as how a folder is mounted."""
 
 
 def create_repository(

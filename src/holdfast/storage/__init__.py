@@ -40,6 +40,7 @@ from holdfast.storage.place import LockMode, StoreCredentials, StoreOptions, Sto
 from holdfast.storage.posix import PosixStore
 from holdfast.storage.retry import RetryStore
 from holdfast.storage.self_test import SelfTest, run_self_test
+from holdfast.storage.smb_place import is_smb_location, parse_smb_location
 from holdfast.storage.store import ObjectInfo, ObjectStore, Part, Parts, holds
 from holdfast.storage.wrapper import Verb
 
@@ -95,10 +96,12 @@ __all__ = [
     "find_mount",
     "folder_of",
     "holds",
+    "is_smb_location",
     "judge_mount",
     "open_store",
     "parse_credentials",
     "parse_reference",
+    "parse_smb_location",
     "run_self_test",
     "scheme_of",
 ]

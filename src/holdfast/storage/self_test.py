@@ -62,7 +62,8 @@ class SelfTest:
         risks = sum(each.severity is Severity.RISK for each in self.findings)
         warnings = sum(each.severity is Severity.WARNING for each in self.findings)
         if risks:
-            return f"Not fit for backups: {_count(risks, 'promise')} broken. Do not keep restore points here."
+            puts = "finding puts" if risks == 1 else "findings put"
+            return f"Not fit for backups: {risks} {puts} data at risk. Do not keep restore points here."
         if warnings:
             return f"Fit for backups, with {_count(warnings, 'warning')}."
         return "Fit for backups."
