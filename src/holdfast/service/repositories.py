@@ -29,6 +29,7 @@ from holdfast.repository import (
     create_repository as create_in_store,
 )
 from holdfast.service.config import RepositoryConfig, RepositoryPlace, SecretMissing, sealed_name
+from holdfast.service.store_test import look_at_place
 from holdfast.service.workspace import Workspace
 from holdfast.storage import Finding, ObjectStore, StoreOptions
 
@@ -262,6 +263,7 @@ def show_repository(workspace: Workspace, name: str, *, cancel: Cancellation) ->
         usage=repository.usage(),
         free_bytes=workspace.open_store(config.place, False, cancel).free_bytes(),
         holders=tuple(repository.keys.holders()),
+        findings=tuple(look_at_place(config.place)),
     )
 
 
