@@ -7,6 +7,7 @@ Its own retries are off, since a put repeated down there would meet what it had 
 from __future__ import annotations
 
 import contextlib
+import string
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -141,11 +142,13 @@ class BucketStore:
         """See ``ObjectStore.describe``."""
         return self._description
 
-    def _put(self, writer: Bucket, key: str, parts: Parts) -> None:
+    def _put(self, writer: Bucket, key: str, parts: Parts) -> str | None:
+        """Make the object with one request; return its version, None where there are none."""
         with self._mapped(key, writing=True):
             views = as_views(parts) or b""
-            stored = obstore.put(writer, self._name(key), views, mode="create", use_multipart=False)
-        self._check_version(stored["version"])
+            version = obstore.put(writer, self._name(key), views, mode="create", use_multipart=False)["version"]
+        self._check_version(version)
+        return version
 
     def _check_version(self, version: str | None) -> None:
         """Return when an answer that names this version is what the store expects of its bucket."""
@@ -161,7 +164,7 @@ class BucketStore:
             answer = obstore.get(self._reader, self._name(key), options=options)
             return answer.bytes().to_bytes(), answer.meta["size"]
         except (BaseError, FileNotFoundError) as cause:
-            if _BEYOND_THE_END in str(cause):
+            if any(sign in str(cause) for sign in _BEYOND_THE_END):
                 return b"", None
             raise self._error(cause, key, writing=False) from cause
 
@@ -196,7 +199,11 @@ class BucketStore:
         return self._prefix + key
 
 
-_BEYOND_THE_END = "status code: 416"
+_BEYOND_THE_END = ("status code: 416", "Wanted range starting at")
+
+_ALPHABET = ",-." + string.digits + string.ascii_uppercase + "_" + string.ascii_lowercase
+"""The characters of a key in the order of listings, and one that comes before all of them. "/" never ends a prefix
+here."""
 
 
 def _just_before(wanted: str, folder: str) -> str | None:
@@ -206,8 +213,9 @@ def _just_before(wanted: str, folder: str) -> str | None:
     """
     if wanted in ("", folder + "/"):
         return None
+    before = _ALPHABET[max(_ALPHABET.index(wanted[-1]) - 1, 0)]
     # "~" sorts after every character that a key can hold.
-    return wanted[:-1] + chr(ord(wanted[-1]) - 1) + "~"
+    return wanted[:-1] + before + "~"
 
 
 def is_key(name: str) -> bool:

@@ -6,6 +6,7 @@ marker nor another version on top of it hides it from us; deleting removes versi
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -19,15 +20,16 @@ from holdfast.core import ExitStatus
 from holdfast.storage.bucket_place import prove_create_only
 from holdfast.storage.errors import ObjectExists, ObjectLocked, ObjectMissing, StoreError
 from holdfast.storage.keys import check_key
-from holdfast.storage.obstore_store import BucketStore, is_key
+from holdfast.storage.obstore_store import Bucket, BucketStore, is_key
 from holdfast.storage.place import LockMode, StorePlace
 from holdfast.storage.s3_access import S3Access, s3_access
 from holdfast.storage.store import ObjectInfo, ObjectStore, Parts
+from holdfast.storage.version import ObjectVersions, Version
 
 if TYPE_CHECKING:
     from obstore import GetOptions
 
-    from holdfast.storage.s3_versions import ObjectVersions, S3Versions
+    from holdfast.storage.s3_versions import S3Versions
 
 __all__ = ["BucketKeepsVersions", "CoveredObject", "LockExtraMissing", "LockedS3Store", "S3Store", "open_s3"]
 
@@ -112,6 +114,8 @@ class LockedS3Store(S3Store):
         self._access = access
         self._versions = _open_versions(access)
         self._mode = mode
+        self._exclusive = access.is_amazon
+        """Whether the service itself refuses a second version, told to make new objects only."""
         self._lock = threading.Lock()
         self._locking_writer: tuple[datetime, ObstoreS3] | None = None
         self._covered = False
@@ -126,11 +130,23 @@ class LockedS3Store(S3Store):
     def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``; the lock ends on the full hour that follows ``locked_until``."""
         check_key(key)
-        if self._covered and self._versions.find(self._name(key)).first is not None:
-            # The service sees only what lies on top: below a delete marker it would take a second object.
+        # A service sees only what lies on top: below a delete marker it would take a second object. And some (Ceph)
+        # take one at any time in a bucket that keeps versions; there the order of versions tells who was first.
+        if (self._covered or not self._exclusive) and self._versions.find(self._name(key)).first is not None:
             raise ObjectExists(store=self.describe(), key=key)
-        locked = locked_until is not None and self._mode is not LockMode.NONE
-        self._put(self._writer_until(locked_until) if locked and locked_until else self._writer, key, parts)
+        version = self._put(self._writer_until(locked_until), key, parts)
+        if not self._exclusive and version is not None:
+            self._check_first(key, version)
+
+    def _check_first(self, key: str, version: str) -> None:
+        """Return when what was just put is the object; take it back and raise ``ObjectExists`` when it came second."""
+        first = self._versions.find(self._name(key)).first
+        if first is None or first.version == version:
+            return
+        self._covered = True
+        with contextlib.suppress(ObjectLocked):  # it stays on top until then, and hides nothing from us
+            self._versions.remove(Version(name=self._name(key), version=version), key=key)
+        raise ObjectExists(store=self.describe(), key=key)
 
     def get(self, key: str) -> bytes:
         """See ``ObjectStore.get``."""
@@ -232,8 +248,10 @@ class LockedS3Store(S3Store):
             self._first_versions[key] = found.version
         return found.version
 
-    def _writer_until(self, until: datetime) -> ObstoreS3:
+    def _writer_until(self, until: datetime | None) -> Bucket:
         """Return a way to the bucket whose puts are locked at least until then."""
+        if until is None or self._mode is LockMode.NONE:
+            return self._writer
         step = _LOCK_STEP_S
         end = datetime.fromtimestamp(math.ceil(until.timestamp() / step) * step, UTC)
         with self._lock:
@@ -241,6 +259,7 @@ class LockedS3Store(S3Store):
                 headers = {
                     "x-amz-object-lock-mode": self._mode.value.upper(),
                     "x-amz-object-lock-retain-until-date": f"{end:%Y-%m-%dT%H:%M:%SZ}",
+                    "x-amz-sdk-checksum-algorithm": "SHA256",
                 }
                 self._locking_writer = (end, self._access.open(reading=False, headers=headers))
             return self._locking_writer[1]

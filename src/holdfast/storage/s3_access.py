@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from obstore.store import S3Store as ObstoreS3
 
@@ -51,6 +52,11 @@ class S3Access:
     session_token: Secret | None
     ca_file: str
     ca_pem: bytes | None = field(repr=False)
+
+    @property
+    def is_amazon(self) -> bool:
+        """Whether the service is Amazon's own."""
+        return self.endpoint.https and urlsplit(self.endpoint.url).netloc.endswith(".amazonaws.com")
 
     @property
     def description(self) -> str:

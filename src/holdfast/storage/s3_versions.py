@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import email.utils
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,8 +22,9 @@ from holdfast.storage.errors import ObjectLocked, StoreError, StoreUnreachable
 from holdfast.storage.obstore_errors import Answer, CertificateUnknown, error_of_answer
 from holdfast.storage.place import LockMode
 from holdfast.storage.s3_access import S3Access
+from holdfast.storage.version import ObjectVersions, Version
 
-__all__ = ["LockUnavailable", "ObjectVersions", "S3Versions", "Version"]
+__all__ = ["LockUnavailable", "S3Versions"]
 
 
 class LockUnavailable(StoreError):
@@ -38,26 +38,6 @@ class LockUnavailable(StoreError):
     def __init__(self, *, store: str) -> None:
         super().__init__(f"{store}: the bucket was made without Object Lock, so nothing in it can be locked")
         self.store = store
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
-    """One version of an object, or a delete marker."""
-
-    name: str
-    version: str
-    length_bytes: int = 0
-    is_marker: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectVersions:
-    """All that lies under one name. ``first`` is the object; None where only delete markers are left."""
-
-    name: str
-    first: Version | None
-    above: tuple[Version, ...]
-    """Newest first: what hides or replaces the object for whoever does not ask for a version."""
 
 
 class S3Versions:

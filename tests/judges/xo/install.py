@@ -32,32 +32,34 @@ class JudgesAbsent(Exception):
     """The judges from npm are not installed; the text says what is missing."""
 
 
-def judges_folder() -> Path:
-    """Return where the judges belong, whether they are there or not."""
+def judges_folder(*, packages: Path = _PACKAGES) -> Path:
+    """Return where the judges of a list of packages belong, whether they are there or not."""
     chosen = os.environ.get("HOLDFAST_JUDGES_DIR")
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     root = Path(chosen) if chosen else Path(cache) / "holdfast-judges"
-    return root / f"npm-{_fingerprint(_PACKAGES)}"
+    return root / f"npm-{_fingerprint(packages)}"
 
 
-def install_judges() -> Path:
-    """Return the folder with the judges, installed now if they were not. ``JudgesAbsent`` when that is impossible.
+def install_judges(*, packages: Path = _PACKAGES) -> Path:
+    """Return the folder with the judges of a list of packages, installed now if they were not.
+
+    ``JudgesAbsent`` when that is impossible.
 
     A process tries once; afterwards the answer is known.
     """
-    folder = judges_folder()
+    folder = judges_folder(packages=packages)
     if folder.is_dir():
         return folder
-    found = _try_install(folder)
+    found = _try_install(packages, folder)
     if isinstance(found, JudgesAbsent):
         raise found
     return found
 
 
 @functools.cache
-def _try_install(folder: Path) -> Path | JudgesAbsent:
+def _try_install(packages: Path, folder: Path) -> Path | JudgesAbsent:
     try:
-        _install(folder)
+        _install(packages, folder)
     except JudgesAbsent as absent:
         return absent
     return folder
@@ -71,12 +73,12 @@ def install_drivers() -> Path:
     return folder
 
 
-def _install(folder: Path) -> None:
+def _install(packages: Path, folder: Path) -> None:
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             raise JudgesAbsent(f"{program} is not installed (Debian: nodejs npm)")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _place(_PACKAGES, folder, finish=_run_npm)
+    _place(packages, folder, finish=_run_npm)
 
 
 def _place(source: Path, folder: Path, *, finish: Callable[[Path], None] = lambda made: None) -> None:

@@ -1,0 +1,1 @@
+"""Azurite, Microsoft's own emulator of Azure Storage, from npm."""
