@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from holdfast import service
 from holdfast.cli.confirm import confirm_destruction
+from holdfast.cli.place_options import NO_PLACE_OPTIONS, PlaceOptions, given_credentials
 from holdfast.cli.places import remembered_location
 from holdfast.cli.repository_key import app as key
 from holdfast.cli.repository_key import show_recovery_key
@@ -46,9 +47,10 @@ def create(
     passphrase_file: Path | None = None,
     no_secret: Annotated[bool, Parameter(negative="")] = False,
     small: Annotated[bool, Parameter(negative="")] = False,
+    place: PlaceOptions = NO_PLACE_OPTIONS,
     common: Common = _NO_COMMON,
 ) -> int:
-    """Make an encrypted repository in an empty folder and show its recovery key, once.
+    """Make an encrypted repository in an empty folder or bucket and show its recovery key, once.
 
     Who can open it: whoever has the recovery key, this machine, and whoever knows the passphrase if you choose one.
 
@@ -59,7 +61,8 @@ def create(
     name
         How you will call the repository.
     location
-        A folder that is empty or does not exist yet; local or mounted.
+        A folder that is empty or does not exist yet, local or mounted; or s3://BUCKET/PREFIX,
+        azure://ACCOUNT/CONTAINER/PREFIX, smb://SERVER/SHARE/FOLDER.
     passphrase
         Choose a passphrase as well; it is asked for, or read from $HOLDFAST_PASSPHRASE.
     passphrase_file
@@ -83,6 +86,8 @@ def create(
             passphrase=chosen,
             without_secret=no_secret,
             compression=Compression.SMALL if small else Compression.STANDARD,
+            options=place.store_options(),
+            credentials=given_credentials(place.credentials, location=location),
             cancel=session.cancel,
         )
         out = session.out
@@ -106,6 +111,7 @@ def connect(
     passphrase_file: Path | None = None,
     recovery_key_file: Path | None = None,
     no_secret: Annotated[bool, Parameter(negative="")] = False,
+    place: PlaceOptions = NO_PLACE_OPTIONS,
     common: Common = _NO_COMMON,
 ) -> int:
     """Use a repository that exists already, for instance after this machine was replaced.
@@ -119,7 +125,7 @@ def connect(
     name
         How you will call the repository.
     location
-        Its folder.
+        Its folder or URL, as when it was made; the options of a service as well.
     passphrase_file
         A file that holds the passphrase; without any file it is asked for, or read from $HOLDFAST_PASSPHRASE.
     recovery_key_file
@@ -131,7 +137,13 @@ def connect(
     def body(session: Session) -> ExitStatus:
         unlock = _unlock(passphrase_file, recovery_key_file, no_secret=no_secret)
         config = service.connect_repository(
-            session.workspace, name=name, location=remembered_location(location), unlock=unlock, cancel=session.cancel
+            session.workspace,
+            name=name,
+            location=remembered_location(location),
+            unlock=unlock,
+            options=place.store_options(),
+            credentials=given_credentials(place.credentials, location=location),
+            cancel=session.cancel,
         )
         session.out.say(f"Repository {name} is connected. Next: holdfast point list --repository {name}")
         session.out.result(config)
@@ -183,6 +195,36 @@ def show(name: str, *, common: Common = _NO_COMMON) -> int:
         out.gap()
         out.table(("KEY HOLDER", "KIND"), [(each.name, each.kind) for each in overview.holders], empty="none")
         out.result(overview)
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+@app.command
+def credentials(name: str, reference: str, *, common: Common = _NO_COMMON) -> int:
+    """Use other credentials for a repository's place, once they have opened it; until then the old ones stay.
+
+    Example: holdfast repository credentials offsite file:/etc/holdfast/offsite.keys
+
+    Parameters
+    ----------
+    name
+        The repository.
+    reference
+        Where they are kept: env, env:PREFIX, file:PATH, or sealed, which asks for them (or reads NAME=value lines from
+        stdin) and keeps them sealed for this machine.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        location = session.workspace.registry.repository(name).location
+        config = service.change_credentials(
+            session.workspace,
+            name,
+            credentials=given_credentials(reference, location=location),
+            cancel=session.cancel,
+        )
+        session.out.say(f"Repository {name} opens with the new credentials ({config.credentials}).")
+        session.out.result(config)
         return ExitStatus.OK
 
     return run_command(common, body)
