@@ -16,6 +16,9 @@ from holdfast.storage import ObjectStore, RetryStore, StorePlace, open_store
 
 __all__ = ["build_workspace"]
 
+_HOST_NAME_MAX = 48
+"""Leaves room for a number: a key holder's name has at most 63 characters."""
+
 
 def build_workspace(settings: Settings, *, clock: Clock | None = None, entropy: Entropy | None = None) -> Workspace:
     """Return the workspace of one installation. Creates nothing on disk until something is stored."""
@@ -42,4 +45,4 @@ def build_workspace(settings: Settings, *, clock: Clock | None = None, entropy: 
 
 def _machine_name(host_name: str) -> str:
     """Return a key holder's name for this machine, made of characters that every store takes."""
-    return "machine-" + (re.sub(r"[^A-Za-z0-9.-]+", "-", host_name).strip("-.") or "unnamed")
+    return "machine-" + (re.sub(r"[^a-z0-9-]+", "-", host_name.lower()).strip("-")[:_HOST_NAME_MAX] or "unnamed")

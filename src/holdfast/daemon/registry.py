@@ -20,7 +20,7 @@ import msgspec
 
 from holdfast.core import ExitStatus, HoldfastError, format_time, mapped, parse_time
 from holdfast.model import PoolUuid, RepositoryId
-from holdfast.service import NameTaken, NameUnknown, PoolConfig, RepositoryConfig
+from holdfast.service import KeyMemory, NameTaken, NameUnknown, PoolConfig, RepositoryConfig
 from holdfast.storage import StoreOptions
 
 __all__ = ["ConfigDamaged", "ConfigNotWritable", "FileRegistry", "NameInvalid", "write_private_file"]
@@ -200,11 +200,19 @@ class _PoolDocument(msgspec.Struct, kw_only=True):
     added_at: str
 
 
+class _KeyDocument(msgspec.Struct, kw_only=True):
+    fingerprint: str = ""
+    epoch: int = 0
+    epoch_fingerprint: str = ""
+    proven: dict[str, str] = {}
+
+
 class _RepositoryDocument(msgspec.Struct, kw_only=True):
     name: str
     location: str
     options: dict[str, str | bool] = {}
     credentials: str = ""
+    keys: _KeyDocument = msgspec.field(default_factory=_KeyDocument)
     repository: str
     added_at: str
 
@@ -236,6 +244,12 @@ def _repository_document(config: RepositoryConfig) -> _RepositoryDocument:
         location=config.location,
         options=options,
         credentials=config.credentials,
+        keys=_KeyDocument(
+            fingerprint=config.keys.fingerprint,
+            epoch=config.keys.epoch,
+            epoch_fingerprint=config.keys.epoch_fingerprint,
+            proven={holder: format_time(moment) for holder, moment in config.keys.proven.items()},
+        ),
         repository=config.repository,
         added_at=format_time(config.added_at),
     )
@@ -286,6 +300,12 @@ def _repository_from(path: Path) -> RepositoryConfig:
         location=found.location,
         options=_options_from(path, found.options),
         credentials=found.credentials,
+        keys=KeyMemory(
+            fingerprint=found.keys.fingerprint,
+            epoch=found.keys.epoch,
+            epoch_fingerprint=found.keys.epoch_fingerprint,
+            proven={holder: _moment(path, text) for holder, text in found.keys.proven.items()},
+        ),
         repository=RepositoryId(found.repository),
         added_at=_moment(path, found.added_at),
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from holdfast.repository.holders import add_holder, list_holders, record_public_key, remove_holder, replace_secret
 from holdfast.repository.keys import HolderFacts, NewHolder, Unlock
 from holdfast.repository.rotation import Rotation, rotate_data_key
+from holdfast.repository.sealing import EpochNotHeld
 from holdfast.repository.vault import Vault
 
 __all__ = ["KeyDesk"]
@@ -26,8 +27,11 @@ class KeyDesk:
         return self._vault.keys.epoch
 
     def fingerprint_of(self, epoch: int) -> str:
-        """Return the sixteen hex digits by which the data key of an epoch is recognised."""
-        return self._vault.keys.fingerprint_of(epoch)
+        """Return the sixteen hex digits by which the data key of an epoch is recognised; empty when it is not held."""
+        try:
+            return self._vault.keys.fingerprint_of(epoch)
+        except EpochNotHeld:
+            return ""
 
     def holders(self) -> list[HolderFacts]:
         """Return who can open the repository, by name."""

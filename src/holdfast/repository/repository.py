@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from holdfast.core import Cancellation, Clock, Entropy, ExitStatus, HoldfastError, Progress, limits
@@ -272,11 +273,17 @@ def open_repository(
     entropy: Entropy,
     workers: int | None = None,
     safety: Safety = SAFETY,
+    epoch_seen: int = 0,
 ) -> Repository:
-    """Return the repository in a store. ``NotARepository``, ``WrongKey``, ``NeedsNewerHoldfast``, ``ConfigDamaged``."""
+    """Return the repository in a store. ``NotARepository``, ``WrongKey``, ``NeedsNewerHoldfast``, ``ConfigDamaged``.
+
+    ``epoch_seen``: an epoch of the data key that is known to have begun. Nothing is sealed with a key from before it,
+    even if the store shows an older state of itself.
+    """
     config, text = read_config(store)
+    held = hold_keys(store, unlock, repository=config.id)
     keys = KeyRing(
-        hold_keys(store, unlock, repository=config.id),
+        replace(held, in_force=max(held.in_force, epoch_seen)),
         repository=config.id,
         learn=lambda: try_hold_keys(store, unlock, repository=config.id),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backports import zstd
 from blake3 import blake3
@@ -143,7 +143,8 @@ class KeyRing:
         with self._lock:
             known = self._held.epoch + 1
             if found.keys[:known] == self._held.keys[:known]:
-                self._held = found
+                # An epoch that has begun stays begun, whatever an older state of the store says.
+                self._held = replace(found, in_force=max(found.in_force, self._held.in_force))
 
     def check_may_seal(self) -> None:
         """Return when the newest key of the ring is the one in force. ``KeyOutdated``, ``EpochLost``."""

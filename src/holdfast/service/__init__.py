@@ -1,6 +1,7 @@
 """Use cases: one function each; faces translate, this layer decides."""
 
 from holdfast.service.config import (
+    KeyMemory,
     NameTaken,
     NameUnknown,
     PoolConfig,
@@ -13,6 +14,17 @@ from holdfast.service.config import (
 )
 from holdfast.service.disks import restore_disk
 from holdfast.service.history import list_runs, list_waiting_runs, show_run
+from holdfast.service.keys import (
+    Drill,
+    add_holder,
+    change_secret,
+    drill,
+    list_holders,
+    new_recovery_holder,
+    remove_holder,
+    renew_recovery_key,
+    rotate_data_key,
+)
 from holdfast.service.mirroring import mirror_repository, plan_mirror
 from holdfast.service.points import (
     ListedPoints,
@@ -24,18 +36,16 @@ from holdfast.service.points import (
     verify,
 )
 from holdfast.service.pools import add_pool, connect_pool, list_pools, probe_pool, show_pool
+from holdfast.service.recognition import DataKeyExchanged, RepositoryExchanged
 from holdfast.service.repositories import (
     CreatedRepository,
     GivenCredentials,
     RepositoryOverview,
-    add_holder,
     change_credentials,
     connect_repository,
     create_repository,
     list_repositories,
-    new_recovery_holder,
     open_by_name,
-    remove_holder,
     remove_repository,
     show_repository,
 )
@@ -57,7 +67,10 @@ from holdfast.service.workspace import Workspace
 __all__ = [
     "BackupRequest",
     "CreatedRepository",
+    "DataKeyExchanged",
+    "Drill",
     "GivenCredentials",
+    "KeyMemory",
     "ListedPoints",
     "NameTaken",
     "NameUnknown",
@@ -66,6 +79,7 @@ __all__ = [
     "Registry",
     "RemovedPool",
     "RepositoryConfig",
+    "RepositoryExchanged",
     "RepositoryOverview",
     "RepositoryPlace",
     "SecretMissing",
@@ -78,17 +92,20 @@ __all__ = [
     "add_pool",
     "cancel_run",
     "change_credentials",
+    "change_secret",
     "clean_pool",
     "collect_garbage",
     "connect_pool",
     "connect_repository",
     "create_repository",
     "delete_point",
+    "drill",
     "examine_place",
     "examine_repository",
     "explain_backup",
     "explain_cleaning",
     "explain_restore",
+    "list_holders",
     "list_points",
     "list_pools",
     "list_repositories",
@@ -104,8 +121,10 @@ __all__ = [
     "remove_holder",
     "remove_pool",
     "remove_repository",
+    "renew_recovery_key",
     "restore_disk",
     "resume_run",
+    "rotate_data_key",
     "run_backup",
     "run_restore",
     "show_point",

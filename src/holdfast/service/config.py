@@ -6,6 +6,7 @@ minute. Invariant: a secret is never stored in clear and never part of a configu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -15,6 +16,7 @@ from holdfast.model import PoolUuid, RepositoryId
 from holdfast.storage import StoreOptions
 
 __all__ = [
+    "KeyMemory",
     "NameTaken",
     "NameUnknown",
     "PoolConfig",
@@ -106,6 +108,20 @@ class RepositoryPlace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyMemory:
+    """What this machine remembers of a repository's keys: by it a repository that was exchanged is recognised."""
+
+    fingerprint: str = ""
+    """Of the repository key; empty until the repository was opened here."""
+    epoch: int = 0
+    """The highest epoch of the data key that was seen."""
+    epoch_fingerprint: str = ""
+    """Of the key of that epoch."""
+    proven: Mapping[str, datetime] = field(default_factory=dict)
+    """When each key holder's key was last asked back and opened the repository."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryConfig:
     """A repository that was created or connected here. Opened through its ``place``, not its ``location`` alone."""
 
@@ -116,6 +132,7 @@ class RepositoryConfig:
     options: StoreOptions = field(default_factory=StoreOptions)
     credentials: str = ""
     """See ``RepositoryPlace``."""
+    keys: KeyMemory = field(default_factory=KeyMemory)
 
     @property
     def place(self) -> RepositoryPlace:

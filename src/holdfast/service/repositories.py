@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from holdfast.core import Cancellation, Secret
@@ -28,7 +28,8 @@ from holdfast.repository import (
 from holdfast.repository import (
     create_repository as create_in_store,
 )
-from holdfast.service.config import RepositoryConfig, RepositoryPlace, SecretMissing, sealed_name
+from holdfast.service.config import KeyMemory, RepositoryConfig, RepositoryPlace, SecretMissing, sealed_name
+from holdfast.service.recognition import judge_holders, recognise_repository, remembered_keys
 from holdfast.service.store_test import look_at_place
 from holdfast.service.workspace import Workspace
 from holdfast.storage import Finding, ObjectStore, StoreOptions
@@ -37,14 +38,12 @@ __all__ = [
     "CreatedRepository",
     "GivenCredentials",
     "RepositoryOverview",
-    "add_holder",
     "change_credentials",
     "connect_repository",
     "create_repository",
     "list_repositories",
-    "new_recovery_holder",
     "open_by_name",
-    "remove_holder",
+    "open_with",
     "remove_repository",
     "show_repository",
 ]
@@ -86,6 +85,10 @@ class RepositoryOverview:
     usage: Usage
     free_bytes: int | None
     holders: tuple[HolderFacts, ...]
+    data_key_epoch: int
+    """How often the data key was rotated."""
+    advice: tuple[str, ...]
+    """What is wrong with who can open it, in sentences; empty when nothing is."""
     findings: tuple[Finding, ...]
     """What can be seen of its place without asking it, such as how a folder is mounted."""
 
@@ -232,17 +235,27 @@ def open_by_name(workspace: Workspace, name: str, *, cancel: Cancellation) -> Re
 def _open_as_config(workspace: Workspace, config: RepositoryConfig, *, cancel: Cancellation) -> Repository:
     store = workspace.open_store(config.place, False, cancel)
     try:
-        return _open(workspace, store, IdentityUnlock(workspace.vault.identity))
+        repository = _open(workspace, store, IdentityUnlock(workspace.vault.identity), epoch_seen=config.keys.epoch)
     except WrongKey as refused:
         try:
-            return _open(workspace, store, OpenUnlock())
+            repository = _open(workspace, store, OpenUnlock(), epoch_seen=config.keys.epoch)
         except WrongKey:
             # What was tried first is what a person can do something about.
             raise refused from None
+    return recognise_repository(workspace, config, repository)
 
 
-def _open(workspace: Workspace, store: ObjectStore, unlock: Unlock) -> Repository:
-    return open_repository(store, unlock=unlock, clock=workspace.clock, entropy=workspace.entropy)
+def open_with(workspace: Workspace, name: str, unlock: Unlock, *, cancel: Cancellation) -> Repository:
+    """Return a repository that is known here, opened with another key than this machine's. ``WrongKey``."""
+    config = workspace.registry.repository(name)
+    store = workspace.open_store(config.place, False, cancel)
+    return recognise_repository(workspace, config, _open(workspace, store, unlock, epoch_seen=config.keys.epoch))
+
+
+def _open(workspace: Workspace, store: ObjectStore, unlock: Unlock, *, epoch_seen: int = 0) -> Repository:
+    return open_repository(
+        store, unlock=unlock, clock=workspace.clock, entropy=workspace.entropy, epoch_seen=epoch_seen
+    )
 
 
 def list_repositories(workspace: Workspace) -> list[RepositoryConfig]:
@@ -255,6 +268,7 @@ def show_repository(workspace: Workspace, name: str, *, cancel: Cancellation) ->
     config = workspace.registry.repository(name)
     repository = open_by_name(workspace, name, cancel=cancel)
     points = repository.points()
+    holders = tuple(repository.keys.holders())
     return RepositoryOverview(
         config=config,
         location=repository.store_description,
@@ -262,7 +276,9 @@ def show_repository(workspace: Workspace, name: str, *, cancel: Cancellation) ->
         vms=len({each.facts.vm.uuid for each in points}),
         usage=repository.usage(),
         free_bytes=workspace.open_store(config.place, False, cancel).free_bytes(),
-        holders=tuple(repository.keys.holders()),
+        holders=holders,
+        data_key_epoch=repository.keys.epoch,
+        advice=tuple(judge_holders(holders, machine_key=workspace.vault.public_key, proven=config.keys.proven)),
         findings=tuple(look_at_place(config.place)),
     )
 
@@ -273,27 +289,6 @@ def remove_repository(workspace: Workspace, name: str) -> None:
     workspace.vault.forget(sealed_name(name))
 
 
-def add_holder(workspace: Workspace, name: str, holder: NewHolder, *, cancel: Cancellation) -> Sequence[HolderFacts]:
-    """Let one more holder open the repository; return all of them."""
-    repository = open_by_name(workspace, name, cancel=cancel)
-    repository.keys.add(holder)
-    return repository.keys.holders()
-
-
-def new_recovery_holder(workspace: Workspace, name: str, *, holder: str, cancel: Cancellation) -> Secret:
-    """Add another recovery key under the name ``holder`` and return it, to be shown once."""
-    recovery = new_recovery_key()
-    add_holder(workspace, name, IdentityHolder(holder, recovery.public), cancel=cancel)
-    return recovery.secret
-
-
-def remove_holder(workspace: Workspace, name: str, holder: str, *, cancel: Cancellation) -> Sequence[HolderFacts]:
-    """Stop one holder from opening the repository; return those that remain."""
-    repository = open_by_name(workspace, name, cancel=cancel)
-    repository.keys.remove(holder)
-    return repository.keys.holders()
-
-
 def _remember(workspace: Workspace, name: str, place: RepositoryPlace, repository: Repository) -> RepositoryConfig:
     config = RepositoryConfig(
         name=name,
@@ -302,6 +297,7 @@ def _remember(workspace: Workspace, name: str, place: RepositoryPlace, repositor
         added_at=workspace.clock.now(),
         options=place.options,
         credentials=place.credentials,
+        keys=remembered_keys(KeyMemory(), repository),
     )
     workspace.registry.add_repository(config)
     return config
