@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from pathlib import Path
 
-from bench.contenders import Contender, Holdfast, Restic
+from tests.judges.xo.install import judges_folder
+
+from bench.contenders import Borg, Contender, Holdfast, Restic, XenOrchestra
 from bench.engine import RestoredWrongly, compare, table
 from bench.images import Images, Recipe, ToolMissing, default_folder, prepare_images
 from bench.lab import measure_lab
@@ -18,7 +21,13 @@ from bench.scale import measure_scale
 from bench.scale_world import ScaleRecipe
 from holdfast.core import MIB
 
-SMALL = Recipe(disk_bytes=512 * MIB, files_bytes=150_000_000, database_bytes=128 * MIB, random_bytes=32 * MIB)
+SMALL = Recipe(
+    disk_bytes=512 * MIB,
+    files_bytes=150_000_000,
+    database_bytes=128 * MIB,
+    random_bytes=32 * MIB,
+    upgraded_bytes=4_000_000,
+)
 """For trying the harness; its figures say nothing about engines."""
 
 
@@ -37,6 +46,9 @@ def main(arguments: list[str]) -> int:
         return 0
     folder: Path = options.dir / ("small" if options.small else "full")
     try:
+        if options.verb != "images":
+            # In a process of its own: the peak memory of a child begins with that of its parent.
+            subprocess.run([sys.executable, "-m", "bench", "images", *_image_options(options)], check=True)
         images = prepare_images(folder, recipe=SMALL if options.small else None)
         print(images.explain())
         print(describe_machine())
@@ -54,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the engine beside its peers.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     images = verbs.add_parser("images", help="build the disk images and say what is in them")
-    engine = verbs.add_parser("engine", help="our engine beside restic: backup, increment, restore, verify")
+    engine = verbs.add_parser("engine", help="our engine beside restic, borg and Xen Orchestra")
     memory = verbs.add_parser("memory", help="peak memory of a backup: a 4 GiB disk beside a 64 GiB sparse one")
     pool = verbs.add_parser("pool", help="the whole command against a lab pool: backup, increments, restore")
     lab = verbs.add_parser("lab", help="the lab pool itself: exports, NBD, calls, and the start of a fleet")
@@ -70,23 +82,43 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--small", action="store_true", help="an eighth of everything: to try the harness itself")
     engine.add_argument("--rounds", type=int, default=3, help="how often each engine runs (%(default)s)")
     engine.add_argument("--restic", default="restic", help="the restic program (%(default)s)")
+    engine.add_argument("--borg", default="borg", help="the borg 1.4 program (%(default)s)")
+    engine.add_argument("--xo", type=Path, help="a folder with Xen Orchestra's packages from npm (that of the judges)")
     engine.add_argument("--only-ours", action="store_true", help="leave the peers out")
     engine.add_argument("--out", type=Path, help="samples as JSON lines (<dir>/engine.jsonl)")
     return parser
 
 
+def _image_options(options: argparse.Namespace) -> list[str]:
+    return [f"--dir={options.dir}", *(["--small"] if options.small else [])]
+
+
 def _engine(images: Images, folder: Path, options: argparse.Namespace) -> None:
     contenders: list[Contender] = [Holdfast(compression="standard"), Holdfast(compression="small")]
-    restic = None if options.only_ours else Restic.find(options.restic)
-    if restic is not None:
-        contenders.append(restic)
-    elif not options.only_ours:
-        print(f"{options.restic} is not installed, so there is no peer; on Debian: apt install restic", file=sys.stderr)
+    if not options.only_ours:
+        contenders += _peers(options)
     log = options.out or folder / "engine.jsonl"
     samples = compare(contenders, images, rounds=options.rounds, folder=folder, log=log, say=_say)
     print()
     print(table(samples, images))
     print(f"\nEvery sample: {log}")
+
+
+def _peers(options: argparse.Namespace) -> list[Contender]:
+    """Return the peers that are installed, and say how to install the others."""
+    found: list[tuple[Contender | None, str]] = [
+        (Restic.find(options.restic), "restic: apt install restic"),
+        (
+            Borg.find(options.borg),
+            "borg: pip install 'borgbackup==1.4.*', which needs Debian's libacl1-dev libssl-dev "
+            "liblz4-dev libzstd-dev libxxhash-dev pkg-config",
+        ),
+        (XenOrchestra.find(options.xo or judges_folder()), "Xen Orchestra: python tests/judges/xo/install.py"),
+    ]
+    for peer, remedy in found:
+        if peer is None:
+            print(f"not installed, so not compared: {remedy}", file=sys.stderr)
+    return [peer for peer, _ in found if peer is not None]
 
 
 def _say(line: str) -> None:

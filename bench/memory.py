@@ -53,7 +53,7 @@ def _first_backup(image: Path, images: Images, place: Workplace) -> Cost:
     shutil.rmtree(place.folder, ignore_errors=True)
     place.state.mkdir(parents=True)
     try:
-        place.show(image)
+        place.show(image, at=place.disk)
         for step in (Step.CREATE, Step.FIRST):
             command = ours.command(step, place, images)
             cost = run_measured(command, environment=ours.environment(place), log=place.folder / "log")

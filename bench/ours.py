@@ -38,9 +38,14 @@ from holdfast.repository import (
     new_recovery_key,
     open_repository,
 )
+from holdfast.restore import write_raw
 from holdfast.storage import PosixStore
 
-_VM = VmUuid("5d1f9f0e-0000-4000-8000-000000000001")
+_MACHINES = {
+    "bench": VmUuid("5d1f9f0e-0000-4000-8000-000000000001"),
+    "clone": VmUuid("5d1f9f0e-0000-4000-8000-000000000004"),
+    "reinstall": VmUuid("5d1f9f0e-0000-4000-8000-000000000005"),
+}
 _DISK = DiskUuid("5d1f9f0e-0000-4000-8000-000000000002")
 _POOL = PoolUuid("5d1f9f0e-0000-4000-8000-000000000003")
 
@@ -100,10 +105,10 @@ def create(options: argparse.Namespace) -> None:
 
 
 def back_up(options: argparse.Namespace) -> None:
-    """Store the disk as a point; against the newest one when there is a list of changes."""
+    """Store the disk as a point; against the newest one when there is a list of changes. Tells how much was new."""
     repository = _open(options)
     changes = None if options.changes is None else json.loads(options.changes.read_text())
-    points = repository.points()
+    points = repository.points(vm=_MACHINES[options.machine])
     reference = points[-1].disks[0].stored if changes is not None else None
     run_id = new_run_id(clock=SystemClock(), entropy=SystemEntropy())
     with (
@@ -114,17 +119,18 @@ def back_up(options: argparse.Namespace) -> None:
         for piece in reader.runs():
             writer.write(piece)
         stored = writer.finish()
-        run.publish(_point_facts(run_id, points), [(_disk_facts(reader.size_bytes), stored)])
+        run.publish(_point_facts(run_id, points, machine=options.machine), [(_disk_facts(reader.size_bytes), stored)])
+    data_bytes = sum(extent.length_bytes for extent in repository.source(stored, cancel=Cancellation()).data_extents())
+    print(json.dumps({"data_bytes": data_bytes, "new_bytes": stored.sizes.new_bytes}))
 
 
 def restore(options: argparse.Namespace) -> None:
-    """Write the newest point's disk to a file, every block checked; zeros stay holes."""
+    """Write the newest point's disk to a file, every block checked; zeros stay holes, and it is durable."""
     repository = _open(options)
-    source = repository.source(repository.points()[-1].disks[0].stored, cancel=Cancellation())
-    with options.target.open("wb", buffering=0) as file:
-        file.truncate(source.size_bytes)
-        for piece in source.runs():
-            os.pwrite(file.fileno(), piece.data, piece.offset_bytes)
+    newest = repository.points(vm=_MACHINES["bench"])[-1]
+    source = repository.source(newest.disks[0].stored, cancel=Cancellation())
+    with NoProgress().start("restore") as task:
+        write_raw(options.target, source, task=task)
 
 
 def verify(options: argparse.Namespace) -> None:
@@ -133,6 +139,14 @@ def verify(options: argparse.Namespace) -> None:
     print(report)
     if not report.is_sound:
         sys.exit("the repository is damaged")
+
+
+def delete(options: argparse.Namespace) -> None:
+    """Delete all but the newest point of the machine, and give their space back."""
+    repository = _open(options)
+    for point in repository.points(vm=_MACHINES["bench"])[:-1]:
+        repository.delete_point(point.id)
+    print(repository.apply_gc(repository.plan_gc(), cancel=Cancellation()))
 
 
 def _open(options: argparse.Namespace) -> Repository:
@@ -144,11 +158,11 @@ def _open(options: argparse.Namespace) -> Repository:
     )
 
 
-def _point_facts(run: RunId, points: Sequence[RestorePoint]) -> PointFacts:
+def _point_facts(run: RunId, points: Sequence[RestorePoint], *, machine: str) -> PointFacts:
     # Points are told apart by the second; small disks are backed up faster than that.
     after = [point.facts.taken_at + timedelta(seconds=1) for point in points]
     return PointFacts(
-        vm=VmIdentity(uuid=_VM, name="bench", pool=_POOL, pool_name="bench"),
+        vm=VmIdentity(uuid=_MACHINES[machine], name=machine, pool=_POOL, pool_name="bench"),
         taken_at=max([datetime.now(UTC), *after]),
         run=run,
         job="bench",
@@ -177,8 +191,8 @@ def _disk_facts(size_bytes: int) -> DiskFacts:
 
 _STEPS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "create": create,
-    "first": back_up,
-    "increment": back_up,
+    "back-up": back_up,
+    "delete": delete,
     "restore": restore,
     "verify": verify,
 }
@@ -193,6 +207,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--disk", type=Path)
     parser.add_argument("--changes", type=Path)
     parser.add_argument("--target", type=Path)
+    parser.add_argument("--machine", choices=sorted(_MACHINES), default="bench")
     parser.add_argument("--compression", default="standard")
     options = parser.parse_args(arguments)
     _STEPS[options.step](options)

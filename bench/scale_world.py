@@ -23,6 +23,7 @@ from holdfast.model import (
     DiskFacts,
     DiskUuid,
     FourSizes,
+    JsonObject,
     PointFacts,
     PoolUuid,
     RunId,
@@ -147,7 +148,7 @@ class _Maker:
         self._compressor = Compressor(level=1)
         self._indexed: list[IndexedPack] = []
         self._points: list[RestorePoint] = []
-        self._record = {f"field-{n}": f"value {n} " * 20 for n in range(_RECORD_BYTES // 220)}
+        self._record: JsonObject = {f"field-{n}": f"value {n} " * 20 for n in range(_RECORD_BYTES // 220)}
 
     def make_vm(self, number: int) -> None:
         """Make all points of one VM."""
@@ -204,10 +205,10 @@ class _Maker:
         )
 
     def _add_node(self, disk: _Disk, pack: _Pack, plain: bytes) -> NodeAddress:
-        frame = self._compressor.frame(plain, id=node_id(self._vault.keys, plain), kind=FrameKind.MAP)
+        frame = self._compressor.frame(plain, ids=(node_id(self._vault.keys, plain),), kind=FrameKind.MAP)
         address = NodeAddress(pack.id, len(pack.rows))
         pack.nodes[address.slot] = frame
-        pack.rows.append((frame.id, frame.sealed_bytes, FrameKind.MAP, frame.encoding))
+        pack.rows.append((frame.ids[0], frame.sealed_bytes, FrameKind.MAP, frame.encoding))
         disk.node_bytes[address] = frame.sealed_bytes
         return address
 
@@ -236,7 +237,7 @@ class _Maker:
             os.close(descriptor)
         length_bytes = end + len(tail)
         disk.lengths[pack.id] = length_bytes
-        self._indexed.append(IndexedPack(SealedTrailer(pack.id, length_bytes, sealed), rows))
+        self._indexed.append(IndexedPack(SealedTrailer(pack.id, length_bytes, sealed, cipher.epoch), rows))
         if len(self._indexed) >= 1024:
             self._write_index()
         return length_bytes

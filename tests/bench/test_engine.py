@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from bench.contenders import Holdfast, Restic, Step, Workplace
+from bench.contenders import Borg, Contender, Holdfast, Restic, Step, Workplace, XenOrchestra
 from bench.engine import RestoredWrongly, Sample, compare, table
-from bench.images import Images
+from bench.images import Images, Mutation
 from bench.measure import CommandFailed, Cost, run_measured, same_bytes, used_bytes
 
 from holdfast.core import MIB
@@ -23,17 +23,25 @@ class Copying:
         self.name = name
         self._wrong = wrong
 
-    def command(self, step: Step, place: Workplace, images: Images) -> list[str]:
+    def command(self, step: Step, place: Workplace, images: Images) -> list[str] | None:
         kept = str(place.repository / "disk")
         match step:
             case Step.CREATE:
                 return ["mkdir", str(place.repository)]
-            case Step.FIRST | Step.INCREMENT:
+            case Step.FIRST | Step.UPGRADE | Step.DATABASE:
                 return ["cp", str(place.disk), kept]
             case Step.RESTORE:
                 return ["cp", str(images.base) if self._wrong else kept, str(place.target)]
             case Step.VERIFY:
-                return ["cmp", kept, str(images.database)]
+                return ["cmp", kept, str(images.database.disk)]
+            case Step.CLONE | Step.REINSTALL:
+                return [
+                    "sh",
+                    "-c",
+                    f'cp {place.other_disk} {kept}-{step.value}; echo \'{{"data_bytes": 90000, "new_bytes": 9000}}\'',
+                ]
+            case Step.DELETE:
+                return None
 
     def environment(self, place: Workplace) -> Mapping[str, str]:
         return os.environ
@@ -46,16 +54,20 @@ class Copying:
 def images(tmp_path: Path) -> Images:
     folder = tmp_path / "images"
     folder.mkdir()
-    (folder / "base.raw").write_bytes(b"base" * 25_000)
-    (folder / "db.raw").write_bytes(b"data" * 25_000)
+    names = ("base", "upgrade", "db", "clone", "reinstalled")
+    paths = {name: folder / f"{name}.raw" for name in names}
+    for name, path in paths.items():
+        path.write_bytes(name.encode().ljust(12, b".") * 10_000)
+    changes = folder / "changes.json"
+    changes.write_text("[]")
     return Images(
-        base=folder / "base.raw",
-        database=folder / "db.raw",
-        changes=folder / "db.changes.json",
-        disk_bytes=100_000,
-        nonzero_bytes=100_000,
-        written_bytes=1,
-        changed_bytes=1,
+        base=paths["base"],
+        upgrade=Mutation(disk=paths["upgrade"], changes=changes, written_bytes=1, changed_bytes=1),
+        database=Mutation(disk=paths["db"], changes=changes, written_bytes=1, changed_bytes=1),
+        clone=Mutation(disk=paths["clone"], changes=changes, written_bytes=0, changed_bytes=1),
+        reinstalled=paths["reinstalled"],
+        disk_bytes=120_000,
+        nonzero_bytes=120_000,
     )
 
 
@@ -64,13 +76,15 @@ def test_rounds_are_interleaved_and_every_sample_is_kept(images: Images, tmp_pat
     log = tmp_path / "samples.jsonl"
     contenders = [Copying("one"), Copying("two")]
     samples = compare(contenders, images, rounds=2, folder=tmp_path, log=log, say=lambda line: None)
-    assert [(sample.round, sample.contender) for sample in samples[::5]] == [
+    steps = [step for step in Step if step is not Step.DELETE]
+    assert [(sample.round, sample.contender) for sample in samples[:: len(steps)]] == [
         (1, "one"),
         (1, "two"),
         (2, "one"),
         (2, "two"),
     ]
-    assert [sample.step for sample in samples[:5]] == list(Step)
+    assert [sample.step for sample in samples[: len(steps)]] == steps
+    assert {sample.step for sample in samples if sample.data_bytes is not None} == {Step.CLONE, Step.REINSTALL}
     kept = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(sample["round"], sample["contender"], sample["step"]) for sample in kept] == [
         (sample.round, sample.contender, sample.step.value) for sample in samples
@@ -126,8 +140,24 @@ def test_the_table_shows_medians_and_ratios(images: Images) -> None:
     samples = [sample("ours", n, step, wall_s) for step in Step for n, wall_s in [(1, 9.0), (2, 1.0), (3, 2.0)]]
     samples += [sample("peer", n, step, wall_s) for step in Step for n, wall_s in [(1, 8.0), (2, 8.0), (3, 1.0)]]
     text = table(samples, images)
-    assert "| ours | 3 | 2.00 (4.0) | 0 | 5 | 2.00 (4.0) | 5.0 | 2.00 (4.0) | 2.00 (4.0) | 100 |" in text
-    assert "ours is faster than peer by: first 4.0x, increment 4.0x, restore 4.0x, verify 4.0x" in text
+    assert "| ours | " + " | ".join(["2.00 (4.0)"] * 8) + " |" in text
+    assert "| peer | " + " | ".join(["5.0"] * 6) + " | 100 |" in text
+    assert "ours is faster than peer by: first 4.0x, upgrade 4.0x, database 4.0x, restore 4.0x" in text
+
+
+def test_a_contender_that_fails_is_told_and_the_others_go_on(images: Images, tmp_path: Path) -> None:
+    class Failing(Copying):
+        def command(self, step: Step, place: Workplace, images: Images) -> list[str] | None:
+            return ["false"] if step is Step.VERIFY else super().command(step, place, images)
+
+    said: list[str] = []
+    contenders = [Failing("weak"), Copying("strong")]
+    samples = compare(contenders, images, rounds=1, folder=tmp_path, log=tmp_path / "log", say=said.append)
+    assert [each.step for each in samples if each.contender == "weak"][-1] is Step.RESTORE
+    assert [each.step for each in samples if each.contender == "strong"][-1] is Step.REINSTALL
+    assert any("weak failed" in line for line in said)
+    text = table(samples, images)
+    assert "| weak | " in text
 
 
 def test_same_bytes_compares_every_byte(tmp_path: Path) -> None:
@@ -146,13 +176,20 @@ def test_a_peer_that_is_not_installed_is_left_out() -> None:
 
 def test_every_step_of_every_contender_names_its_repository(images: Images, tmp_path: Path) -> None:
     place = Workplace(tmp_path / "work")
-    program = tmp_path / "restic"
-    program.write_text("#!/bin/sh\necho restic 9.9.9 compiled\n")
-    program.chmod(0o700)
-    restic = Restic.find(str(program))
-    assert restic is not None
-    assert restic.name == "restic 9.9.9"
-    for contender in (Holdfast(), restic):
+    peers: list[Contender | None] = []
+    for kind, version in ((Restic, "restic 9.9.9 compiled"), (Borg, "borg 9.9.9")):
+        program = tmp_path / kind.__name__
+        program.write_text(f"#!/bin/sh\necho {version}\n")
+        program.chmod(0o700)
+        peers.append(kind.find(str(program)))
+    package = tmp_path / "node_modules" / "vhd-lib" / "package.json"
+    package.parent.mkdir(parents=True)
+    package.write_text('{\n  "version": "9.9.9"\n}')
+    peers.append(XenOrchestra("node", tmp_path))
+    assert [each.name for each in peers if each] == ["restic 9.9.9", "borg 9.9.9", "Xen Orchestra (vhd-lib 9.9.9)"]
+    for contender in (Holdfast(), *peers):
+        assert contender is not None
         for step in Step:
-            assert str(place.repository) in " ".join(contender.command(step, place, images))
+            told = " ".join([*(contender.command(step, place, images) or []), *contender.environment(place).values()])
+            assert str(place.repository) in told or contender.command(step, place, images) is None
         assert place.folder in contender.restored(place).parents

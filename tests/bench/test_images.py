@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 import struct
+import subprocess
 import zlib
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from bench.memory import prepare_wide_image
 
 from holdfast.core import BLOCK_BYTES, MIB
 
-TINY = Recipe(disk_bytes=48 * MIB, files_bytes=6 * MIB, database_bytes=12 * MIB, random_bytes=4 * MIB)
+TINY = Recipe(
+    disk_bytes=48 * MIB, files_bytes=6 * MIB, database_bytes=12 * MIB, random_bytes=4 * MIB, upgraded_bytes=MIB
+)
 
 
 @pytest.mark.slow(reason="writes a database of 12 MiB")
@@ -85,20 +88,39 @@ def test_the_change_list_names_every_changed_block_and_no_other(tmp_path: Path) 
         images = prepare_images(tmp_path, recipe=TINY)
     except ToolMissing as missing:
         pytest.skip(f"NOT PROVEN HERE: {missing}")
-    base, changed = images.base.read_bytes(), images.database.read_bytes()
-    assert len(base) == len(changed) == TINY.disk_bytes
+    pairs = [(images.base, images.upgrade), (images.upgrade.disk, images.database), (images.base, images.clone)]
     blocks = range(0, TINY.disk_bytes, BLOCK_BYTES)
-    differing = {n for n in blocks if base[n : n + BLOCK_BYTES] != changed[n : n + BLOCK_BYTES]}
-    named = [
-        n
-        for offset, length in json.loads(images.changes.read_text())
-        for n in range(offset, offset + length, BLOCK_BYTES)
-    ]
-    assert differing
-    assert named == sorted(differing)
-    assert images.changed_bytes == len(named) * BLOCK_BYTES
+    for before, mutation in pairs:
+        base, changed = before.read_bytes(), mutation.disk.read_bytes()
+        assert len(base) == len(changed) == TINY.disk_bytes
+        differing = {n for n in blocks if base[n : n + BLOCK_BYTES] != changed[n : n + BLOCK_BYTES]}
+        named = [
+            n
+            for offset, length in json.loads(mutation.changes.read_text())
+            for n in range(offset, offset + length, BLOCK_BYTES)
+        ]
+        assert differing
+        assert named == sorted(differing)
+        assert mutation.changed_bytes == len(named) * BLOCK_BYTES
+    base = images.base.read_bytes()
     assert images.nonzero_bytes == sum(any(base[n : n + BLOCK_BYTES]) for n in blocks) * BLOCK_BYTES
     assert "zero" in images.explain()
+
+
+@pytest.mark.slow(reason="makes a file system")
+def test_every_image_holds_a_sound_file_system(tmp_path: Path) -> None:
+    if shutil.which("e2fsck", path="/usr/sbin:/sbin:/usr/bin") is None:
+        pytest.skip("NOT PROVEN HERE: e2fsck is not installed")
+    images = prepare_images(tmp_path, recipe=TINY)
+    partition = tmp_path / "partition"
+    contents = set()
+    for disk in (images.base, images.upgrade.disk, images.database.disk, images.clone.disk, images.reinstalled):
+        partition.write_bytes(disk.read_bytes()[PARTITION_OFFSET_BYTES:][: partition_bytes(TINY.disk_bytes)])
+        subprocess.run(
+            ["e2fsck", "-fn", str(partition)], check=True, capture_output=True, env={"PATH": "/usr/sbin:/sbin"}
+        )
+        contents.add(partition.read_bytes())
+    assert len(contents) == 5
 
 
 @pytest.mark.slow(reason="makes a file system")

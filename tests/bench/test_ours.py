@@ -19,12 +19,12 @@ def test_a_disk_and_its_increment_come_back_and_damage_is_noticed(tmp_path: Path
     content = bytearray(os.urandom(MIB) + bytes(2 * MIB) + os.urandom(BLOCK_BYTES))
     disk.write_bytes(content)
     assert ours.main(["create", *common]) == 0
-    assert ours.main(["first", *common, f"--disk={disk}"]) == 0
+    assert ours.main(["back-up", *common, f"--disk={disk}"]) == 0
 
     content[BLOCK_BYTES : 2 * BLOCK_BYTES] = os.urandom(BLOCK_BYTES)
     disk.write_bytes(content)
     changes.write_text(json.dumps([[BLOCK_BYTES, BLOCK_BYTES]]))
-    assert ours.main(["increment", *common, f"--disk={disk}", f"--changes={changes}"]) == 0
+    assert ours.main(["back-up", *common, f"--disk={disk}", f"--changes={changes}"]) == 0
     assert ours.main(["restore", *common, f"--target={target}"]) == 0
     assert target.read_bytes() == content
     assert ours.main(["verify", *common]) == 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from bench.scale import STEPS, measure_scale
 from bench.scale_world import ScaleRecipe, make_repository
+
 from holdfast.core import GIB, Cancellation, SystemClock, SystemEntropy
 from holdfast.repository import OpenUnlock, Repository, open_repository
 from holdfast.storage import PosixStore
