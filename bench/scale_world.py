@@ -43,9 +43,9 @@ from holdfast.repository import (
 )
 from holdfast.repository.catalogue import write_catalogue
 from holdfast.repository.disk_map import Leaf, Root, blocks_of_leaf, leaf_count, node_id, write_leaf, write_root
+from holdfast.repository.epochs import hold_keys
 from holdfast.repository.frame import Compressor, Frame, FrameCipher
 from holdfast.repository.index import IndexedPack, write_index
-from holdfast.repository.keys import unlock_key
 from holdfast.repository.layout import LEAF_BLOCKS, Encoding, FrameKind, PackId, pack_key
 from holdfast.repository.pack import SealedTrailer
 from holdfast.repository.point import publish_point
@@ -130,7 +130,7 @@ def make_repository(folder: Path, recipe: ScaleRecipe, *, say: Callable[[str], N
     store = PosixStore(folder, create=True, calls=_HastyCalls())
     clock, entropy = SystemClock(), SeededEntropy(recipe.seed)
     repository = create_repository(store, holders=[OpenHolder()], clock=clock, entropy=entropy).id
-    keys = KeyRing(unlock_key(store, OpenUnlock(), repository=repository), repository=repository)
+    keys = KeyRing(hold_keys(store, OpenUnlock(), repository=repository), repository=repository)
     maker = _Maker(folder, Vault(store, keys, clock=clock, entropy=entropy), recipe)
     for number in range(recipe.vms):
         maker.make_vm(number)
