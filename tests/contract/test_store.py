@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from holdfast.core import Cancellation, ManualClock, SeededEntropy, SystemClock
 from holdfast.model import Extent
 from holdfast.storage import (
+    CachedStore,
     CappedStore,
     FaultyStore,
     KeyRefused,
@@ -31,6 +32,8 @@ from holdfast.storage import (
     PosixStore,
     RangeNotSatisfiable,
     RetryStore,
+    Throttle,
+    ThrottledStore,
     holds,
 )
 from holdfast.storage.obstore_store import BucketStore
@@ -52,6 +55,16 @@ def with_retries(inner: ObjectStore) -> ObjectStore:
     return RetryStore(inner, clock=ManualClock(), entropy=SeededEntropy(1), cancel=Cancellation())
 
 
+def throttled(inner: ObjectStore) -> ObjectStore:
+    up, down = (Throttle(bytes_per_s_max=1 << 20, clock=ManualClock()) for _ in range(2))
+    return ThrottledStore(inner, up=up, down=down, cancel=Cancellation())
+
+
+def cached(inner: ObjectStore, folder: Path) -> ObjectStore:
+    """Return a store that remembers whatever is asked of it, and has little room for it."""
+    return CachedStore(inner, folder=folder / "cache", prefixes=[""], bytes_max=20_000, object_bytes_max=15_000)
+
+
 STORES: dict[str, MakeStore] = {
     "memory": lambda folder: MemoryStore(),
     "memory-that-locks": lambda folder: MemoryStore(clock=SystemClock()),
@@ -70,9 +83,16 @@ STORES: dict[str, MakeStore] = {
     "faulty-without-faults": lambda folder: FaultyStore(MemoryStore()),
     "lagging-by-nothing": lambda folder: LaggingStore(MemoryStore(), lag_changes=0),
     "metered": lambda folder: MeteredStore(MemoryStore()),
+    "throttled": lambda folder: throttled(MemoryStore()),
+    "cached": lambda folder: cached(MemoryStore(), folder),
     "retry": lambda folder: with_retries(MemoryStore()),
     "all-of-them-around-posix": lambda folder: MeteredStore(
-        with_retries(FaultyStore(CappedStore(PosixStore(folder / "store", create=True), capacity_bytes=1 << 30)))
+        cached(
+            with_retries(
+                throttled(FaultyStore(CappedStore(PosixStore(folder / "store", create=True), capacity_bytes=1 << 30)))
+            ),
+            folder,
+        )
     ),
 }
 

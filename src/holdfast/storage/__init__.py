@@ -1,5 +1,6 @@
 """Object stores: one contract, several implementations, wrappers around them."""
 
+from holdfast.storage.cached import CachedStore
 from holdfast.storage.capped import CappedStore
 from holdfast.storage.credentials import (
     CREDENTIAL_NAMES,
@@ -42,13 +43,17 @@ from holdfast.storage.retry import RetryStore
 from holdfast.storage.self_test import SelfTest, run_self_test
 from holdfast.storage.smb_place import is_smb_location, parse_smb_location
 from holdfast.storage.store import ObjectInfo, ObjectStore, Part, Parts, holds
+from holdfast.storage.throttled import Throttle, ThrottledStore
+from holdfast.storage.version import CoveredObject, KeepsVersions, find_versions
 from holdfast.storage.wrapper import Verb
 
 __all__ = [
     "CREDENTIAL_NAMES",
     "FOLDER",
     "SCHEMES",
+    "CachedStore",
     "CappedStore",
+    "CoveredObject",
     "CredentialsMissing",
     "CredentialsReference",
     "CredentialsSource",
@@ -57,6 +62,7 @@ __all__ = [
     "FaultEffect",
     "FaultyStore",
     "Finding",
+    "KeepsVersions",
     "KeyRefused",
     "LaggingStore",
     "LocationRefused",
@@ -91,9 +97,12 @@ __all__ = [
     "StorePlace",
     "StoreUnreachable",
     "StoreUnsuitable",
+    "Throttle",
+    "ThrottledStore",
     "Verb",
     "check_key",
     "find_mount",
+    "find_versions",
     "folder_of",
     "holds",
     "is_smb_location",
