@@ -16,6 +16,7 @@ from holdfast.cli.repository_key import show_recovery_key
 from holdfast.cli.repository_mirror import mirror
 from holdfast.cli.repository_space import gc
 from holdfast.cli.repository_test import examine, say_findings
+from holdfast.cli.repository_undelete import undelete
 from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret, read_secret
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus, format_bytes
@@ -32,6 +33,7 @@ __all__ = ["app"]
 app = App(name="repository", help="Where restore points live, and who can open it.")
 app.command(key)
 app.command(gc)
+app.command(undelete)
 app.command(examine, name="test")
 app.command(mirror)
 

@@ -204,6 +204,9 @@ STORE_TRANSFER_TIMEOUT_S = 1200.0
 STORE_IDLE_CONNECTION_S = 20.0
 """Below the minute after which load balancers forget a connection: a forgotten one costs a failed request."""
 
+STORE_DELETES_AT_ONCE_MAX = 8
+"""Removals under way after an attack on a bucket: hides the way to the service, and stays below every request limit."""
+
 SMB_CONNECT_TIMEOUT_S = 10
 """Longer than three SYN retransmissions; a dead server is told soon."""
 

@@ -51,6 +51,7 @@ from holdfast.service.repositories import (
 )
 from holdfast.service.store_test import examine_place, examine_repository, look_at_place
 from holdfast.service.sweeping import PoolForgotten, RemovedPool, clean_pool, explain_cleaning, remove_pool
+from holdfast.service.uncovering import NoVersionsKept, Uncovered, UncoverPlan, plan_uncovering, uncover_objects
 from holdfast.service.work import (
     BackupRequest,
     SelectionAmbiguous,
@@ -74,6 +75,7 @@ __all__ = [
     "ListedPoints",
     "NameTaken",
     "NameUnknown",
+    "NoVersionsKept",
     "PoolConfig",
     "PoolForgotten",
     "Registry",
@@ -85,6 +87,8 @@ __all__ = [
     "SecretMissing",
     "SelectionAmbiguous",
     "TrustKind",
+    "UncoverPlan",
+    "Uncovered",
     "Vault",
     "WorkReport",
     "Workspace",
@@ -117,6 +121,7 @@ __all__ = [
     "open_by_name",
     "plan_collection",
     "plan_mirror",
+    "plan_uncovering",
     "probe_pool",
     "remove_holder",
     "remove_pool",
@@ -131,5 +136,6 @@ __all__ = [
     "show_pool",
     "show_repository",
     "show_run",
+    "uncover_objects",
     "verify",
 ]

@@ -10,7 +10,6 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,14 +23,14 @@ from holdfast.storage.obstore_store import Bucket, BucketStore, is_key
 from holdfast.storage.place import LockMode, StorePlace
 from holdfast.storage.s3_access import S3Access, s3_access
 from holdfast.storage.store import ObjectInfo, ObjectStore, Parts
-from holdfast.storage.version import ObjectVersions, Version
+from holdfast.storage.version import CoveredObject, Version
 
 if TYPE_CHECKING:
     from obstore import GetOptions
 
     from holdfast.storage.s3_versions import S3Versions
 
-__all__ = ["BucketKeepsVersions", "CoveredObject", "LockExtraMissing", "LockedS3Store", "S3Store", "open_s3"]
+__all__ = ["BucketKeepsVersions", "LockExtraMissing", "LockedS3Store", "S3Store", "open_s3"]
 
 _LOCK_STEP_S = 3600
 """Locks that come with a put end on a full hour: the date is a header of the connection pool, which a run shall not
@@ -196,14 +195,14 @@ class LockedS3Store(S3Store):
         )
 
     def covered(self) -> Iterator[CoveredObject]:
-        """Yield every object on which something lies that Holdfast did not put there. Reads the whole listing."""
+        """See ``KeepsVersions.covered``."""
         for each in self._versions.list(self._prefix):
             key = each.name[len(self._prefix) :]
             if each.first is not None and each.above and is_key(key):
                 yield CoveredObject(key=key, versions=each)
 
     def uncover(self, covered: CoveredObject) -> None:
-        """Remove what lies on top of an object, so that every tool sees it again. ``ObjectLocked``. Safe twice."""
+        """See ``KeepsVersions.uncover``."""
         for each in covered.versions.above:
             self._versions.remove(each, key=covered.key)
 
@@ -263,14 +262,6 @@ class LockedS3Store(S3Store):
                 }
                 self._locking_writer = (end, self._access.open(reading=False, headers=headers))
             return self._locking_writer[1]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoveredObject:
-    """An object that somebody tried to delete or replace. It is whole below what lies on top."""
-
-    key: str
-    versions: ObjectVersions
 
 
 def _open_versions(access: S3Access) -> S3Versions:

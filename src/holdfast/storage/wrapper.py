@@ -34,6 +34,11 @@ class StoreWrapper:
     def __init__(self, inner: ObjectStore) -> None:
         self._inner = inner
 
+    @property
+    def inner(self) -> ObjectStore:
+        """The store that is wrapped."""
+        return self._inner
+
     def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``."""
         self._inner.put(key, parts, locked_until=locked_until)
