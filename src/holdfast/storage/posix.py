@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from holdfast.core import limits
+from holdfast.keeper import FileFlags
 from holdfast.model import Extent
 from holdfast.storage.errors import (
     KeyRefused,
@@ -36,6 +37,7 @@ from holdfast.storage.errors import (
 from holdfast.storage.keys import TEMPORARY_FOLDER, check_key, check_prefix
 from holdfast.storage.posix_calls import PosixCalls
 from holdfast.storage.posix_list import list_folder
+from holdfast.storage.posix_locks import PosixLocks
 from holdfast.storage.store import ObjectInfo, Parts, as_views
 
 __all__ = ["PosixStore"]
@@ -49,7 +51,14 @@ _UNSUPPORTED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIN
 class PosixStore:
     """Objects as files below one folder, for their owner alone (folders 0700, files 0600)."""
 
-    def __init__(self, root: Path | str, *, create: bool = False, calls: PosixCalls | None = None) -> None:
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        create: bool = False,
+        calls: PosixCalls | None = None,
+        flags: FileFlags | None = None,
+    ) -> None:
         """Open the store in an existing folder; with ``create`` make the folder (not its parents) where it is missing.
 
         Raises ``StoreMissing``, ``StoreNotAFolder``, ``StoreEmpty``, ``StoreNotReadable``, ``StoreNotWritable``.
@@ -59,6 +68,7 @@ class PosixStore:
         self._calls = calls or PosixCalls()
         self._lock = threading.Lock()
         self._durable_folders: set[Path] = set()
+        self._locks = PosixLocks(self._root, calls=self._calls, flags=flags)
         if create:
             self._create()
         self._has_temporary = self._open()
@@ -68,6 +78,9 @@ class PosixStore:
         check_key(key)
         target = self._root / key
         with self._os_errors(key, writing=True):
+            if locked_until is not None:
+                # Asked before the object is there: a request waits for its object, an object not for its request.
+                self._locks.try_ask(key, locked_until)
             self._make_temporary_folder()
             temporary = self._write_temporary(key, as_views(parts))
             try:
@@ -115,11 +128,14 @@ class PosixStore:
             except (IsADirectoryError, PermissionError):
                 if (self._root / key).is_dir():
                     return
+                self._check_unlocked(key)
                 raise
             self._calls.make_folder_durable((self._root / key).parent)
 
     def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
         """See ``ObjectStore.try_punch``."""
+        check_key(key)
+        self._check_unlocked(key)
         with self._opened(key, writing=True) as (descriptor, size_bytes):
             for extent in extents:
                 self._check_range(key, size_bytes, offset_bytes=extent.offset_bytes, length_bytes=extent.length_bytes)
@@ -134,14 +150,19 @@ class PosixStore:
         return sum(extent.length_bytes for extent in extents)
 
     def try_lock(self, key: str, until: datetime) -> datetime | None:
-        """See ``ObjectStore.try_lock``: a folder cannot lock; a keeper on its file server can."""
+        """See ``ObjectStore.try_lock``: a folder cannot lock; a keeper on its file server does, at its next look.
+
+        What is returned is what was asked of the keeper; ``locked_until`` tells what it has done.
+        """
         self.size(key)
-        return None
+        with self._os_errors(key, writing=True):
+            return self._locks.try_ask(key, until)
 
     def locked_until(self, key: str) -> datetime | None:
-        """See ``ObjectStore.locked_until``."""
+        """See ``ObjectStore.locked_until``: what the keeper says, and the flag where it can be seen."""
         self.size(key)
-        return None
+        with self._os_errors(key, writing=False):
+            return self._locks.until(key)
 
     def free_bytes(self) -> int | None:
         """See ``ObjectStore.free_bytes``: what the file system leaves to ordinary users."""
@@ -318,6 +339,13 @@ class PosixStore:
                 length_bytes=length_bytes,
                 size_bytes=size_bytes,
             )
+
+    def _check_unlocked(self, key: str) -> None:
+        """Raise when the keeper holds the object."""
+        with self._os_errors(key, writing=True):
+            refusal = self._locks.refusal(key, self.describe())
+        if refusal is not None:
+            raise refusal
 
     def _check_reachable(self, key: str | None) -> None:
         """Raise when the file system has gone: then a missing name proves nothing."""

@@ -1,0 +1,1 @@
+"""Promises of the object stores that are not part of the common contract."""
