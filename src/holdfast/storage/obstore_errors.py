@@ -148,6 +148,15 @@ _CODE = re.compile(r"<Code>([A-Za-z0-9._-]{1,80})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<\r\n]{1,300})")
 _REGION = re.compile(r"<Region>([a-z0-9-]{1,40})</Region>|expecting '([a-z0-9-]{1,40})'")
 _CERTIFICATE = re.compile(r"InvalidCertificate\(\s*([A-Za-z]+)")
+_CERTIFICATES = {
+    "UnknownIssuer": "nobody whom this machine trusts has signed it",
+    "NotValidForName": "it is for another name",
+    "NotValidForNameContext": "it is for another name",
+    "Expired": "it has expired",
+    "ExpiredContext": "it has expired",
+    "NotValidYet": "it is not valid yet",
+    "NotValidYetContext": "it is not valid yet",
+}
 _TRANSPORT = (
     # What the layers below say, and what it means to a person.
     (re.compile(r"ConnectionRefused|Connection refused"), "the connection is refused"),
@@ -197,7 +206,7 @@ def error_of_service(cause: BaseException, *, store: str, key: str | None, writi
         return WrongRegion(store=store, region="")
     certificate = _CERTIFICATE.search(text)
     if certificate is not None:
-        return CertificateUnknown(store=store, reason=certificate[1])
+        return CertificateUnknown(store=store, reason=_certificate_text(certificate[1], text))
     if "Invalid Access Key" in text:
         return CredentialsRefused(store=store, reason="the key is not of the form that keys have")
     reason = next((meaning for pattern, meaning in _TRANSPORT if pattern.search(text)), "")
@@ -229,6 +238,12 @@ def error_of_answer(answer: Answer, *, store: str, key: str | None, writing: boo
     if status == 404 and key is not None:
         return ObjectMissing(store=store, key=key)
     return ServiceFailed(store=store, key=key, reason=answer.text)
+
+
+def _certificate_text(kind: str, text: str) -> str:
+    if "CaUsedAsEndEntity" in text:
+        return "it is an authority's own (CA:TRUE); let that authority sign one for the server"
+    return _CERTIFICATES.get(kind, kind)
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str:

@@ -39,7 +39,7 @@ def test_opening_does_not_create(tmp_path: Path) -> None:
         ("  ", "empty"),
         ("a\0b", "no path"),
         ("~/backup", "shell"),
-        ("s3://bucket/x", "s3:// is not supported"),
+        ("gs://bucket/x", "gs:// is not supported"),
         ("sftp://host/x", "sftp:// is not supported"),
         ("file://server/share", "server"),
         ("file://", "file:///srv"),
