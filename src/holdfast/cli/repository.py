@@ -13,6 +13,7 @@ from holdfast.cli.place_options import NO_PLACE_OPTIONS, PlaceOptions, given_cre
 from holdfast.cli.places import remembered_location
 from holdfast.cli.repository_key import app as key
 from holdfast.cli.repository_key import show_recovery_key
+from holdfast.cli.repository_limit import limit
 from holdfast.cli.repository_mirror import mirror
 from holdfast.cli.repository_space import gc
 from holdfast.cli.repository_test import examine, say_findings
@@ -35,6 +36,7 @@ app.command(key)
 app.command(gc)
 app.command(undelete)
 app.command(examine, name="test")
+app.command(limit)
 app.command(mirror)
 
 _NO_COMMON = Common()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import threading
 
 from holdfast.core import Cancellation, Clock, Entropy, SystemClock, SystemEntropy
 from holdfast.daemon.credentials import read_credentials
@@ -12,7 +13,7 @@ from holdfast.daemon.settings import Settings
 from holdfast.daemon.vault import FileVault
 from holdfast.runs import open_runs
 from holdfast.service import RepositoryPlace, Workspace
-from holdfast.storage import ObjectStore, RetryStore, StorePlace, open_store
+from holdfast.storage import ObjectStore, RetryStore, StorePlace, Throttle, ThrottledStore, open_store
 
 __all__ = ["build_workspace"]
 
@@ -25,11 +26,12 @@ def build_workspace(settings: Settings, *, clock: Clock | None = None, entropy: 
     used_clock, used_entropy = clock or SystemClock(), entropy or SystemEntropy()
 
     vault = FileVault(settings.secrets_folder)
+    throttles = _Throttles(used_clock)
 
     def open_with_retry(place: RepositoryPlace, create: bool, cancel: Cancellation) -> ObjectStore:
         credentials = read_credentials(place, vault=vault)
         where = StorePlace(location=place.location, options=place.options, credentials=credentials)
-        store = open_store(where, create=create)
+        store = throttles.around(open_store(where, create=create), place, cancel=cancel)
         return RetryStore(store, clock=used_clock, entropy=used_entropy, cancel=cancel)
 
     return Workspace(
@@ -41,6 +43,30 @@ def build_workspace(settings: Settings, *, clock: Clock | None = None, entropy: 
         open_runs=lambda: open_runs(settings.runs_folder, clock=used_clock, entropy=used_entropy),
         machine_name=_machine_name(platform.node()),
     )
+
+
+class _Throttles:
+    """The limits of lines, one budget for all stores at one place."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str, int], Throttle] = {}
+
+    def around(self, store: ObjectStore, place: RepositoryPlace, *, cancel: Cancellation) -> ObjectStore:
+        """Return the store with the limits of its place, itself where there are none."""
+        up = self._throttle(place.location, "up", place.limits.up_bytes_per_s_max)
+        down = self._throttle(place.location, "down", place.limits.down_bytes_per_s_max)
+        return store if up is None and down is None else ThrottledStore(store, up=up, down=down, cancel=cancel)
+
+    def _throttle(self, location: str, direction: str, bytes_per_s_max: int | None) -> Throttle | None:
+        if bytes_per_s_max is None:
+            return None
+        with self._lock:
+            name = (location, direction, bytes_per_s_max)
+            if name not in self._known:
+                self._known[name] = Throttle(bytes_per_s_max=bytes_per_s_max, clock=self._clock)
+            return self._known[name]
 
 
 def _machine_name(host_name: str) -> str:

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from holdfast.core import ExitStatus, HoldfastError, format_time, mapped, parse_time
 from holdfast.model import PoolUuid, RepositoryId
-from holdfast.service import KeyMemory, NameTaken, NameUnknown, PoolConfig, RepositoryConfig
+from holdfast.service import KeyMemory, LineLimits, NameTaken, NameUnknown, PoolConfig, RepositoryConfig
 from holdfast.storage import StoreOptions
 
 __all__ = ["ConfigDamaged", "ConfigNotWritable", "FileRegistry", "NameInvalid", "write_private_file"]
@@ -207,12 +207,18 @@ class _KeyDocument(msgspec.Struct, kw_only=True):
     proven: dict[str, str] = {}
 
 
+class _LimitsDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
+    up_bytes_per_s_max: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    down_bytes_per_s_max: Annotated[int, msgspec.Meta(gt=0)] | None = None
+
+
 class _RepositoryDocument(msgspec.Struct, kw_only=True):
     name: str
     location: str
     options: dict[str, str | bool] = {}
     credentials: str = ""
     keys: _KeyDocument = msgspec.field(default_factory=_KeyDocument)
+    limits: _LimitsDocument = msgspec.field(default_factory=_LimitsDocument)
     repository: str
     added_at: str
 
@@ -249,6 +255,10 @@ def _repository_document(config: RepositoryConfig) -> _RepositoryDocument:
             epoch=config.keys.epoch,
             epoch_fingerprint=config.keys.epoch_fingerprint,
             proven={holder: format_time(moment) for holder, moment in config.keys.proven.items()},
+        ),
+        limits=_LimitsDocument(
+            up_bytes_per_s_max=config.limits.up_bytes_per_s_max,
+            down_bytes_per_s_max=config.limits.down_bytes_per_s_max,
         ),
         repository=config.repository,
         added_at=format_time(config.added_at),
@@ -305,6 +315,10 @@ def _repository_from(path: Path) -> RepositoryConfig:
             epoch=found.keys.epoch,
             epoch_fingerprint=found.keys.epoch_fingerprint,
             proven={holder: _moment(path, text) for holder, text in found.keys.proven.items()},
+        ),
+        limits=LineLimits(
+            up_bytes_per_s_max=found.limits.up_bytes_per_s_max,
+            down_bytes_per_s_max=found.limits.down_bytes_per_s_max,
         ),
         repository=RepositoryId(found.repository),
         added_at=_moment(path, found.added_at),

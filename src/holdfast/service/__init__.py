@@ -2,6 +2,7 @@
 
 from holdfast.service.config import (
     KeyMemory,
+    LineLimits,
     NameTaken,
     NameUnknown,
     PoolConfig,
@@ -25,6 +26,7 @@ from holdfast.service.keys import (
     renew_recovery_key,
     rotate_data_key,
 )
+from holdfast.service.line_limits import limit_line
 from holdfast.service.mirroring import mirror_repository, plan_mirror
 from holdfast.service.points import (
     ListedPoints,
@@ -72,6 +74,7 @@ __all__ = [
     "Drill",
     "GivenCredentials",
     "KeyMemory",
+    "LineLimits",
     "ListedPoints",
     "NameTaken",
     "NameUnknown",
@@ -109,6 +112,7 @@ __all__ = [
     "explain_backup",
     "explain_cleaning",
     "explain_restore",
+    "limit_line",
     "list_holders",
     "list_points",
     "list_pools",

@@ -17,6 +17,7 @@ from holdfast.storage import StoreOptions
 
 __all__ = [
     "KeyMemory",
+    "LineLimits",
     "NameTaken",
     "NameUnknown",
     "PoolConfig",
@@ -95,6 +96,18 @@ class PoolConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LineLimits:
+    """How much of the line to a repository this machine may take; None: all of it."""
+
+    up_bytes_per_s_max: int | None = None
+    down_bytes_per_s_max: int | None = None
+
+    def __post_init__(self) -> None:
+        assert self.up_bytes_per_s_max is None or self.up_bytes_per_s_max > 0
+        assert self.down_bytes_per_s_max is None or self.down_bytes_per_s_max > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryPlace:
     """Where a repository lives and how one gets in; no secret in it."""
 
@@ -105,6 +118,7 @@ class RepositoryPlace:
     """Where its credentials are found: ``env``, ``env:PREFIX``, ``file:PATH``, ``sealed``; empty: none."""
     sealed_as: str = ""
     """The name in the vault of what ``sealed`` refers to."""
+    limits: LineLimits = field(default_factory=LineLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +147,7 @@ class RepositoryConfig:
     credentials: str = ""
     """See ``RepositoryPlace``."""
     keys: KeyMemory = field(default_factory=KeyMemory)
+    limits: LineLimits = field(default_factory=LineLimits)
 
     @property
     def place(self) -> RepositoryPlace:
@@ -142,6 +157,7 @@ class RepositoryConfig:
             options=self.options,
             credentials=self.credentials,
             sealed_as=sealed_name(self.name),
+            limits=self.limits,
         )
 
 
