@@ -11,22 +11,21 @@ from holdfast import service
 from holdfast.cli.confirm import confirm_destruction
 from holdfast.cli.place_options import NO_PLACE_OPTIONS, PlaceOptions, given_credentials
 from holdfast.cli.places import remembered_location
+from holdfast.cli.qr import check_qr_file
+from holdfast.cli.recovery_key import ask_back, show_recovery_key
 from holdfast.cli.repository_key import app as key
-from holdfast.cli.repository_key import show_recovery_key
+from holdfast.cli.repository_key import say_holders
 from holdfast.cli.repository_limit import limit
 from holdfast.cli.repository_mirror import mirror
 from holdfast.cli.repository_space import gc
 from holdfast.cli.repository_test import examine, say_findings
 from holdfast.cli.repository_undelete import undelete
-from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret, read_secret
+from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret
 from holdfast.cli.session import Common, Session, run_command
-from holdfast.core import ExitStatus, format_bytes
+from holdfast.cli.unlocking import read_unlock
+from holdfast.core import ExitStatus, format_bytes, format_time
 from holdfast.repository import (
     Compression,
-    IdentityUnlock,
-    OpenUnlock,
-    PassphraseUnlock,
-    Unlock,
 )
 
 __all__ = ["app"]
@@ -51,6 +50,8 @@ def create(
     passphrase_file: Path | None = None,
     no_secret: Annotated[bool, Parameter(negative="")] = False,
     small: Annotated[bool, Parameter(negative="")] = False,
+    qr: Path | None = None,
+    drill: bool = True,
     place: PlaceOptions = NO_PLACE_OPTIONS,
     common: Common = _NO_COMMON,
 ) -> int:
@@ -75,9 +76,16 @@ def create(
         No key at all: whoever can read the folder can read everything.
     small
         Compress harder: about 5 % smaller, for more CPU time.
+    qr
+        Put the QR code of the recovery key into this file too (.svg or .png).
+    drill
+        Ask the recovery key back, which proves that you have it.
     """
 
     def body(session: Session) -> ExitStatus:
+        if qr is not None:
+            check_qr_file(qr)
+        proven = False
         chosen = None
         if passphrase or passphrase_file is not None:
             chosen = read_new_secret(
@@ -97,11 +105,12 @@ def create(
         out = session.out
         out.say(f"Repository {name} is ready at {created.config.location}.")
         if created.recovery_key is not None:
-            show_recovery_key(session, created.recovery_key)
+            show_recovery_key(session, created.recovery_key, repository=name, qr_file=qr)
+            proven = ask_back(session, repository=name, drill=drill)
         else:
             out.warn("It has no secret: whoever can read the folder can read every VM in it.")
         recovery = created.recovery_key.reveal() if created.recovery_key else None
-        out.result({"repository": created.config, "recovery_key": recovery})
+        out.result({"repository": created.config, "recovery_key": recovery, "recovery_key_proven": proven})
         return ExitStatus.OK
 
     return run_command(common, body)
@@ -139,7 +148,7 @@ def connect(
     """
 
     def body(session: Session) -> ExitStatus:
-        unlock = _unlock(passphrase_file, recovery_key_file, no_secret=no_secret)
+        unlock = read_unlock(passphrase_file=passphrase_file, recovery_key_file=recovery_key_file, no_secret=no_secret)
         config = service.connect_repository(
             session.workspace,
             name=name,
@@ -197,7 +206,13 @@ def show(name: str, *, common: Common = _NO_COMMON) -> int:
             out.say(f"{format_bytes(overview.free_bytes)} free")
         say_findings(session, overview.findings)
         out.gap()
-        out.table(("KEY HOLDER", "KIND"), [(each.name, each.kind) for each in overview.holders], empty="none")
+        say_holders(session, overview.holders)
+        for holder, moment in sorted(overview.config.keys.proven.items()):
+            out.say(f"{holder}: key last proven {format_time(moment)}")
+        if overview.data_key_epoch:
+            out.say(f"Data key {overview.data_key_epoch}: rotated as often.")
+        for each in overview.advice:
+            out.warn(each)
         out.result(overview)
         return ExitStatus.OK
 
@@ -261,23 +276,3 @@ def remove(name: str, *, yes: Annotated[bool, Parameter(negative="")] = False, c
         return ExitStatus.OK
 
     return run_command(common, body)
-
-
-def _unlock(passphrase_file: Path | None, recovery_key_file: Path | None, *, no_secret: bool) -> Unlock:
-    if no_secret:
-        return OpenUnlock()
-    if recovery_key_file is not None:
-        found = read_secret(
-            what="recovery key", variable=PASSPHRASE_VARIABLE, option="--recovery-key-file", file=recovery_key_file
-        )
-        return IdentityUnlock(found)
-    typed = read_secret(
-        what="passphrase or recovery key",
-        variable=PASSPHRASE_VARIABLE,
-        option="--passphrase-file",
-        file=passphrase_file,
-    )
-    # A recovery key cannot be mistaken for anything else, so whoever types it where a passphrase is asked is right.
-    if typed.reveal().strip().upper().startswith("AGE-SECRET-KEY-"):
-        return IdentityUnlock(typed)
-    return PassphraseUnlock(typed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,14 +10,19 @@ from cyclopts import App, Parameter
 
 from holdfast import service
 from holdfast.cli.confirm import confirm_destruction
+from holdfast.cli.key_rotation import rotate_data
+from holdfast.cli.qr import check_qr_file
+from holdfast.cli.recovery_key import ask_back, say_drill, show_recovery_key
 from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret
 from holdfast.cli.session import Common, Session, run_command
+from holdfast.cli.unlocking import read_unlock
 from holdfast.core import ExitStatus, Secret
-from holdfast.repository import IdentityHolder, PassphraseHolder
+from holdfast.repository import HolderFacts, IdentityHolder, PassphraseHolder
 
-__all__ = ["app", "show_recovery_key"]
+__all__ = ["app", "say_holders"]
 
 app = App(name="key", help="The key holders of a repository: who can open it.")
+app.command(rotate_data)
 
 _NO_COMMON = Common()
 
@@ -34,9 +40,24 @@ def key_list(name: str, *, common: Common = _NO_COMMON) -> int:
     """
 
     def body(session: Session) -> ExitStatus:
-        holders = service.show_repository(session.workspace, name, cancel=session.cancel).holders
-        session.out.table(("KEY HOLDER", "KIND"), [(each.name, each.kind) for each in holders], empty="none")
+        holders = service.list_holders(session.workspace, name, cancel=session.cancel)
+        say_holders(session, holders)
         session.out.result(holders)
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+@app.command(name="public")
+def key_public(*, common: Common = _NO_COMMON) -> int:
+    """Show this machine's public key, by which another machine can let it open a repository.
+
+    Example: holdfast repository key public
+    """
+
+    def body(session: Session) -> ExitStatus:
+        session.out.say(session.workspace.vault.public_key)
+        session.out.result({"name": session.workspace.machine_name, "public_key": session.workspace.vault.public_key})
         return ExitStatus.OK
 
     return run_command(common, body)
@@ -50,6 +71,8 @@ def key_add(
     public_key: str | None = None,
     recovery: Annotated[bool, Parameter(negative="")] = False,
     passphrase_file: Path | None = None,
+    qr: Path | None = None,
+    drill: bool = True,
     common: Common = _NO_COMMON,
 ) -> int:
     """Let one more holder open a repository: a passphrase, another recovery key, or somebody's public key.
@@ -65,25 +88,35 @@ def key_add(
     public_key
         An age or ssh-ed25519 public key.
     recovery
-        Make a new recovery key and show it once.
+        Make a new recovery key, show it once and ask it back.
     passphrase_file
         A file that holds the passphrase; without any option it is asked for.
+    qr
+        Put the QR code of a new recovery key into this file too (.svg or .png).
+    drill
+        Ask a new recovery key back.
     """
 
     def body(session: Session) -> ExitStatus:
         secret: Secret | None = None
+        proven = False
         if public_key is not None:
             service.add_holder(session.workspace, name, IdentityHolder(holder, public_key), cancel=session.cancel)
         elif recovery:
-            secret = service.new_recovery_holder(session.workspace, name, holder=holder, cancel=session.cancel)
-            show_recovery_key(session, secret)
-        else:
-            chosen = read_new_secret(
-                what="new passphrase", variable=PASSPHRASE_VARIABLE, option="--passphrase-file", file=passphrase_file
+            secret, proven = _new_recovery_key(
+                session,
+                name,
+                lambda: service.new_recovery_holder(session.workspace, name, holder=holder, cancel=session.cancel),
+                qr=qr,
+                drill=drill,
             )
-            service.add_holder(session.workspace, name, PassphraseHolder(holder, chosen), cancel=session.cancel)
+        else:
+            service.add_holder(
+                session.workspace, name, PassphraseHolder(holder, _chosen(passphrase_file)), cancel=session.cancel
+            )
         session.out.say(f"{holder} can open repository {name} from now on.")
-        session.out.result({"added": holder, "recovery_key": secret.reveal() if secret else None})
+        recovery_key = secret.reveal() if secret else None
+        session.out.result({"added": holder, "recovery_key": recovery_key, "recovery_key_proven": proven})
         return ExitStatus.OK
 
     return run_command(common, body)
@@ -97,7 +130,7 @@ def key_remove(
     yes: Annotated[bool, Parameter(negative="")] = False,
     common: Common = _NO_COMMON,
 ) -> int:
-    """Take a holder's key away. Who has opened the repository before may have kept the repository key itself.
+    """Take a holder's key away. Who has opened the repository before may have kept its keys: see 'rotate-data'.
 
     Example: holdfast repository key remove main passphrase
 
@@ -115,17 +148,125 @@ def key_remove(
         confirm_destruction(f"{holder} can no longer open repository {name}", name=holder, yes=yes)
         remaining = service.remove_holder(session.workspace, name, holder, cancel=session.cancel)
         session.out.say(f"Remaining: {', '.join(each.name for each in remaining)}")
+        session.out.say(
+            "Whoever kept the key can be kept from what comes later: 'holdfast repository key rotate-data'."
+        )
         session.out.result(remaining)
         return ExitStatus.OK
 
     return run_command(common, body)
 
 
-def show_recovery_key(session: Session, recovery_key: Secret) -> None:
-    """Show a recovery key, this once."""
-    out = session.out
-    out.gap()
-    out.say("Recovery key, shown this once. Print it; without it and without this machine nobody can restore:")
-    out.gap()
-    out.say(f"    {recovery_key.reveal()}", style="bold")
-    out.gap()
+@app.command(name="rotate")
+def key_rotate(
+    name: str,
+    holder: str,
+    *,
+    public_key: str | None = None,
+    recovery: Annotated[bool, Parameter(negative="")] = False,
+    passphrase_file: Path | None = None,
+    qr: Path | None = None,
+    drill: bool = True,
+    common: Common = _NO_COMMON,
+) -> int:
+    """Give a holder another passphrase, recovery key or public key; the old one opens until the new one has.
+
+    Example: holdfast repository key rotate main passphrase
+
+    Parameters
+    ----------
+    name
+        The repository.
+    holder
+        The holder.
+    public_key
+        The holder's new age or ssh-ed25519 public key.
+    recovery
+        Make a new recovery key, show it once and ask it back.
+    passphrase_file
+        A file that holds the new passphrase; without any option it is asked for.
+    qr
+        Put the QR code of a new recovery key into this file too (.svg or .png).
+    drill
+        Ask a new recovery key back.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        secret: Secret | None = None
+        proven = False
+        if public_key is not None:
+            service.change_secret(session.workspace, name, IdentityHolder(holder, public_key), cancel=session.cancel)
+        elif recovery:
+            secret, proven = _new_recovery_key(
+                session,
+                name,
+                lambda: service.renew_recovery_key(session.workspace, name, holder=holder, cancel=session.cancel),
+                qr=qr,
+                drill=drill,
+            )
+        else:
+            service.change_secret(
+                session.workspace, name, PassphraseHolder(holder, _chosen(passphrase_file)), cancel=session.cancel
+            )
+        session.out.say(f"{holder} opens repository {name} with the new key; the old one does not open it any more.")
+        recovery_key = secret.reveal() if secret else None
+        session.out.result({"rotated": holder, "recovery_key": recovery_key, "recovery_key_proven": proven})
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+@app.command(name="drill")
+def key_drill(
+    name: str,
+    *,
+    passphrase_file: Path | None = None,
+    recovery_key_file: Path | None = None,
+    common: Common = _NO_COMMON,
+) -> int:
+    """Prove that a key is kept and opens a repository: asks for it, opens with nothing else, remembers the date.
+
+    Example: holdfast repository key drill main
+
+    Parameters
+    ----------
+    name
+        The repository.
+    passphrase_file
+        A file that holds the passphrase; without any file the key is asked for, or read from $HOLDFAST_PASSPHRASE.
+    recovery_key_file
+        A file that holds the recovery key, or another private key.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        unlock = read_unlock(passphrase_file=passphrase_file, recovery_key_file=recovery_key_file)
+        done = service.drill(session.workspace, name, unlock, cancel=session.cancel)
+        say_drill(session, name, done)
+        session.out.result(done)
+        return ExitStatus.OK if done.is_current else ExitStatus.PARTIAL
+
+    return run_command(common, body)
+
+
+def say_holders(session: Session, holders: Sequence[HolderFacts]) -> None:
+    """Print key holders as a table."""
+    rows = [
+        (each.name, each.kind, each.public_key or "-", "yes" if each.is_current else "only what is older")
+        for each in holders
+    ]
+    session.out.table(("KEY HOLDER", "KIND", "=PUBLIC KEY", "OPENS"), rows, empty="none")
+
+
+def _chosen(file: Path | None) -> Secret:
+    return read_new_secret(what="new passphrase", variable=PASSPHRASE_VARIABLE, option="--passphrase-file", file=file)
+
+
+def _new_recovery_key(
+    session: Session, name: str, make: Callable[[], Secret], *, qr: Path | None, drill: bool
+) -> tuple[Secret, bool]:
+    """Make a recovery key, show it and ask it back; return it, and whether it was proven."""
+    if qr is not None:
+        check_qr_file(qr)
+    secret = make()
+    show_recovery_key(session, secret, repository=name, qr_file=qr)
+    return secret, ask_back(session, repository=name, drill=drill)
