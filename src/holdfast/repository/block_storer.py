@@ -48,9 +48,8 @@ class BlockStorer:
         self._reference = reference
         self._patches = PatchMaker(
             book,
-            BlockReader(session.vault, moves=session.moves),
+            BlockReader(session.vault, moves=session.moves).gatherer(submit=session.crew.fetch),
             session.crew.buffers,
-            avoided=session.avoided,
         )
         self._block_key = session.vault.keys.block_id_key
         self._lock = threading.Lock()

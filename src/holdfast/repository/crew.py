@@ -23,6 +23,9 @@ WORKERS_MAX = 4
 _PUTTERS = 2
 """Packs stored at once: one is written while the next is sealed; a second hides the latency of a remote store."""
 
+_FETCHERS = 8
+"""Requests at once for what the reference has: hides the latency of a remote store, where each takes 30 ms."""
+
 _WAIT_S = 0.5
 
 Item = TypeVar("Item")
@@ -64,11 +67,13 @@ class Crew:
     def __init__(self, *, workers: int) -> None:
         self.workers = workers
         self.putter: Executor | None = None
+        self._fetchers: ThreadPoolExecutor | None = None
         self.buffers = BufferShelf(length_bytes=limits.RUN_BYTES_MAX)
         self._pool: ThreadPoolExecutor | None = None
         self._room = threading.BoundedSemaphore(self.tasks_max)
         if workers > 0:
             self._pool = ThreadPoolExecutor(workers, thread_name_prefix="holdfast-block")
+            self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="holdfast-fetch")
             self.putter = ThreadPoolExecutor(_PUTTERS, thread_name_prefix="holdfast-put")
 
     @property
@@ -91,9 +96,16 @@ class Crew:
         future.add_done_callback(lambda _: self._room.release())
         return future
 
+    def fetch(self, work: Callable[[], None]) -> None:
+        """Let a piece of reading be done, by a thread that nobody else waits for; at once when there are none."""
+        if self._fetchers is None:
+            work()
+        else:
+            self._fetchers.submit(work)
+
     def close(self) -> None:
         """Let the threads finish what they do and end."""
-        for pool in (self._pool, self.putter):
+        for pool in (self._pool, self._fetchers, self.putter):
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
 

@@ -45,7 +45,7 @@ class RepositoryDiskWriter:
         self._session = session
         self._size_bytes = size_bytes
         self._tally = PackTally(session.numbers)
-        book = SlotBook(session.vault, session.numbers, session.moves)
+        book = SlotBook(session.vault, session.numbers, moves=session.moves, avoided=session.avoided)
         inherit = coverage is Coverage.CHANGES
         known = None if reference is None else self._open_reference(reference, book, inherit=inherit)
         inherited = known if inherit else None

@@ -33,6 +33,9 @@ _TUNED: Mapping[int, Mapping[int, int]] = {
 """Longer matches found in smaller tables than zstd takes for these levels: faster on frames of 64 to 256 KiB, and as
 small. Measured in decision 0014."""
 
+_SMALL_LEVEL_MIN = 3
+"""For patches and nodes: so little of them that time does not count, and what suits blocks does not suit them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -48,10 +51,11 @@ class Frame:
         """How long it will be in the pack."""
         return len(self.body) + layout.TAG_BYTES
 
-    def share(self, index: int) -> int:
-        """Return the share of one of its slots."""
+    @property
+    def shares(self) -> list[int]:
+        """The shares of its slots."""
         part, rest = divmod(self.sealed_bytes, len(self.ids))
-        return part if index else part + rest
+        return [part + rest, *[part] * (len(self.ids) - 1)]
 
 
 class Compressor:
@@ -59,11 +63,12 @@ class Compressor:
 
     def __init__(self, *, level: int) -> None:
         self._zstd = zstd.ZstdCompressor(options={_Parameter.compression_level: level, **_TUNED.get(level, {})})
+        self._small = zstd.ZstdCompressor(level=max(level, _SMALL_LEVEL_MIN))
         self._mode: Literal[2] = zstd.ZstdCompressor.FLUSH_FRAME
 
     def frame(self, data: memoryview | bytes, *, ids: tuple[bytes, ...], kind: FrameKind) -> Frame:
         """Return the frame of these plain bytes, raw when compression hardly helps. A raw frame keeps ``data``."""
-        squeezed = self._zstd.compress(data, self._mode)
+        squeezed = (self._zstd if kind is FrameKind.DATA else self._small).compress(data, self._mode)
         if len(squeezed) + len(data) // _SHRINK_PART_MIN > len(data):
             return Frame(ids, kind, Encoding.RAW, data)
         return Frame(ids, kind, Encoding.ZSTD, squeezed)

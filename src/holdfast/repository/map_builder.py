@@ -18,6 +18,7 @@ from holdfast.repository.disk_map import Leaf, Root, blocks_of_leaf, leaf_count,
 from holdfast.repository.entries import (
     Entries,
     PackNumbers,
+    distinct,
     pack_numbers_of,
     patches_in,
     places_of,
@@ -171,6 +172,6 @@ class MapBuilder:
 def _by_leaf(blocks: Entries, entries: Entries) -> Iterator[tuple[int, Entries, Entries]]:
     """Yield leaf, places in it, and entries; ``blocks`` ascend."""
     leaves = blocks // layout.LEAF_BLOCKS
-    for number in np.unique(leaves).tolist():
+    for number in distinct(leaves):
         here = leaves == number
         yield number, blocks[here] % layout.LEAF_BLOCKS, entries[here]

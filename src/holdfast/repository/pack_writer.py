@@ -47,11 +47,12 @@ class DurablePack:
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """A frame, and where it is to be sealed."""
+    """A frame, where it is to be sealed, and the entries of its blocks."""
 
     frame: Frame
     slot: int
     room: memoryview
+    entries: list[int]
 
 
 class StreamAborted(Exception):
@@ -82,7 +83,7 @@ class PackStream:
             finally:
                 self._dock.sealed(self, pack, len(placed))
             for each in placed:
-                entries += _entries_of(each.frame, pack.number, each.slot)
+                entries += each.entries
             done += len(placed)
         return entries
 
@@ -200,9 +201,10 @@ class PackDock:
                     break
                 pack.segments.append(segment)
             slot, room = pack.place(frame)
-            placed.append(_Placed(frame, slot, room))
+            each = _Placed(frame, slot, room, _entries_of(frame, pack.number, slot))
+            placed.append(each)
             if frame.kind is FrameKind.DATA:
-                stream.fresh.update(zip(frame.ids, _entries_of(frame, pack.number, slot), strict=True))
+                stream.fresh.update(zip(frame.ids, each.entries, strict=True))
         return pack, placed
 
     def _open_pack(self, stream: PackStream) -> FillingPack:
@@ -279,4 +281,4 @@ class PackDock:
 def _entries_of(frame: Frame, number: int, slot: int) -> list[int]:
     """Return the entries of a frame's blocks, its first one in ``slot``."""
     flag = PATCH_FLAG if frame.kind is FrameKind.PATCH else 0
-    return [entry_of(number, slot + index, frame.share(index)) | flag for index in range(len(frame.ids))]
+    return [entry_of(number, slot + index, share) | flag for index, share in enumerate(frame.shares)]

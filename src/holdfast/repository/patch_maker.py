@@ -13,12 +13,10 @@ import numpy as np
 
 from holdfast.core import BLOCK_BYTES
 from holdfast.repository import layout
-from holdfast.repository.avoided import AvoidedSlots
-from holdfast.repository.block_reader import BlockReader, Wanted
 from holdfast.repository.crew import BufferShelf
-from holdfast.repository.damage import Damage
 from holdfast.repository.entries import PATCH_FLAG, share_of
 from holdfast.repository.frame import Compressor, Frame
+from holdfast.repository.gather import Gatherer, gather_places
 from holdfast.repository.layout import FrameKind
 from holdfast.repository.slot_book import SlotBook
 
@@ -55,11 +53,10 @@ class Patched:
 class PatchMaker:
     """Compares new blocks with old ones. Thread-safe."""
 
-    def __init__(self, book: SlotBook, blocks: BlockReader, buffers: BufferShelf, *, avoided: AvoidedSlots) -> None:
+    def __init__(self, book: SlotBook, gatherer: Gatherer, buffers: BufferShelf) -> None:
         self._book = book
-        self._blocks = blocks
+        self._gatherer = gatherer
         self._buffers = buffers
-        self._avoided = avoided
 
     def patches(self, candidates: Sequence[Candidate], compressor: Compressor) -> list[Patched]:
         """Return a patch for each of the blocks for which it pays."""
@@ -71,16 +68,9 @@ class PatchMaker:
 
     def _with_bases(self, candidates: Sequence[Candidate]) -> list[tuple[Candidate, int]]:
         """Return the candidates with the entries of their bases: of a patch its own base, so that depth stays one."""
-        patches = [each.before for each in candidates if each.before & PATCH_FLAG]
-        try:
-            bases = dict(zip(patches, self._book.bases(patches), strict=True))
-        except Damage:
-            bases = {patch: self._book.bases([patch])[0] for patch in patches if self._book.has_base(patch)}
+        bases = self._book.usable_bases([each.before for each in candidates if each.before & PATCH_FLAG])
         based = [(each, bases.get(each.before, 0) if each.before & PATCH_FLAG else each.before) for each in candidates]
-        return [(each, base) for each, base in based if self._may_be_base(base)]
-
-    def _may_be_base(self, base: int) -> bool:
-        return base != 0 and base & PATCH_FLAG == 0 and self._book.address(base) not in self._avoided
+        return [(each, base) for each, base in based if self._book.may_be_base(base)]
 
     def _compare(self, based: Sequence[tuple[Candidate, int]], compressor: Compressor) -> list[Patched]:
         """Return patches for what pays."""
@@ -88,10 +78,10 @@ class PatchMaker:
             return []
         buffer = self._buffers.take()
         old = memoryview(buffer)[: len(based) * BLOCK_BYTES]
-        is_read = self._read([base for _, base in based], old)
+        lost = self._read([base for _, base in based], old)
         made = []
         for number, (candidate, base) in enumerate(based):
-            if is_read[number]:
+            if number not in lost:
                 before = old[number * BLOCK_BYTES : (number + 1) * BLOCK_BYTES]
                 patched = self._patched(candidate, before, base, compressor)
                 if patched is not None:
@@ -100,19 +90,13 @@ class PatchMaker:
         self._buffers.give_back(buffer)
         return made
 
-    def _read(self, bases: Sequence[int], old: memoryview) -> list[bool]:
-        """Read the bases into ``old``; return for each whether it could be read."""
-        wanted = [Wanted(self._book.address(base), number * BLOCK_BYTES) for number, base in enumerate(bases)]
-        if self._try_read(wanted, old):
-            return [True] * len(wanted)
-        return [self._try_read([each], old) for each in wanted]
-
-    def _try_read(self, wanted: Sequence[Wanted], old: memoryview) -> bool:
-        try:
-            self._blocks.read_into(old, wanted)
-        except Damage:
-            return False
-        return True
+    def _read(self, bases: Sequence[int], old: memoryview) -> set[int]:
+        """Read the bases into ``old``; return which of them could not be read."""
+        lost: set[int] = set()
+        offsets = range(0, len(bases) * BLOCK_BYTES, BLOCK_BYTES)
+        wanted = gather_places([self._book.address(base) for base in bases], offsets)
+        self._gatherer.gather(old, wanted, lose=lambda offset, _: lost.add(offset // BLOCK_BYTES)).result()
+        return lost
 
     def _patched(self, candidate: Candidate, before: memoryview, base: int, compressor: Compressor) -> Patched | None:
         """Return the patch; None when it would not be much smaller than the whole block."""

@@ -12,7 +12,7 @@ import numpy as np
 from holdfast.repository import layout
 from holdfast.repository.damage import Damage
 from holdfast.repository.disk_map import blocks_of_leaf
-from holdfast.repository.entries import PATCH_FLAG, Entries, PackNumbers
+from holdfast.repository.entries import PATCH_FLAG, Entries, PackNumbers, distinct
 from holdfast.repository.map_reader import MapReader
 from holdfast.repository.slot_book import SlotBook
 from holdfast.repository.stored_disk import NodeAddress
@@ -57,7 +57,7 @@ class ReferenceMap:
         """Return the entries of some blocks, ascending; 0 for those that cannot be told and need not be."""
         found = np.zeros(len(blocks), dtype=np.int64)
         leaves = blocks // layout.LEAF_BLOCKS
-        for number in np.unique(leaves).tolist():
+        for number in distinct(leaves):
             here = leaves == number
             try:
                 found[here] = self.leaf(number)[blocks[here] % layout.LEAF_BLOCKS]
@@ -85,16 +85,14 @@ class ReferenceMap:
             for at, id in zip(group.at.tolist(), found, strict=True):
                 is_same[at] = id == ids[at]
         if not self.inherit:
-            self._drop_unreadable_patches(completed, is_same)
+            self._drop_unusable_patches(completed, is_same)
         return is_same, completed
 
-    def _drop_unreadable_patches(self, completed: Entries, is_same: list[bool]) -> None:
-        """Give up patches whose base nobody can tell: the new disk could not count what it refers to."""
+    def _drop_unusable_patches(self, completed: Entries, is_same: list[bool]) -> None:
+        """Let no patch match whose base cannot be counted, or must not be referred to."""
         patches = [at for at in np.flatnonzero(completed & PATCH_FLAG).tolist() if is_same[at]]
-        try:
-            self._book.bases(completed[patches].tolist())
-        except Damage:
-            for at in patches:
-                if not self._book.has_base(int(completed[at])):
-                    is_same[at] = False
-                    completed[at] = 0
+        usable = self._book.usable_bases(completed[patches].tolist())
+        for at in patches:
+            if int(completed[at]) not in usable:
+                is_same[at] = False
+                completed[at] = 0

@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.core import KIB, MIB
+from holdfast.repository.avoided import AvoidedSlots
 from holdfast.repository.damage import Damage, PackDamaged
 from holdfast.repository.entries import (
     PATCH_FLAG,
     Entries,
     PackNumbers,
+    distinct,
     entry_of,
     pack_numbers_of,
     place_of,
@@ -55,10 +57,11 @@ class SlotGroup:
 class SlotBook:
     """Answers questions about entries. Thread-safe."""
 
-    def __init__(self, vault: Vault, numbers: PackNumbers, moves: Moves) -> None:
+    def __init__(self, vault: Vault, numbers: PackNumbers, *, moves: Moves, avoided: AvoidedSlots) -> None:
         self._vault = vault
         self._numbers = numbers
         self._moves = moves
+        self._avoided = avoided
         self._lock = threading.Lock()
         self._bases: dict[int, int] = {}
 
@@ -69,7 +72,7 @@ class SlotBook:
             yield from self._moved_groups(stored, entries)
             return
         packs = pack_numbers_of(entries[stored])
-        for number in np.unique(packs).tolist():
+        for number in distinct(packs):
             at = stored[packs == number]
             yield SlotGroup(at, self._numbers.pack(number), slots_of(entries[at]))
 
@@ -119,13 +122,23 @@ class SlotBook:
                 self._bases.update(zip(unknown, found, strict=True))
         return [known[patch] for patch in patches]
 
-    def has_base(self, patch: int) -> bool:
-        """Return whether the base of a patch can be told."""
+    def usable_bases(self, patches: Sequence[int]) -> dict[int, int]:
+        """Return the bases like ``bases``, without those that cannot be told or that nothing new may refer to."""
         try:
-            self.bases([patch])
+            bases = dict(zip(patches, self.bases(patches), strict=True))
         except Damage:
-            return False
-        return True
+            bases = {patch: base for patch in patches for base in self._base_or_none(patch)}
+        return {patch: base for patch, base in bases.items() if self.may_be_base(base)}
+
+    def may_be_base(self, entry: int) -> bool:
+        """Return whether something new may be made a patch of this slot: a whole block that may be used."""
+        return entry != 0 and entry & PATCH_FLAG == 0 and self.address(entry) not in self._avoided
+
+    def _base_or_none(self, patch: int) -> list[int]:
+        try:
+            return self.bases([patch])
+        except Damage:
+            return []
 
     def _moved_groups(self, stored: npt.NDArray[np.int64], entries: Entries) -> Iterator[SlotGroup]:
         by_pack: dict[PackId, list[tuple[int, int]]] = {}

@@ -96,8 +96,8 @@ def _offsets(rows: Rows, *, pack: PackId, frames_bytes: int) -> npt.NDArray[np.i
         and bool(((lengths > layout.TAG_BYTES) == leads).all())
         and bool((lengths <= layout.FRAME_BYTES_MAX).all())
         and int(ends[-1]) <= frames_bytes
-        and bool(np.isin(kind, (FrameKind.DATA, FrameKind.PATCH, FrameKind.MAP)).all())
-        and bool(np.isin(rows["encoding"], (Encoding.RAW, Encoding.ZSTD)).all())
+        and bool(((kind >= FrameKind.DATA) & (kind <= FrameKind.MAP)).all())
+        and bool((rows["encoding"] <= Encoding.ZSTD).all())
         and bool(((count >= 1) & (count <= layout.BLOCKS_PER_FRAME_MAX) & (index < count)).all())
         and bool(((count == 1) | (kind == FrameKind.DATA)).all())
     )
