@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -9,14 +10,16 @@ from cyclopts import App, Parameter
 from holdfast import service
 from holdfast.cli.report import tell_work, work_document
 from holdfast.cli.session import Common, Session, run_command
-from holdfast.core import ExitStatus, HoldfastError
-from holdfast.restore import RestoreArgs
+from holdfast.core import ExitStatus, HoldfastError, format_bytes
+from holdfast.restore import RestoreArgs, RestoredFile
 
 __all__ = ["app"]
 
 app = App(name="restore", help="Bring a restore point back.")
 
 _NO_COMMON = Common()
+
+_EXTENTS_SHOWN = 20
 
 
 class NetworkMapInvalid(HoldfastError):
@@ -102,6 +105,73 @@ def vm(
         return tell_work(session, report)
 
     return run_command(common, body)
+
+
+@app.command
+def disk(
+    point: str,
+    disk: str,
+    *,
+    to: Path,
+    repository: str,
+    partial: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = _NO_COMMON,
+) -> int:
+    """Restore one disk to a file: raw (.raw, .img), VHD (.vhd) or qcow2 (.qcow2), by the file's name.
+
+    No pool is needed. The file appears when it is complete, and never replaces one that is there. Damage stops the
+    restore, unless --partial is given; then the exit status is 8 and FILE.missing.json lists what is missing.
+
+    Example: holdfast restore disk 20261120T090820Z 0 --to /srv/web.qcow2 --repository main
+
+    Parameters
+    ----------
+    point
+        The point, or a unique beginning of its id.
+    disk
+        The disk, by its position, uuid or name, as 'point show' tells them.
+    to
+        The file to make.
+    repository
+        The repository.
+    partial
+        Go on past damage: what cannot be read becomes zeros in the file.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        with session.progress() as progress:
+            restored = service.restore_disk(
+                session.workspace,
+                repository,
+                point,
+                disk,
+                to,
+                partial=partial,
+                progress=progress,
+                cancel=session.cancel,
+            )
+        _tell_file(session, restored)
+        session.out.result(restored)
+        return ExitStatus.PARTIAL if restored.missing else ExitStatus.OK
+
+    return run_command(common, body)
+
+
+def _tell_file(session: Session, restored: RestoredFile) -> None:
+    out = session.out
+    size = format_bytes(restored.size_bytes)
+    out.say(
+        f"disk {restored.disk} {restored.disk_name!r} of VM {restored.vm_name!r} is restored: {restored.path} ({size})"
+    )
+    if not restored.missing:
+        return
+    out.warn(f"MISSING: {format_bytes(restored.missing_bytes)} could not be read and is zero in the file.")
+    for extent in restored.missing[:_EXTENTS_SHOWN]:
+        slot = "" if extent.slot is None else f", slot {extent.slot}"
+        out.warn(f"  {extent.length_bytes} bytes at {extent.offset_bytes}: {extent.object}{slot}: {extent.reason}")
+    if len(restored.missing) > _EXTENTS_SHOWN:
+        out.warn(f"  and {len(restored.missing) - _EXTENTS_SHOWN} more extents")
+    out.warn(f"  The whole list: {restored.missing_list}")
 
 
 def _network_map(texts: tuple[str, ...]) -> dict[str, str]:

@@ -34,10 +34,16 @@ WantedSlots = Mapping[PackId, tuple[Numbers, Numbers]]
 """By pack: slots, and for each the offset in the buffer where its block goes."""
 
 Lose = Callable[[int, Damage], None]
-"""Takes note of a block that cannot be had: its offset in the buffer, and why. Called from any thread."""
+"""Takes note of a block that cannot be had: its offset in the buffer, and why."""
 
 _NO_BLOCK = ("it holds no block", "a patch builds on it, and it is not DATA")
 """By whether a base is wanted."""
+
+_Lost = dict[int, Damage]
+"""What could not be had, by offset in the buffer."""
+
+_End = Callable[[BaseException | None, _Lost], None]
+"""Called when a round is over: with what ended it, and with what it could not read."""
 
 Submit = Callable[[Callable[[], None]], object]
 
@@ -70,73 +76,97 @@ class Gatherer:
         self.decoding: AbstractContextManager[object] = nullcontext() if decoding is None else decoding
 
     def gather(self, out: memoryview, wanted: WantedSlots, *, lose: Lose | None = None) -> Future[None]:
-        """Return what is done when every wanted block is in ``out``, or to the error that ended it."""
+        """Return what is done when every wanted block is in ``out``, or to the error that ended it.
+
+        Damage is such an error, that of the first block concerned; with ``lose`` it is told there instead.
+        """
         done: Future[None] = Future()
         patches: list[PatchRead] = []
 
-        def end(failure: BaseException | None) -> None:
-            if failure is not None or not patches:
-                _settle(done, failure)
+        def end(failure: BaseException | None, lost: _Lost) -> None:
+            if failure is None and patches:
+                self._patch(out, patches, lost, lose, done)
             else:
-                self._patch(out, patches, lose or _raise_damage, done)
+                _settle(done, failure, lost, lose)
 
-        _Round(self, out, lose or _raise_damage, patches, end).start(self._resolved(wanted))
+        self._read(out, wanted, patches, end, may_repeat=True)
         return done
 
     def gather_patched(self, out: memoryview, patches: Sequence[PatchRead], *, lose: Lose) -> Future[None]:
         """Return what is done when ``out`` holds the blocks that these patches make of their bases."""
         done: Future[None] = Future()
-        self._patch(out, patches, lose, done)
+        self._patch(out, patches, {}, lose, done)
         return done
 
-    def _patch(self, out: memoryview, patches: Sequence[PatchRead], lose: Lose, done: Future[None]) -> None:
-        waiting = {patched.wants[0].token: patched for patched in patches}
+    def _patch(
+        self, out: memoryview, patches: Sequence[PatchRead], lost: _Lost, lose: Lose | None, done: Future[None]
+    ) -> None:
+        """Put the bases where the patched blocks belong, and make those of them."""
+        bases = [NodeAddress(each.patch.base_pack, each.patch.base_slot) for each in patches]
+        tokens = [each.wants[0].token for each in patches]
 
-        def lose_patch(token: int, damage: Damage) -> None:
-            for want in waiting.pop(token).wants:
-                lose(want.token, damage)
-
-        def end(failure: BaseException | None) -> None:
+        def end(failure: BaseException | None, lost_bases: _Lost) -> None:
             try:
-                for patched in waiting.values() if failure is None else ():
-                    self._lay_over(out, patched, lose)
-            except BaseException as damage:
-                failure = damage
-            _settle(done, failure)
+                for patched in patches if failure is None else ():
+                    damage = lost_bases.get(patched.wants[0].token) or self._lay_over(out, patched)
+                    if damage is not None:
+                        lost.update((want.token, damage) for want in patched.wants)
+            except BaseException as mistake:
+                failure = mistake
+            _settle(done, failure, lost, lose)
 
-        places = [
-            self.moves.resolve(NodeAddress(patched.patch.base_pack, patched.patch.base_slot))
-            for patched in waiting.values()
-        ]
-        # Depth is one: a base is a whole block, so that this round finds no patches.
-        _Round(self, out, lose_patch, None, end).start(gather_places(places, list(waiting)))
+        # Depth is one: a base is a whole block, so that this round collects no patches.
+        self._read(out, gather_places(bases, tokens), None, end, may_repeat=True)
 
-    def _lay_over(self, out: memoryview, patched: PatchRead, lose: Lose) -> None:
-        """Make a patch's block of its base, which lies where the block belongs."""
+    def _read(
+        self, out: memoryview, wanted: WantedSlots, patches: list[PatchRead] | None, end: _End, *, may_repeat: bool
+    ) -> None:
+        """Read the wanted slots where they lie now; once more when that turns out to have changed meanwhile."""
+
+        def ended(failure: BaseException | None, lost: _Lost) -> None:
+            try:
+                repeat = failure is None and bool(lost) and may_repeat and self.moves.reload()
+            except BaseException as cause:
+                end(cause, lost)
+                return
+            if repeat:
+                self._read(out, _only(wanted, lost), patches, end, may_repeat=False)
+            else:
+                end(failure, lost)
+
+        try:
+            resolved = self._resolved(wanted)
+        except BaseException as cause:
+            end(cause, {})
+            return
+        _Round(self, out, patches, ended).start(resolved)
+
+    def _lay_over(self, out: memoryview, patched: PatchRead) -> Damage | None:
+        """Make a patch's block of its base, which lies where the block belongs; return what is wrong with it."""
         first, *others = patched.wants
         block = out[first.token : first.token + BLOCK_BYTES]
-        at = 0
-        for page in range(BLOCK_BYTES // PAGE_BYTES):
-            if patched.patch.bitmap >> page & 1:
-                block[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = patched.patch.pages[at : at + PAGE_BYTES]
-                at += PAGE_BYTES
+        pages = np.frombuffer(block, dtype=np.uint8).reshape(-1, PAGE_BYTES)
+        bitmap = patched.patch.bitmap.to_bytes(-(-len(pages) // 8), "little")
+        is_new = np.unpackbits(np.frombuffer(bitmap, dtype=np.uint8), bitorder="little")[: len(pages)].astype(np.bool_)
+        pages[is_new] = np.frombuffer(patched.patch.pages, dtype=np.uint8).reshape(-1, PAGE_BYTES)
         if blake3(block, key=self.block_key).digest() != first.id:
-            damage = not_the_block(patched.place.pack, patched.place.slot)
-            for want in patched.wants:
-                lose(want.token, damage)
-            return
+            return not_the_block(patched.place.pack, patched.place.slot)
         for other in others:
             out[other.token : other.token + BLOCK_BYTES] = block
+        return None
 
     def _resolved(self, wanted: WantedSlots) -> WantedSlots:
         """Return where the wanted slots lie now."""
         if not len(self.moves):
             return wanted
-        places, tokens = [], []
-        for pack, (slots, offsets) in wanted.items():
-            places += [self.moves.resolve(NodeAddress(pack, slot)) for slot in slots.tolist()]
-            tokens += offsets.tolist()
-        return gather_places(places, tokens)
+        found: dict[PackId, list[tuple[Numbers, Numbers]]] = {}
+        for pack, (slots, tokens) in wanted.items():
+            for group in self.moves.resolve_slots(pack, slots):
+                found.setdefault(group.pack, []).append((group.slots, tokens[group.at]))
+        return {
+            pack: (np.concatenate([each[0] for each in parts]), np.concatenate([each[1] for each in parts]))
+            for pack, parts in found.items()
+        }
 
 
 class _Round:
@@ -146,13 +176,12 @@ class _Round:
         self,
         gatherer: Gatherer,
         out: memoryview,
-        lose: Lose,
         patches: list[PatchRead] | None,
-        end: Callable[[BaseException | None], None],
+        end: _End,
     ) -> None:
         self._gatherer = gatherer
         self._out = out
-        self._lose = lose
+        self._lost: _Lost = {}
         self._patches = patches
         self._end = end
         self._lock = threading.Lock()
@@ -189,18 +218,18 @@ class _Round:
             self._pieces -= 1
             if self._pieces:
                 return
-        self._end(self._failure)
+        self._end(self._failure, self._lost)
 
     def _open(self, pack: PackId, slots: Numbers, tokens: Numbers) -> None:
         try:
             opened = self._gatherer.shelf.open(pack)
         except Damage as damage:
             for token in tokens.tolist():
-                self._lose(token, damage)
+                self._lost[token] = damage
             return
         exists = slots < len(opened.trailer)
         for slot, token in zip(slots[~exists].tolist(), tokens[~exists].tolist(), strict=True):
-            self._lose(token, PackDamaged(pack=pack, slot=slot, reason="it has no such slot"))
+            self._lost[token] = PackDamaged(pack=pack, slot=slot, reason="it has no such slot")
         for request in plan_reads(opened.trailer, slots[exists], tokens[exists]):
             self._spawn(partial(self._read, opened, request))
 
@@ -244,12 +273,12 @@ class _Round:
             if blake3(block, key=self._gatherer.block_key).digest() == want.id:
                 self._out[want.token : want.token + BLOCK_BYTES] = block
             else:
-                self._lose(want.token, not_the_block(opened.pack, frame.slot + want.part))
+                self._lost[want.token] = not_the_block(opened.pack, frame.slot + want.part)
 
     def _lose_frames(self, frames: Iterable[FrameRead], damage: Damage) -> None:
         for frame in frames:
             for want in frame.wants:
-                self._lose(want.token, damage)
+                self._lost[want.token] = damage
 
 
 def gather_places(places: Sequence[NodeAddress], tokens: Sequence[int]) -> WantedSlots:
@@ -270,16 +299,25 @@ def not_the_block(pack: PackId, slot: int) -> PackDamaged:
     return PackDamaged(pack=pack, slot=slot, reason="it is not the block that its trailer names")
 
 
-def _settle(done: Future[None], failure: BaseException | None) -> None:
-    if failure is None:
-        done.set_result(None)
-    else:
+def _only(wanted: WantedSlots, lost: _Lost) -> WantedSlots:
+    """Return those of the wanted slots that were lost."""
+    tokens_lost = np.fromiter(lost, dtype=np.int64, count=len(lost))
+    kept = {pack: (slots, tokens, np.isin(tokens, tokens_lost)) for pack, (slots, tokens) in wanted.items()}
+    return {pack: (slots[mask], tokens[mask]) for pack, (slots, tokens, mask) in kept.items() if mask.any()}
+
+
+def _settle(done: Future[None], failure: BaseException | None, lost: _Lost, lose: Lose | None) -> None:
+    """End a gathering."""
+    if failure is None and lost and lose is None:
+        failure = lost[min(lost)]
+    if failure is not None:
         done.set_exception(failure)
+        return
+    for token, damage in lost.items():
+        assert lose is not None
+        lose(token, damage)
+    done.set_result(None)
 
 
 def _run_here(work: Callable[[], None]) -> None:
     work()
-
-
-def _raise_damage(_: int, damage: Damage) -> None:
-    raise damage

@@ -12,7 +12,7 @@ import numpy as np
 
 from holdfast.repository import layout
 from holdfast.repository.avoided import NOTHING_AVOIDED, AvoidedSlots
-from holdfast.repository.damage import MapDamaged
+from holdfast.repository.damage import Damage, MapDamaged
 from holdfast.repository.disk_map import Leaf, Root, blocks_of_leaf, node_id, read_leaf, read_root
 from holdfast.repository.entries import Entries, PackNumbers, entry_of
 from holdfast.repository.layout import FrameKind
@@ -22,8 +22,8 @@ from holdfast.repository.vault import Vault
 
 __all__ = ["MapReader", "read_node"]
 
-_LEAVES_KEPT_MAX = 32
-"""Half a megabyte; reading in order needs one."""
+_LEAVES_KEPT_MAX = 256
+"""64 GiB of disk for random reads: 4 MiB, 21 MiB if every block lay in another pack. Reading in order needs one."""
 
 
 def read_node(vault: Vault, address: NodeAddress) -> bytes:
@@ -46,8 +46,8 @@ class MapReader:
         self._avoided = avoided
         self._lock = threading.Lock()
         self._leaves: OrderedDict[int, Leaf] = OrderedDict()
-        root_address = moves.resolve(disk.root)
-        self.root: Root = read_root(read_node(vault, root_address), address=root_address)
+        place, plain = self._read_node(disk.root)
+        self.root: Root = read_root(plain, address=place)
         if self.root.size_bytes != disk.size_bytes:
             raise MapDamaged(pack=disk.root.pack, slot=disk.root.slot, reason="it is the map of a disk of another size")
 
@@ -61,9 +61,8 @@ class MapReader:
             if found is not None:
                 self._leaves.move_to_end(number)
                 return found
-        place = self._moves.resolve(address)
-        blocks = blocks_of_leaf(self.root.size_bytes, number)
-        leaf = read_leaf(read_node(self._vault, place), address=place, blocks=blocks)
+        place, plain = self._read_node(address)
+        leaf = read_leaf(plain, address=place, blocks=blocks_of_leaf(self.root.size_bytes, number))
         with self._lock:
             self._leaves[number] = leaf
             if len(self._leaves) > _LEAVES_KEPT_MAX:
@@ -81,6 +80,18 @@ class MapReader:
         if len(self._moves) or self._avoided.meets(leaf.packs):
             entries[self._avoided.met_by(leaf, moves=self._moves)] = 0
         return entries
+
+    def _read_node(self, address: NodeAddress) -> tuple[NodeAddress, bytes]:
+        """Return where a node lies now, and its plain bytes."""
+        place = self._moves.resolve(address)
+        try:
+            return place, read_node(self._vault, place)
+        except Damage:
+            # It may have been moved after the moves were read.
+            if not self._moves.reload():
+                raise
+        place = self._moves.resolve(address)
+        return place, read_node(self._vault, place)
 
     @property
     def block_count(self) -> int:

@@ -1,6 +1,8 @@
-"""The flow that turns a restore point into a VM of a pool."""
+"""Bringing back what a restore point holds: a VM on a pool, or a disk in a file."""
 
 from holdfast.restore.description import DescriptionUnusable, adapt_description
+from holdfast.restore.disk_image import FormatUnknown, ImageFormat, format_of, write_image, write_raw
+from holdfast.restore.disk_restore import RestoredFile, find_disk, restore_disk
 from holdfast.restore.flow import RESTORE_KIND, RestoreFlow, fresh_generation_id
 from holdfast.restore.order import RestoreArgs, RestoredDisk, RestoreResult, wishes_of
 from holdfast.restore.plan import (
@@ -23,6 +25,8 @@ __all__ = [
     "DescriptionUnusable",
     "DiskTarget",
     "Fidelity",
+    "FormatUnknown",
+    "ImageFormat",
     "MacPolicy",
     "NicTarget",
     "NoTargetSr",
@@ -33,11 +37,17 @@ __all__ = [
     "RestoreResult",
     "RestoreWishes",
     "RestoredDisk",
+    "RestoredFile",
     "SrTooSmall",
     "SrUnsuitable",
     "adapt_description",
+    "find_disk",
+    "format_of",
     "fresh_generation_id",
     "measure_data",
     "plan_restore",
+    "restore_disk",
     "wishes_of",
+    "write_image",
+    "write_raw",
 ]

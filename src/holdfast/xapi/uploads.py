@@ -10,13 +10,10 @@ import itertools
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from holdfast.core import Cancellation, Progress, ProgressTask, limits
-from holdfast.formats.qcow2 import QCOW2_CLUSTER_BYTES, plan_qcow2, stream_qcow2
+from holdfast.formats.qcow2 import plan_qcow2_of, stream_qcow2_of
 from holdfast.formats.vhd import allocated_vhd_blocks, new_vhd_uuid, plan_vhd, stream_vhd
-from holdfast.model import DataRun, DiskSource, DiskUuid
+from holdfast.model import DiskSource, DiskUuid
 from holdfast.xapi.calls import Calls
 from holdfast.xapi.catalogue import ObjectGone
 from holdfast.xapi.errors import PoolAnswerInvalid, PoolFailure, UploadIncomplete
@@ -68,9 +65,8 @@ def _image_of(calls: Calls, ref: str, source: DiskSource) -> _Image:
         vhd = plan_vhd(source.size_bytes, blocks, uuid=new_vhd_uuid(calls.entropy), created_at=calls.clock.now())
         return _Image(format="vhd", body=_pieces(stream_vhd(vhd, source)), length_bytes=vhd.length_bytes)
     if is_kept_as_qcow2(calls, calls.record("VDI", ref)):
-        qcow2 = plan_qcow2(source.size_bytes, _clusters_of(source))
-        body = stream_qcow2(qcow2, _InOrder(source.runs()).read_into)
-        return _Image(format="qcow2", body=_pieces(body), length_bytes=qcow2.length_bytes)
+        qcow2 = plan_qcow2_of(source)
+        return _Image(format="qcow2", body=_pieces(stream_qcow2_of(qcow2, source)), length_bytes=qcow2.length_bytes)
     return _raw(source)
 
 
@@ -108,46 +104,9 @@ def _counted(
         task.advance(len(piece))
 
 
-def _clusters_of(source: DiskSource) -> NDArray[np.int64]:
-    """Return the clusters that may hold data: 16 MiB for each TiB of the disk, 128 MiB for each TiB of data."""
-    held = np.zeros(-(-source.size_bytes // QCOW2_CLUSTER_BYTES), dtype=np.bool_)
-    for extent in source.data_extents():
-        held[extent.offset_bytes // QCOW2_CLUSTER_BYTES : -(-extent.end_bytes // QCOW2_CLUSTER_BYTES)] = True
-    return np.flatnonzero(held)
-
-
 def _pieces(body: Iterator[bytes | memoryview]) -> Generator[bytes | memoryview, None, None]:
     """Return the body in a shape that tells whether it was begun."""
     yield from body
-
-
-class _InOrder:
-    """Runs that are read as a disk from front to back, so that what prepares them ahead is of use."""
-
-    def __init__(self, runs: Iterator[DataRun]) -> None:
-        self._runs = runs
-        self._run: DataRun | None = None
-
-    def read_into(self, offset_bytes: int, view: memoryview) -> None:
-        """Fill the view with what is there, zeros where no run is; offsets only ascend."""
-        done, end = offset_bytes, offset_bytes + len(view)
-        while done < end:
-            run = self._run_behind(done)
-            start = end if run is None else min(end, max(done, run.offset_bytes))
-            view[done - offset_bytes : start - offset_bytes] = bytes(start - done)
-            done = start
-            if run is not None and run.offset_bytes <= done < end:
-                inside = run.data[done - run.offset_bytes : end - run.offset_bytes]
-                view[done - offset_bytes : done - offset_bytes + len(inside)] = inside
-                done += len(inside)
-
-    def _run_behind(self, offset_bytes: int) -> DataRun | None:
-        """Return the first run that does not end before the offset."""
-        while self._run is None or self._run.offset_bytes + self._run.length_bytes <= offset_bytes:
-            self._run = next(self._runs, None)
-            if self._run is None:
-                return None
-        return self._run
 
 
 def _raw_body(source: DiskSource) -> Iterator[bytes | memoryview]:

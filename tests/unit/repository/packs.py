@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from backports import zstd
 from blake3 import blake3
 
 from holdfast.core import SeededEntropy
@@ -19,11 +20,12 @@ from holdfast.storage import ObjectStore
 
 @dataclass(frozen=True, kw_only=True)
 class HandFrame:
-    """A frame of one or more blocks, uncompressed."""
+    """A frame of one or more blocks."""
 
     ids: Sequence[bytes]
     plain: bytes
     kind: FrameKind = FrameKind.DATA
+    encoding: Encoding = Encoding.RAW
 
 
 def block_id(keys: KeyRing, block: bytes) -> bytes:
@@ -44,11 +46,12 @@ def put_pack(
     rows, sealed, slot = [], [], 0
     for frame in frames:
         count = len(frame.ids)
-        aad = cipher.header + layout.AAD_TAIL.pack(slot, frame.kind, Encoding.RAW, 0, count)
-        sealed.append(raw_cipher.encrypt(slot.to_bytes(4, "little") + bytes(8), frame.plain, aad))
+        aad = cipher.header + layout.AAD_TAIL.pack(slot, frame.kind, frame.encoding, 0, count)
+        body = zstd.compress(frame.plain) if frame.encoding == Encoding.ZSTD else frame.plain
+        sealed.append(raw_cipher.encrypt(slot.to_bytes(4, "little") + bytes(8), body, aad))
         for index, id in enumerate(frame.ids):
             length = len(sealed[-1]) if index == 0 else 0
-            rows.append((id, length, int(frame.kind), int(Encoding.RAW), index, count))
+            rows.append((id, length, int(frame.kind), int(frame.encoding), index, count))
         slot += count
     table = np.array(rows, dtype=layout.TRAILER_ROW)
     trailer = cipher.seal_trailer(write_trailer(table.tobytes(), TrailerNotes(run="r-by-hand")))
