@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from holdfast import service
+from holdfast.cli.place_options import NO_PLACE_OPTIONS, PlaceOptions, given_credentials
 from holdfast.cli.places import remembered_location
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus, HoldfastError, format_bytes
@@ -36,8 +37,8 @@ def examine(
     name: str | None = None,
     *,
     location: str | None = None,
-    credentials: str = "",
     lock: Annotated[bool, Parameter(negative="")] = False,
+    place: PlaceOptions = NO_PLACE_OPTIONS,
     common: Common = _NO_COMMON,
 ) -> int:
     """Try whether a place keeps the promises that backups rest on, and how fast it is.
@@ -53,8 +54,6 @@ def examine(
         A repository; it is neither opened nor changed.
     location
         A place without a repository, before you create one there: a folder or a URL.
-    credentials
-        Where the credentials of that location are: env, env:PREFIX, file:PATH.
     lock
         Also try whether objects can be held against deletion. What is locked stays for two minutes.
     """
@@ -68,9 +67,15 @@ def examine(
                     session.workspace, name, with_lock=lock, progress=progress, cancel=session.cancel
                 )
             else:
-                place = service.RepositoryPlace(location=remembered_location(location or ""), credentials=credentials)
-                outcome = service.examine_place(
-                    session.workspace, place, with_lock=lock, progress=progress, cancel=session.cancel
+                where = remembered_location(location or "")
+                outcome = service.examine_location(
+                    session.workspace,
+                    where,
+                    options=place.store_options(),
+                    credentials=given_credentials(place.credentials, location=where),
+                    with_lock=lock,
+                    progress=progress,
+                    cancel=session.cancel,
                 )
         _tell(session, outcome)
         return ExitStatus.OK if outcome.is_fit else ExitStatus.REFUSED

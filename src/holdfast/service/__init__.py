@@ -51,7 +51,7 @@ from holdfast.service.repositories import (
     remove_repository,
     show_repository,
 )
-from holdfast.service.store_test import examine_place, examine_repository, look_at_place
+from holdfast.service.store_test import examine_location, examine_repository
 from holdfast.service.sweeping import PoolForgotten, RemovedPool, clean_pool, explain_cleaning, remove_pool
 from holdfast.service.uncovering import NoVersionsKept, Uncovered, UncoverPlan, plan_uncovering, uncover_objects
 from holdfast.service.work import (
@@ -107,7 +107,7 @@ __all__ = [
     "create_repository",
     "delete_point",
     "drill",
-    "examine_place",
+    "examine_location",
     "examine_repository",
     "explain_backup",
     "explain_cleaning",
@@ -119,7 +119,6 @@ __all__ = [
     "list_repositories",
     "list_runs",
     "list_waiting_runs",
-    "look_at_place",
     "mirror_repository",
     "new_recovery_holder",
     "open_by_name",

@@ -29,8 +29,8 @@ from holdfast.repository import (
     create_repository as create_in_store,
 )
 from holdfast.service.config import KeyMemory, RepositoryConfig, RepositoryPlace, SecretMissing, sealed_name
+from holdfast.service.place_view import look_at_place
 from holdfast.service.recognition import judge_holders, recognise_repository, remembered_keys
-from holdfast.service.store_test import look_at_place
 from holdfast.service.workspace import Workspace
 from holdfast.storage import Finding, ObjectStore, StoreOptions
 

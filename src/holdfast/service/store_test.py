@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from holdfast.core import Cancellation, Progress
 from holdfast.service.config import RepositoryPlace
+from holdfast.service.place_view import look_at_place
+from holdfast.service.repositories import GivenCredentials
 from holdfast.service.workspace import Workspace
 from holdfast.storage import (
-    FOLDER,
-    Finding,
     ObjectStore,
     SelfTest,
     StoreEmpty,
     StoreMissing,
-    find_mount,
-    folder_of,
-    judge_mount,
+    StoreOptions,
     run_self_test,
-    scheme_of,
 )
 
-__all__ = ["examine_place", "examine_repository", "look_at_place"]
+__all__ = ["examine_location", "examine_repository"]
+
+
+_SEALED_FOR_NOW = "test/credentials"
 
 
 def examine_repository(
@@ -29,10 +27,33 @@ def examine_repository(
 ) -> SelfTest:
     """Return what a trial of a repository's place found; the repository itself is neither opened nor changed."""
     place = workspace.registry.repository(name).place
-    return examine_place(workspace, place, with_lock=with_lock, progress=progress, cancel=cancel)
+    return _examine(workspace, place, with_lock=with_lock, progress=progress, cancel=cancel)
 
 
-def examine_place(
+def examine_location(
+    workspace: Workspace,
+    location: str,
+    *,
+    options: StoreOptions,
+    credentials: GivenCredentials,
+    with_lock: bool = False,
+    progress: Progress,
+    cancel: Cancellation,
+) -> SelfTest:
+    """Return what a trial of a place found where no repository needs to be; credentials are not remembered."""
+    place = RepositoryPlace(
+        location=location, options=options, credentials=credentials.reference, sealed_as=_SEALED_FOR_NOW
+    )
+    if credentials.sealed is not None:
+        workspace.vault.store(_SEALED_FOR_NOW, credentials.sealed)
+    try:
+        return _examine(workspace, place, with_lock=with_lock, progress=progress, cancel=cancel)
+    finally:
+        if credentials.sealed is not None:
+            workspace.vault.forget(_SEALED_FOR_NOW)
+
+
+def _examine(
     workspace: Workspace,
     place: RepositoryPlace,
     *,
@@ -56,14 +77,6 @@ def examine_place(
         progress=progress,
         cancel=cancel,
     )
-
-
-def look_at_place(place: RepositoryPlace) -> Sequence[Finding]:
-    """Return what can be seen of a place from here without asking it: how a folder is mounted, nothing of others."""
-    if scheme_of(place.location) != FOLDER:
-        return ()
-    mount = find_mount(folder_of(place.location))
-    return () if mount is None else tuple(judge_mount(mount))
 
 
 def _opened(workspace: Workspace, place: RepositoryPlace, cancel: Cancellation) -> ObjectStore:
