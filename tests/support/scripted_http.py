@@ -103,9 +103,8 @@ def make_certificate(folder: Path, *, self_signed: bool = False) -> tuple[Path, 
     ``self_signed``: as ``openssl req -x509`` makes them, the server's certificate being the authority's own.
     """
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    authority = _certificate(
-        "holdfast authority", authority_key, "holdfast authority", authority_key, is_authority=True
-    )
+    name = "holdfast authority"
+    authority = _certificate(name, authority_key, name, authority_key, is_authority=True)
     own = authority if self_signed else _certificate("127.0.0.1", key, name, authority_key)
     server, trusted = folder / "server.pem", folder / "authority.pem"
     private = (authority_key if self_signed else key).private_bytes(
