@@ -22,7 +22,11 @@ SIZE_BYTES = 2 * 4096 * BLOCK_BYTES + 3 * BLOCK_BYTES + 512
 """Two leaves and a short third one whose last block is short."""
 
 PLACES = (0, 1, 2, 3, 7, 4094, 4095, 4096, 4097, 5000, 8192, 8195)
-_CONTENTS_MAX = 8
+_CONTENTS_MAX = 24
+_FAMILIES = 6
+_SIBLING_CHANCE = 0.5
+"""How often a guest writes only a little into a block."""
+
 _TRIES_MAX = 4000
 
 
@@ -36,8 +40,11 @@ class Palette:
 
 
 def _block(keys: KeyRing, number: int, *, sampled: bool) -> bytes:
-    """Return a block that compresses to a third and that the index samples, or not."""
-    random_part = SeededEntropy(number).token_bytes(BLOCK_BYTES // 3)
+    """Return a block that compresses to a third and that the index samples, or not.
+
+    It differs from others of its family in the first sector only, so that writing one over another makes a patch.
+    """
+    random_part = SeededEntropy(number % _FAMILIES).token_bytes(BLOCK_BYTES // 3)
     for attempt in range(_TRIES_MAX):
         head = attempt.to_bytes(8, "little") + number.to_bytes(8, "little")
         block = (head + random_part).ljust(BLOCK_BYTES, b"-")
@@ -51,6 +58,8 @@ def mutate(content: Content, chance: random.Random) -> Content:
     changed = dict(content)
     for place in chance.sample(PLACES, chance.randint(1, 4)):
         written = chance.randint(0, _CONTENTS_MAX)
+        if place in changed and chance.random() < _SIBLING_CHANCE:
+            written = (changed[place] + _FAMILIES - 1) % _CONTENTS_MAX + 1
         if written == 0:
             changed.pop(place, None)
         else:
