@@ -226,7 +226,7 @@ def _read_catalogues(vault: Vault) -> tuple[list[_Catalogue], list[str]]:
             record = msgspec.msgpack.decode(payload, type=_CatalogueRecord)
         except ObjectMissing:
             continue
-        except (SealBroken, msgspec.DecodeError):
+        except (SealBroken, msgspec.DecodeError, ValueError):
             damaged.append(info.key)
             continue
         found.append(_Catalogue(info.key, record.rows))

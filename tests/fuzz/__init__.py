@@ -1,0 +1,1 @@
+"""Every decoder against bytes that nobody wrote: only typed errors come out, in bounded time and memory."""
