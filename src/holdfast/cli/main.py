@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from holdfast import __version__
-from holdfast.cli import backup, demo, lab, point, pool, repository, restore, vm
+from holdfast.cli import backup, demo, keeper, lab, point, pool, repository, restore, vm
 from holdfast.cli import run as run_noun
 from holdfast.cli.output import Output
 from holdfast.core import ExitStatus, HoldfastError
@@ -26,7 +26,7 @@ app = App(
     version=__version__,
     result_action="return_value",
 )
-for noun in (pool.app, vm.app, repository.app, backup.app, point.app, restore.app, run_noun.app, lab.app):
+for noun in (pool.app, vm.app, repository.app, backup.app, point.app, restore.app, run_noun.app, lab.app, keeper.app):
     app.command(noun)
 app.command(demo.demo)
 

@@ -16,6 +16,7 @@ from holdfast.cli.recovery_key import ask_back, show_recovery_key
 from holdfast.cli.repository_key import app as key
 from holdfast.cli.repository_key import say_holders
 from holdfast.cli.repository_limit import limit
+from holdfast.cli.repository_lock import lock, lock_new, say_protection
 from holdfast.cli.repository_mirror import mirror
 from holdfast.cli.repository_space import gc
 from holdfast.cli.repository_test import examine, say_findings
@@ -37,6 +38,7 @@ app.command(undelete)
 app.command(examine, name="test")
 app.command(limit)
 app.command(mirror)
+app.command(lock)
 
 _NO_COMMON = Common()
 
@@ -50,6 +52,7 @@ def create(
     passphrase_file: Path | None = None,
     no_secret: Annotated[bool, Parameter(negative="")] = False,
     small: Annotated[bool, Parameter(negative="")] = False,
+    immutable: str | None = None,
     qr: Path | None = None,
     drill: bool = True,
     place: PlaceOptions = NO_PLACE_OPTIONS,
@@ -76,6 +79,8 @@ def create(
         No key at all: whoever can read the folder can read everything.
     small
         Compress harder: about 5 % smaller, for more CPU time.
+    immutable
+        Hold each restore point against deletion by anybody for so many days, for instance 30d.
     qr
         Put the QR code of the recovery key into this file too (.svg or .png).
     drill
@@ -86,6 +91,7 @@ def create(
         if qr is not None:
             check_qr_file(qr)
         proven = False
+        lock_days = None if immutable is None else service.parse_lock_days(immutable)
         chosen = None
         if passphrase or passphrase_file is not None:
             chosen = read_new_secret(
@@ -109,9 +115,12 @@ def create(
             proven = ask_back(session, repository=name, drill=drill)
         else:
             out.warn("It has no secret: whoever can read the folder can read every VM in it.")
+        locked = lock_new(session, name, lock_days) if lock_days else None
         recovery = created.recovery_key.reveal() if created.recovery_key else None
-        out.result({"repository": created.config, "recovery_key": recovery, "recovery_key_proven": proven})
-        return ExitStatus.OK
+        out.result(
+            {"repository": created.config, "locked": locked, "recovery_key": recovery, "recovery_key_proven": proven}
+        )
+        return ExitStatus.FAILED if lock_days and locked is None else ExitStatus.OK
 
     return run_command(common, body)
 
@@ -205,6 +214,7 @@ def show(name: str, *, common: Common = _NO_COMMON) -> int:
         if overview.free_bytes is not None:
             out.say(f"{format_bytes(overview.free_bytes)} free")
         say_findings(session, overview.findings)
+        say_protection(session, overview.protection)
         out.gap()
         say_holders(session, overview.holders)
         for holder, moment in sorted(overview.config.keys.proven.items()):

@@ -44,6 +44,8 @@ class Verdict(enum.Enum):
     """Somebody promises to lock, and has not had the time to."""
     NOT_PROTECTED = "not-protected"
     NOT_ASKED_FOR = "not-asked-for"
+    NOT_TRIED = "not-tried"
+    """The trial itself failed, so nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +136,17 @@ class Protection:
             verdict, reason, next_step = _judge_newest(newest, now, days) or (verdict, reason, next_step)
         return ProtectionReport(
             verdict=verdict, reason=reason, next_step=next_step, tried_at=now, days=days, newest=newest
+        )
+
+    def not_tried(self, *, reason: str, next_step: str) -> ProtectionReport:
+        """Return the report of a trial that could not be made."""
+        return ProtectionReport(
+            verdict=Verdict.NOT_TRIED,
+            reason=f"it could not be tried: {reason}",
+            next_step=next_step,
+            tried_at=self._vault.clock.now(),
+            days=0,
+            newest=(),
         )
 
     def _hold_point(self, locks: PackLocks, key: str) -> int | None:

@@ -15,6 +15,7 @@ from holdfast.service.config import (
 )
 from holdfast.service.disks import restore_disk
 from holdfast.service.history import list_runs, list_waiting_runs, show_run
+from holdfast.service.immutability import LockDaysUnclear, lock_repository, parse_lock_days, show_protection
 from holdfast.service.keys import (
     Drill,
     add_holder,
@@ -76,6 +77,7 @@ __all__ = [
     "KeyMemory",
     "LineLimits",
     "ListedPoints",
+    "LockDaysUnclear",
     "NameTaken",
     "NameUnknown",
     "NoVersionsKept",
@@ -119,9 +121,11 @@ __all__ = [
     "list_repositories",
     "list_runs",
     "list_waiting_runs",
+    "lock_repository",
     "mirror_repository",
     "new_recovery_holder",
     "open_by_name",
+    "parse_lock_days",
     "plan_collection",
     "plan_mirror",
     "plan_uncovering",
@@ -137,6 +141,7 @@ __all__ = [
     "run_restore",
     "show_point",
     "show_pool",
+    "show_protection",
     "show_repository",
     "show_run",
     "uncover_objects",

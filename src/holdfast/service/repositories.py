@@ -17,6 +17,7 @@ from holdfast.repository import (
     OpenHolder,
     OpenUnlock,
     PassphraseHolder,
+    ProtectionReport,
     RecoveryKey,
     Repository,
     Unlock,
@@ -30,6 +31,7 @@ from holdfast.repository import (
 )
 from holdfast.service.config import KeyMemory, RepositoryConfig, RepositoryPlace, SecretMissing, sealed_name
 from holdfast.service.place_view import look_at_place
+from holdfast.service.protection_view import protection_of
 from holdfast.service.recognition import judge_holders, recognise_repository, remembered_keys
 from holdfast.service.workspace import Workspace
 from holdfast.storage import Finding, ObjectStore, StoreOptions
@@ -89,6 +91,8 @@ class RepositoryOverview:
     """How often the data key was rotated."""
     advice: tuple[str, ...]
     """What is wrong with who can open it, in sentences; empty when nothing is."""
+    protection: ProtectionReport
+    """Whether it is protected against deletion, tried just now."""
     findings: tuple[Finding, ...]
     """What can be seen of its place without asking it, such as how a folder is mounted."""
 
@@ -279,6 +283,7 @@ def show_repository(workspace: Workspace, name: str, *, cancel: Cancellation) ->
         holders=holders,
         data_key_epoch=repository.keys.epoch,
         advice=tuple(judge_holders(holders, machine_key=workspace.vault.public_key, proven=config.keys.proven)),
+        protection=protection_of(repository, name),
         findings=tuple(look_at_place(config.place)),
     )
 

@@ -1,0 +1,139 @@
+"""``holdfast keeper``: on the file server of a repository, as root, hold finished objects against deletion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from holdfast.cli.session import Common, Session, run_command
+from holdfast.core import Cancelled, ExitStatus, format_duration
+from holdfast.keeper import (
+    KEEPER_FOLDER,
+    WORD_FILE,
+    Keeper,
+    KeeperFailed,
+    KeeperSilent,
+    LinuxFlags,
+    PassReport,
+    parse_word,
+)
+
+__all__ = ["app"]
+
+app = App(name="keeper", help="On a file server, as root: hold a repository's objects against deletion.")
+
+_NO_COMMON = Common()
+_STATE = Path("/var/lib/holdfast-keeper")
+_EVERY_S = 60.0
+_CANNOT_HOLD = "{} objects cannot be held: they have a second name, or another owner than the folder."
+
+
+@app.command
+def run(
+    *,
+    folder: Path,
+    days: int,
+    days_max: int | None = None,
+    state: Path = _STATE,
+    every_s: float = _EVERY_S,
+    once: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = _NO_COMMON,
+) -> int:
+    """Hold what is finished in a repository's folder, look again each minute, and let go when the time is over.
+
+    It needs root and a local ext4, XFS or btrfs file system; it knows no keys and opens no connection.
+
+    Example: holdfast keeper run --folder /srv/backup/holdfast --days 30
+
+    Parameters
+    ----------
+    folder
+        The repository's folder on this machine.
+    days
+        For how many days each new object is held.
+    days_max
+        For how long the backup machine may ask to hold objects; default twice the days and 45.
+    state
+        Where the keeper remembers what it holds; out of reach of whoever may write into the folder.
+    every_s
+        Seconds between two looks.
+    once
+        Look once and stop, for instance from a timer.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        longest = 2 * days + 45 if days_max is None else days_max
+        clock = session.workspace.clock
+        with Keeper(folder, state=state, days=days, days_max=longest, flags=LinuxFlags(), clock=clock) as keeper:
+            while True:
+                try:
+                    report = keeper.look()
+                except KeeperFailed as failure:
+                    if once:
+                        raise
+                    session.out.warn(f"{failure}; trying again in {format_duration(every_s)}")
+                else:
+                    _say(session, report, once=once)
+                    if once:
+                        session.out.result(report)
+                        return ExitStatus.OK
+                try:
+                    clock.sleep(every_s, cancel=session.cancel)
+                except Cancelled:
+                    session.out.say("Stopped. What is held stays held, also without a keeper.")
+                    session.out.result({"stopped": True})
+                    return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+@app.command
+def status(*, folder: Path, common: Common = _NO_COMMON) -> int:
+    """Show what the keeper of a folder said after its last look. Needs no root; works through a mount too.
+
+    Example: holdfast keeper status --folder /srv/backup/holdfast
+
+    Parameters
+    ----------
+    folder
+        The repository's folder.
+    """
+
+    def body(session: Session) -> ExitStatus:
+        path = folder / KEEPER_FOLDER / WORD_FILE
+        try:
+            word = parse_word(path.read_bytes())
+            age_s = max(0.0, session.workspace.clock.now().timestamp() - path.stat().st_mtime)
+        except (OSError, ValueError) as cause:
+            reason = (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
+            raise KeeperSilent(folder=str(folder), reason=reason) from cause
+        out = session.out
+        out.say(
+            f"Holds {word.held_files} objects, new ones for {word.days} days; last look {format_duration(age_s)} ago."
+        )
+        if word.not_held:
+            out.warn(
+                f"{word.not_held} objects cannot be held: they have a second name, or another owner than the folder."
+            )
+        if word.behind_s > 3600:
+            behind = f"{format_duration(word.behind_s)} behind the server's clock"
+            out.say(f"Its own time is {behind}, so locks last that much longer; it catches up by itself.")
+        out.result({"word": word, "age_s": age_s})
+        return ExitStatus.OK
+
+    return run_command(common, body)
+
+
+def _say(session: Session, report: PassReport, *, once: bool) -> None:
+    """Tell a look in which something was done; every one that was asked for singly."""
+    if once or report.newly_held or report.lengthened or report.let_go:
+        session.out.say(
+            f"{report.newly_held} new objects held, {report.lengthened} held for longer, {report.let_go} let go; "
+            f"{report.held} are held."
+        )
+    if report.vanished:
+        session.out.warn(f"{report.vanished} objects that were held are gone: look who has been root here.")
+    if report.not_held and once:
+        session.out.warn(_CANNOT_HOLD.format(report.not_held))
