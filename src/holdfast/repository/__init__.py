@@ -1,10 +1,14 @@
 """The repository engine: restore points of VMs, deduplicated, compressed and encrypted, on any object store."""
 
+from holdfast.repository.care import CheckGrade, HealingDone, ScrubReport
 from holdfast.repository.catalogue import DiskSummary, PointSummary, SummaryListing, summary_of
 from holdfast.repository.config import Compression, ConfigDamaged, NeedsNewerHoldfast, NotARepository
 from holdfast.repository.damage import Damage, MapDamaged, ObjectDamaged, PackDamaged, PackMissing, PointDamaged
+from holdfast.repository.damage_report import DamageFound
 from holdfast.repository.disk_writer import RepositoryDiskWriter
 from holdfast.repository.gc import CannotTellLivePacks, DeadPack, GcPlan, GcReport
+from holdfast.repository.heal import Donor, HealReport
+from holdfast.repository.hits import HitDisk, Witness
 from holdfast.repository.holders import HolderNotProven
 from holdfast.repository.immutability import LockDaysInvalid, LockPolicy
 from holdfast.repository.key_desk import KeyDesk
@@ -42,15 +46,17 @@ from holdfast.repository.repository import (
 from holdfast.repository.rotation import HolderUndecided, RotatedMeanwhile, Rotation, RotationUseless
 from holdfast.repository.run_writer import DiskNoLongerStored, ReferenceTooLarge, RunWriter
 from holdfast.repository.safety import SAFETY, Safety
+from holdfast.repository.scrub import ScrubBudget, ScrubStatus
 from holdfast.repository.sealing import EpochLost, KeyOutdated
 from holdfast.repository.stored_disk import NodeAddress, StoredDisk, StoredDiskUnreadable
 from holdfast.repository.usage import Usage, UsageOf
-from holdfast.repository.verify import DamageFound, HitDisk, VerifyReport
+from holdfast.repository.verify import VerifyReport
 from holdfast.repository.whole_reader import WholeReader
 
 __all__ = [
     "SAFETY",
     "CannotTellLivePacks",
+    "CheckGrade",
     "Compression",
     "ConfigDamaged",
     "Damage",
@@ -58,9 +64,12 @@ __all__ = [
     "DeadPack",
     "DiskNoLongerStored",
     "DiskSummary",
+    "Donor",
     "EpochLost",
     "GcPlan",
     "GcReport",
+    "HealReport",
+    "HealingDone",
     "HeldPoint",
     "HitDisk",
     "HolderExists",
@@ -113,6 +122,9 @@ __all__ = [
     "RotationUseless",
     "RunWriter",
     "Safety",
+    "ScrubBudget",
+    "ScrubReport",
+    "ScrubStatus",
     "StoredDisk",
     "StoredDiskUnreadable",
     "SummaryListing",
@@ -122,6 +134,7 @@ __all__ = [
     "Verdict",
     "VerifyReport",
     "WholeReader",
+    "Witness",
     "WrongKey",
     "create_repository",
     "new_recovery_key",

@@ -40,10 +40,13 @@ class AvoidedSlots:
         return bool(self._slots) and any(pack in self._slots for pack in packs)
 
     def met_by(self, leaf: Leaf, *, moves: Moves) -> npt.NDArray[np.bool_]:
-        """Return for each block of a leaf whether its entry leads to such a slot, or into an emptied pack."""
+        """Return for each block of a leaf whether its entry names or leads to such a slot, or into an emptied pack."""
         met = np.zeros(len(leaf.places), dtype=np.bool_)
         for number, pack in enumerate(leaf.packs, start=1):
             here = np.flatnonzero(leaf.places == number)
+            if pack in self._slots:
+                # A damaged slot stays avoided when it was healed: what is read instead may have another length.
+                met[here] = np.isin(leaf.slots[here], self._slots[pack])
             for group in moves.resolve_slots(pack, leaf.slots[here].astype(np.int64)):
                 avoided = self._slots.get(group.pack)
                 if group.pack in moves.emptied:

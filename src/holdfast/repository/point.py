@@ -6,6 +6,7 @@ durable before it appeared.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,14 @@ from holdfast.repository.damage import PointDamaged
 from holdfast.repository.layout import POINTS_PREFIX, ObjectKind, PackId
 from holdfast.repository.lock_terms import NO_HOLD, Hold
 from holdfast.repository.pack_table import PackUse
-from holdfast.repository.point_wire import PointWire, disk_from_wire, disk_to_wire, facts_from_wire, facts_to_wire
+from holdfast.repository.point_wire import (
+    PointWire,
+    TablesWire,
+    disk_from_wire,
+    disk_to_wire,
+    facts_from_wire,
+    facts_to_wire,
+)
 from holdfast.repository.sealing import SealBroken
 from holdfast.repository.stored_disk import StoredDisk
 from holdfast.repository.vault import Vault, stamped_name
@@ -30,9 +38,11 @@ __all__ = [
     "PointListing",
     "PointUnknown",
     "RestorePoint",
+    "each_point",
     "find_published",
     "point_key",
     "publish_point",
+    "read_pack_tables",
     "read_point",
     "read_points",
 ]
@@ -186,6 +196,28 @@ def read_point(vault: Vault, key: str) -> RestorePoint | None:
         return None
     except (SealBroken, msgspec.DecodeError, ValueError) as cause:
         raise PointDamaged(key=key, reason=str(cause)) from cause
+
+
+def read_pack_tables(vault: Vault, key: str) -> list[bytes] | None:
+    """Return the pack tables of one point's disks as they are stored; None when it is gone. ``PointDamaged``."""
+    try:
+        wire = msgspec.msgpack.decode(vault.read(key, kind=ObjectKind.POINT), type=TablesWire)
+    except ObjectMissing:
+        return None
+    except (SealBroken, msgspec.DecodeError) as cause:
+        raise PointDamaged(key=key, reason=str(cause)) from cause
+    if wire.version != _POINT_VERSION:
+        raise PointDamaged(key=key, reason=f"it has version {wire.version}, which this Holdfast does not know")
+    return [disk.packs for disk in wire.disks]
+
+
+def each_point(vault: Vault) -> Iterator[RestorePoint]:
+    """Yield the points that can be read, one after the other: only one of them is in memory."""
+    for info in list(vault.names(POINTS_PREFIX)):
+        with contextlib.suppress(PointDamaged):
+            point = read_point(vault, info.key)
+            if point is not None:
+                yield point
 
 
 def _from_wire(wire: PointWire, key: str) -> RestorePoint:

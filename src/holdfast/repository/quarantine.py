@@ -22,7 +22,14 @@ from holdfast.repository.stored_disk import NodeAddress
 from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectMissing
 
-__all__ = ["BrokenSlots", "Quarantine", "read_quarantine", "settle_quarantine", "take_from_quarantine"]
+__all__ = [
+    "BrokenSlots",
+    "Quarantine",
+    "read_quarantine",
+    "settle_quarantine",
+    "spare_in_quarantine",
+    "take_from_quarantine",
+]
 
 BrokenSlots = Mapping[PackId, frozenset[int] | None]
 """By pack the slots that are damaged; None when all of the pack is meant."""
@@ -41,7 +48,12 @@ class Quarantine:
 
     broken: BrokenSlots = field(default_factory=dict)
     harmless: frozenset[PackId] = frozenset()
-    """Packs, broken as a whole, of which no point needs anything that was not moved elsewhere."""
+    """Packs of which points need nothing that is broken: it was healed, or nobody ever needed it."""
+
+    @property
+    def harmful(self) -> frozenset[PackId]:
+        """The packs with damage that hits points, as far as is known."""
+        return frozenset(self.broken.keys() - self.harmless)
 
     @property
     def packs(self) -> frozenset[PackId]:
@@ -71,6 +83,7 @@ def settle_quarantine(
 ) -> None:
     """Make the quarantine say what a check found: what is broken enters, packs that were found whole leave.
 
+    For packs that are not among the ``checked``, what is broken adds to what was known.
     ``harmless`` are broken packs of which no point needs anything any more, ``forgotten`` packs that neither the store
     has nor any point names. The new note is durable before the old ones go: a crash in between leaves a pack too many,
     never one too few.
@@ -78,22 +91,30 @@ def settle_quarantine(
     notes = _notes(vault)
     known = _union(note for _, note in notes)
     left = {pack: slots for pack, slots in known.broken.items() if pack not in checked and pack not in forgotten}
-    wanted = {**left, **broken}
+    wanted = _union([Quarantine(left), Quarantine(broken)]).broken
     spared = ((known.harmless - broken.keys()) | harmless) & wanted.keys()
     _replace(vault, notes, known, Quarantine(wanted, frozenset(spared)))
 
 
-def take_from_quarantine(vault: Vault, healed: Iterable[NodeAddress]) -> None:
-    """Let go of single slots that a moved record leads away from. Packs that are broken as a whole stay."""
+def take_from_quarantine(vault: Vault, whole: Iterable[NodeAddress]) -> None:
+    """Let go of single slots that were read and found whole."""
     notes = _notes(vault)
     known = _union(note for _, note in notes)
     left = dict(known.broken)
-    for place in healed:
+    for place in whole:
         slots = left.get(place.pack)
         if slots is not None:
             left[place.pack] = slots - {place.slot}
     wanted = {pack: slots for pack, slots in left.items() if slots is None or slots}
-    _replace(vault, notes, known, Quarantine(wanted, known.harmless))
+    _replace(vault, notes, known, Quarantine(wanted, known.harmless & wanted.keys()))
+
+
+def spare_in_quarantine(vault: Vault, harmless: Set[PackId]) -> None:
+    """Note that points need nothing that is broken in these packs. Nothing new may refer to it all the same."""
+    notes = _notes(vault)
+    known = _union(note for _, note in notes)
+    spared = known.harmless | (harmless & known.broken.keys())
+    _replace(vault, notes, known, Quarantine(known.broken, spared))
 
 
 def _replace(vault: Vault, notes: list[tuple[str, Quarantine]], known: Quarantine, wanted: Quarantine) -> None:

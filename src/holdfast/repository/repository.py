@@ -14,6 +14,7 @@ from datetime import datetime
 from holdfast.core import Cancellation, Clock, Entropy, ExitStatus, HoldfastError, Progress, limits
 from holdfast.model import DiskReader, DiskSource, PointId, RepositoryId, RunId, VmUuid
 from holdfast.repository.block_reader import BlockReader
+from holdfast.repository.care import Caretaker
 from holdfast.repository.catalogue import SummaryListing, list_summaries
 from holdfast.repository.config import (
     Compression,
@@ -49,7 +50,7 @@ from holdfast.repository.source import RepositorySource
 from holdfast.repository.stored_disk import StoredDisk
 from holdfast.repository.usage import Usage, measure_usage
 from holdfast.repository.vault import Vault
-from holdfast.repository.verify import VerifyReport, verify
+from holdfast.repository.verify import VerifyReport
 from holdfast.storage import ObjectExists, ObjectStore
 
 __all__ = ["PlaceNotEmpty", "Repository", "RepositoryExists", "create_repository", "open_repository"]
@@ -102,6 +103,13 @@ class Repository:
         """Its locks against deletion."""
         self.keys = KeyDesk(vault, unlock=unlock, check_writable=self._check_known)
         """Who can open it."""
+        self.care = Caretaker(
+            vault,
+            reading=self._reading,
+            begin_run=lambda run, cancel: self.begin_run(run, cancel=cancel),
+            workers=workers,
+        )
+        """Scrub, healing, and since when each point's data is checked."""
 
     @property
     def id(self) -> RepositoryId:
@@ -197,7 +205,7 @@ class Repository:
         self, points: Sequence[RestorePoint] | None, *, progress: Progress, cancel: Cancellation
     ) -> VerifyReport:
         """Return what a check of every map and every byte found; of some points, or of all. Raises no damage."""
-        return verify(self._vault, points, workers=self._workers, progress=progress, cancel=cancel)
+        return self.care.verify(points, progress=progress, cancel=cancel)
 
     def delete_point(self, point: PointId) -> None:
         """Delete a restore point. Its space comes back with garbage collection. ``PointUnknown``."""

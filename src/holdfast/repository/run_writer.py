@@ -17,10 +17,12 @@ from holdfast.repository.avoided import AvoidedSlots
 from holdfast.repository.catalogue import write_catalogue
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.disk_writer import RepositoryDiskWriter
+from holdfast.repository.heal import PACKS_AT_RUN_END_MAX, heal_from_known
 from holdfast.repository.layout import PackId, pack_key
 from holdfast.repository.lease import Lease, delete_lease, list_leases
 from holdfast.repository.lease_keeper import LeaseKeeper
 from holdfast.repository.lock_terms import Hold
+from holdfast.repository.moved import Moves
 from holdfast.repository.point import RestorePoint, find_published, point_key, publish_point, read_point
 from holdfast.repository.reference_check import leads_to_avoided
 from holdfast.repository.safety import Safety
@@ -99,8 +101,9 @@ class RunWriter:
         with self._session.keeper.blamed():
             if reference is not None and coverage is Coverage.CHANGES:
                 self._refuse_avoided(reference, self._session.avoided)
-            elif reference is not None and self._leads_to(self._session.dead_slots, reference):
-                # A patch of the reference might be made against a block that goes.
+                self._refuse_healed(reference)
+            elif reference is not None and self._leads_to(self._session.avoided, reference):
+                # A patch of the reference might be made against a block that goes, or is damaged.
                 reference = None
             return RepositoryDiskWriter(self._session, size_bytes=size_bytes, coverage=coverage, reference=reference)
 
@@ -113,6 +116,18 @@ class RunWriter:
         if self._leads_to(avoided, disk):
             meant = self._session.moves.holders_of(disk.packs.packs)
             raise _no_longer_stored([pack for pack in sorted(meant) if avoided.meets([pack])] or sorted(meant))
+
+    def _refuse_healed(self, disk: StoredDisk) -> None:
+        """Raise ``DiskNoLongerStored`` when a disk names damaged slots: what replaces them may have another length, so
+        that what inherits them would be counted wrongly."""
+        damaged = self._session.quarantine.slots
+        if leads_to_avoided(self._vault, disk, damaged, moves=Moves(), workers=self._session.crew.workers):
+            raise _no_longer_stored([pack for pack in disk.packs.packs if damaged.meets([pack])])
+
+    @property
+    def session(self) -> WriteSession:
+        """What all disks of the run share; healing works on it."""
+        return self._session
 
     def publish(self, facts: PointFacts, disks: Sequence[tuple[DiskFacts, StoredDisk]]) -> RestorePoint:
         """Return the published point; for the same run and VM the one that was published first.
@@ -155,13 +170,16 @@ class RunWriter:
         if self._is_over:
             return
         self._is_over = True
-        self._session.close()
         try:
+            if self._published:
+                heal_from_known(self._session, packs_max=PACKS_AT_RUN_END_MAX)
             self._session.write_index()
             write_catalogue(self._vault, self._published)
         except StoreFull as full:
-            # The points are published; index and catalogue only save space and time, and are written again later.
+            # The points are published; all of this only saves space and time, or is done again later.
             _log.warning("run.index-not-written", reason=str(full))
+        finally:
+            self._session.close()
         for id in self._took_over:
             delete_lease(self._vault, id)
         self._session.keeper.end()

@@ -119,6 +119,11 @@ class WriteSession:
             found = self._local.compressor = Compressor(level=self._level)
         return found
 
+    def written(self) -> list[IndexedPack]:
+        """Return what this run wrote or took over, as long as no index of it is written."""
+        with self._lock:
+            return list(self._written)
+
     def write_index(self) -> None:
         """Store the index of everything this run wrote or took over. Safe to call twice."""
         with self._lock:

@@ -6,47 +6,37 @@ the object, the slots, and every VM, disk and point it hits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from holdfast.core import Cancellation, Progress
-from holdfast.model import PointId
 from holdfast.repository.block_reader import BlockReader
 from holdfast.repository.crew import in_order
 from holdfast.repository.damage import PointDamaged
+from holdfast.repository.damage_report import DamageFound, DamageReport, Reasons, report_damage
+from holdfast.repository.heal import HealReport
+from holdfast.repository.hits import HitDisk
+from holdfast.repository.hole_check import pass_over_holes
+from holdfast.repository.holes import read_holes
 from holdfast.repository.layout import PackId, pack_key
 from holdfast.repository.moved import read_moves
 from holdfast.repository.point import RestorePoint, read_points
-from holdfast.repository.quarantine import settle_quarantine
+from holdfast.repository.proofs import ProofWriter
+from holdfast.repository.quarantine import read_quarantine, settle_quarantine
 from holdfast.repository.stored_disk import NodeAddress
 from holdfast.repository.vault import Vault
 from holdfast.repository.verify_maps import Broken, MapWalk
 from holdfast.repository.verify_packs import PackCheck, check_pack
 from holdfast.storage import ObjectMissing, StoreError
 
-__all__ = ["DamageFound", "HitDisk", "VerifyReport", "verify"]
+__all__ = ["VerifyReport", "verify"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HitDisk:
-    """A disk of a restore point that damage hits."""
-
-    point: PointId
-    vm_name: str
-    disk_name: str
-    position: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DamageFound:
-    """One damaged or missing object, and what it costs."""
-
-    object: str
-    slots: tuple[int, ...]
-    """The damaged slots; empty when the whole object is meant."""
-    reason: str
-    hits: tuple[HitDisk, ...]
-    """Empty when no verified point needs what is damaged."""
+class _Checked(NamedTuple):
+    check: PackCheck
+    length_bytes: int
+    began_s: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +53,8 @@ class VerifyReport:
     damage: tuple[DamageFound, ...]
     damaged_points: tuple[PointDamaged, ...]
     """Points whose own object cannot be read."""
+    healed: HealReport | None = None
+    """What was healed of the damage that was found; None when there was none, or nothing may be written."""
     not_quarantined: str = ""
     """Why damaged packs could not be put in quarantine; empty when they are, or when there are none."""
 
@@ -73,49 +65,98 @@ class VerifyReport:
 
 
 def verify(
-    vault: Vault, points: Sequence[RestorePoint] | None, *, workers: int, progress: Progress, cancel: Cancellation
+    vault: Vault,
+    points: Sequence[RestorePoint] | None,
+    *,
+    reading: Vault,
+    heal: Callable[[], HealReport | None],
+    workers: int,
+    progress: Progress,
+    cancel: Cancellation,
 ) -> VerifyReport:
-    """Return the report; see ``Repository.verify``."""
+    """Return the report; see ``Repository.verify``. ``reading`` reads what is left of maps; ``heal`` tries to heal."""
     damaged_points: tuple[PointDamaged, ...] = ()
+    is_of_all = points is None
     if points is None:
         listing = read_points(vault)
         points, damaged_points = listing.points, listing.damaged
     walk = _walk(vault, points, progress=progress, cancel=cancel)
     checks = _check_packs(vault, points, walk, workers=workers, progress=progress, cancel=cancel)
-    broken = _all_broken(walk, checks)
-    not_quarantined = _quarantine(vault, checks, broken)
+    broken = _all_broken(walk, [each.check for each in checks])
+    not_quarantined, healed = "", None
+    damage: tuple[DamageFound, ...] = ()
+    try:
+        _write_down(vault, checks, broken)
+        healed = heal() if broken else None
+        if healed is not None and healed.healed_slots:
+            _forget_healed(vault, broken)
+    except StoreError as error:
+        not_quarantined = str(error)
     if broken:
         # Points that were deleted meanwhile may have lost their packs rightly.
         points = [point for point in points if _is_there(vault, point)]
+        reasons = Reasons(packs=broken.packs, slots=broken.slots)
+        moves = read_moves(vault)
+        report = report_damage(reading, points, _by_pack(broken), reasons, moves=moves, trust_tables=False)
+        damage = report.found + _damaged_tables(points, broken)
+        not_quarantined = not_quarantined or _settle(vault, report, is_of_all=is_of_all)
     return VerifyReport(
         points=len(points),
         disks=sum(len(point.disks) for point in points),
         packs=len(checks),
-        frames=sum(check.frames for check in checks),
-        read_bytes=sum(check.read_bytes for check in checks),
-        block_bytes=sum(check.block_bytes for check in checks),
-        damage=_damage(points, walk, broken),
+        frames=sum(check.frames for check, _, _ in checks),
+        read_bytes=sum(check.read_bytes for check, _, _ in checks),
+        block_bytes=sum(check.block_bytes for check, _, _ in checks),
+        damage=damage,
         damaged_points=damaged_points,
         not_quarantined=not_quarantined,
+        healed=healed,
     )
 
 
-def _quarantine(vault: Vault, checks: Sequence[PackCheck], broken: Broken) -> str:
-    """Keep later backups from building on what is broken; return why that was not possible, or nothing."""
-    slots: dict[PackId, frozenset[int] | None] = {}
-    for place in broken.slots:
-        slots[place.pack] = (slots.get(place.pack) or frozenset()) | {place.slot}
+def _write_down(vault: Vault, checks: Sequence[_Checked], broken: Broken) -> None:
+    """Keep later backups from building on what is broken, and note what was read, in this order."""
+    settle_quarantine(
+        vault,
+        checked={check.pack for check, _, _ in checks},
+        broken=_by_pack(broken),
+        harmless=frozenset(),
+        forgotten=frozenset(),
+    )
+    proofs = ProofWriter(vault)
+    for each in checks:
+        if not each.check.is_missing:
+            proofs.add(each.check.pack, length_bytes=each.length_bytes, began_s=each.began_s)
+    proofs.close()
+
+
+def _forget_healed(vault: Vault, broken: Broken) -> None:
+    """Drop what left the quarantine when something else was healed: patches whose base is whole again."""
+    quarantine = read_quarantine(vault)
+    for place in [place for place in broken.slots if place not in quarantine]:
+        del broken.slots[place]
+
+
+def _settle(vault: Vault, report: DamageReport, *, is_of_all: bool) -> str:
+    """Tell the quarantine what the damage hits; return why that was not possible, or nothing."""
     try:
         settle_quarantine(
             vault,
-            checked={check.pack for check in checks},
-            broken={**slots, **dict.fromkeys(broken.packs)},
-            harmless=frozenset(),
+            checked=frozenset(),
+            broken=report.dependents,
+            harmless=report.harmless if is_of_all else frozenset(),
             forgotten=frozenset(),
         )
     except StoreError as error:
         return str(error)
     return ""
+
+
+def _by_pack(broken: Broken) -> dict[PackId, frozenset[int] | None]:
+    slots: dict[PackId, frozenset[int] | None] = {}
+    for place in broken.slots:
+        slots[place.pack] = (slots.get(place.pack) or frozenset()) | {place.slot}
+    return {**slots, **dict.fromkeys(broken.packs)}
 
 
 def _walk(vault: Vault, points: Sequence[RestorePoint], *, progress: Progress, cancel: Cancellation) -> MapWalk:
@@ -137,20 +178,22 @@ def _check_packs(
     workers: int,
     progress: Progress,
     cancel: Cancellation,
-) -> list[PackCheck]:
+) -> list[_Checked]:
     lengths = {pack: use.length_bytes for point in points for pack, use in point.packs()}
     blocks = BlockReader(vault, moves=read_moves(vault))
+    holes = read_holes(vault).avoided()
     checks = []
+
+    def check(pack: PackId) -> _Checked:
+        began_s = int(vault.clock.now().timestamp())
+        found = check_pack(vault, blocks, pack, cancel=cancel)
+        pass_over_holes(vault, found, holes)
+        return _Checked(found, lengths.get(pack, found.read_bytes), began_s)
+
     with progress.start("every byte of every pack", total_bytes=sum(lengths.values())) as task:
-        found = in_order(
-            lambda pack: check_pack(vault, blocks, pack, cancel=cancel),
-            sorted(walk.packs),
-            workers=workers,
-            ahead=2 * workers,
-        )
-        for check in found:
-            checks.append(check)
-            task.advance(lengths.get(check.pack, 0))
+        for found in in_order(check, sorted(walk.packs), workers=workers, ahead=2 * workers):
+            checks.append(found)
+            task.advance(lengths.get(found.check.pack, 0))
     return checks
 
 
@@ -164,42 +207,25 @@ def _all_broken(walk: MapWalk, checks: Sequence[PackCheck]) -> Broken:
     return broken
 
 
-def _damage(points: Sequence[RestorePoint], walk: MapWalk, broken: Broken) -> tuple[DamageFound, ...]:
-    found = []
-    for pack, reason in sorted(broken.packs.items()):
-        found.append(_found(points, walk, pack, (), reason))
-    by_pack: dict[PackId, dict[int, str]] = {}
-    for place, reason in broken.slots.items():
-        if place.pack not in broken.packs:
-            by_pack.setdefault(place.pack, {})[place.slot] = reason
-    for pack, slots in sorted(by_pack.items()):
-        found.append(_found(points, walk, pack, tuple(sorted(slots)), "; ".join(sorted(set(slots.values())))))
-    for root, reason in sorted(broken.tables.items()):
-        hits = _hits(points, walk, {root.pack: frozenset({root.slot})})
-        found.append(DamageFound(object=pack_key(root.pack), slots=(root.slot,), reason=reason, hits=hits))
-    return tuple(found)
-
-
-def _found(
-    points: Sequence[RestorePoint], walk: MapWalk, pack: PackId, slots: tuple[int, ...], reason: str
-) -> DamageFound:
-    hits = _hits(points, walk, {pack: frozenset(slots) if slots else None})
-    return DamageFound(object=pack_key(pack), slots=slots, reason=reason, hits=hits)
-
-
-def _hits(
-    points: Sequence[RestorePoint], walk: MapWalk, places: Mapping[PackId, frozenset[int] | None]
-) -> tuple[HitDisk, ...]:
+def _damaged_tables(points: Sequence[RestorePoint], broken: Broken) -> tuple[DamageFound, ...]:
     return tuple(
-        HitDisk(
-            point=point.id,
-            vm_name=point.facts.vm.name,
-            disk_name=disk.facts.name,
-            position=disk.facts.position,
+        DamageFound(
+            object=pack_key(root.pack),
+            slots=(root.slot,),
+            reason=reason,
+            hits=tuple(
+                HitDisk(
+                    point=point.id,
+                    vm_name=point.facts.vm.name,
+                    disk_name=disk.facts.name,
+                    position=disk.facts.position,
+                )
+                for point in points
+                for disk in point.disks
+                if disk.stored.root == root
+            ),
         )
-        for point in points
-        for disk in point.disks
-        if walk.is_hit(disk.stored, places)
+        for root, reason in sorted(broken.tables.items())
     )
 
 

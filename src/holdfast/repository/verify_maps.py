@@ -1,11 +1,10 @@
-"""Walking maps: which packs the disks of many points need, whether every entry makes sense, and who is hit by damage.
+"""Walking maps: which packs the disks of many points need, and whether every entry makes sense.
 
 Invariant: a leaf that several points share is read once; what it refers to is remembered pack by pack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +14,7 @@ from holdfast.repository.damage import Damage, MapDamaged, PackDamaged, PackMiss
 from holdfast.repository.disk_map import Leaf, Root, blocks_of_leaf, read_leaf, read_root
 from holdfast.repository.layout import FrameKind, PackId
 from holdfast.repository.map_reader import read_node
-from holdfast.repository.moved import Moves
+from holdfast.repository.moved import MovedSlots, Moves
 from holdfast.repository.pack import parse_patch
 from holdfast.repository.pack_table import PackTable
 from holdfast.repository.stored_disk import NodeAddress, StoredDisk
@@ -56,12 +55,13 @@ class MapWalk:
         self._vault = vault
         self._moves = moves
         self._uses: dict[NodeAddress, Uses] = {}
+        self._healed: set[PackId] = set()
         self.broken = Broken()
         self.packs: set[PackId] = set()
 
     def add(self, disk: StoredDisk) -> None:
         """Walk the map of a disk, and compare what it refers to with the disk's pack table."""
-        self.packs.update(self._moves.resolve(NodeAddress(pack, 0)).pack for pack in disk.packs.packs)
+        self.packs |= self._moves.holders_of(disk.packs.packs)
         uses: Uses = {}
         try:
             root = self._root(disk)
@@ -80,41 +80,9 @@ class MapWalk:
             _count(uses, address.pack, 1, self._length(address))
             for pack, (references, live_bytes) in leaf_uses.items():
                 _count(uses, pack, references, live_bytes)
-        if not self.broken and not _agrees(disk.packs, uses):
+        # A healed frame may have another length, and another base or none, than the one that was counted.
+        if not self.broken and self._healed.isdisjoint(disk.packs.packs) and not _agrees(disk.packs, uses):
             self.broken.tables[disk.root] = "its table of packs does not agree with its map"
-
-    def is_hit(self, disk: StoredDisk, places: Mapping[PackId, frozenset[int] | None]) -> bool:
-        """Return whether a disk needs one of the places: slots of packs, None for every slot of a pack."""
-        for address, leaf in self._nodes(disk):
-            if _is_in(address, places):
-                return True
-            if leaf is not None and self._leaf_is_hit(leaf, places):
-                return True
-        return False
-
-    def _nodes(self, disk: StoredDisk) -> Iterator[tuple[NodeAddress, Leaf | None]]:
-        """Yield where every node of a map lies, with the leaf if it can be read; first of all the root."""
-        yield self._moves.resolve(disk.root), None
-        try:
-            root = self._root(disk)
-        except Damage:
-            return
-        for number, address in enumerate(root.leaves):
-            if address is None:
-                continue
-            place = self._moves.resolve(address)
-            try:
-                plain = read_node(self._vault, place)
-                yield place, read_leaf(plain, address=place, blocks=blocks_of_leaf(root.size_bytes, number))
-            except Damage:
-                yield place, None
-
-    def _leaf_is_hit(self, leaf: Leaf, places: Mapping[PackId, frozenset[int] | None]) -> bool:
-        for number, pack in enumerate(leaf.packs, start=1):
-            slots = np.unique(leaf.slots[leaf.places == number]).tolist()
-            if any(_is_in(self._moves.resolve(NodeAddress(pack, slot)), places) for slot in slots):
-                return True
-        return False
 
     def _root(self, disk: StoredDisk) -> Root:
         place = self._moves.resolve(disk.root)
@@ -138,21 +106,31 @@ class MapWalk:
         uses: Uses = {}
         for number, pack in enumerate(leaf.packs, start=1):
             slots = leaf.slots[leaf.places == number].astype(np.int64)
-            try:
-                trailer = self._vault.shelf.open(self._moves.resolve(NodeAddress(pack, 0)).pack).trailer
-            except Damage as damage:
-                self.broken.note(damage)
-                continue
-            if int(slots.max(initial=0)) >= len(trailer):
-                self.broken.slots[NodeAddress(pack, int(slots.max()))] = "a map refers to it, but there is no such slot"
-                continue
-            kinds = trailer.rows["kind"][slots]
-            for slot in slots[kinds == FrameKind.MAP].tolist():
-                self.broken.slots[NodeAddress(pack, slot)] = "a map refers to it as a block, but it is a map node"
-            _count(uses, pack, len(slots), int(trailer.shares(slots).sum()))
-            for slot in slots[kinds == FrameKind.PATCH].tolist():
-                self._count_base(uses, NodeAddress(pack, slot))
+            live_bytes = 0
+            for group in self._moves.resolve_slots(pack, slots):
+                live_bytes += self._check_slots(uses, group, pack)
+            _count(uses, pack, len(slots), live_bytes)
         return uses
+
+    def _check_slots(self, uses: Uses, group: MovedSlots, pack: PackId) -> int:
+        """Return the live bytes of slots that a leaf names in one pack and that lie in one pack now."""
+        try:
+            trailer = self._vault.shelf.open(group.pack).trailer
+        except Damage as damage:
+            self.broken.note(damage)
+            return 0
+        if int(group.slots.max(initial=0)) >= len(trailer):
+            missing = NodeAddress(group.pack, int(group.slots.max()))
+            self.broken.slots[missing] = "a map refers to it, but there is no such slot"
+            return 0
+        kinds = trailer.rows["kind"][group.slots]
+        for slot in group.slots[kinds == FrameKind.MAP].tolist():
+            self.broken.slots[NodeAddress(group.pack, slot)] = "a map refers to it as a block, but it is a map node"
+        for slot in group.slots[kinds == FrameKind.PATCH].tolist():
+            self._count_base(uses, NodeAddress(group.pack, slot))
+        if group.pack != pack and pack not in self._moves.emptied:
+            self._healed.add(pack)
+        return int(trailer.shares(group.slots).sum())
 
     def _count_base(self, uses: Uses, address: NodeAddress) -> None:
         try:
@@ -165,6 +143,8 @@ class MapWalk:
 
     def _length(self, address: NodeAddress) -> int:
         place = self._moves.resolve(address)
+        if place != address and address.pack not in self._moves.emptied:
+            self._healed.add(address.pack)
         return self._vault.shelf.open(place.pack).trailer.share(place.slot)
 
     def _note_node(self, damage: Damage, address: NodeAddress) -> None:
@@ -182,13 +162,6 @@ def _count(uses: Uses, pack: PackId, references: int, live_bytes: int) -> None:
 
 def _agrees(table: PackTable, uses: Uses) -> bool:
     return {pack: (use.references, use.live_bytes) for pack, use in table.items()} == uses
-
-
-def _is_in(address: NodeAddress, places: Mapping[PackId, frozenset[int] | None]) -> bool:
-    if address.pack not in places:
-        return False
-    slots = places[address.pack]
-    return slots is None or address.slot in slots
 
 
 assert layout.SLOTS_MAX <= 1 << 16

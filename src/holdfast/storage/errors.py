@@ -7,7 +7,6 @@ the contract of ``ObjectStore``.
 from __future__ import annotations
 
 import errno
-import os
 from datetime import datetime
 
 from holdfast.core import ExitStatus, HoldfastError, Retry, format_bytes

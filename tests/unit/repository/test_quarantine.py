@@ -9,7 +9,7 @@ import pytest
 from holdfast.core import BLOCK_BYTES, NoProgress
 from holdfast.repository import DiskNoLongerStored, NodeAddress, RestorePoint
 from holdfast.repository.layout import QUARANTINE_PREFIX, ObjectKind, PackId, pack_key, parse_pack_key
-from holdfast.repository.quarantine import BrokenSlots, read_quarantine, settle_quarantine, take_from_quarantine
+from holdfast.repository.quarantine import BrokenSlots, read_quarantine, settle_quarantine, spare_in_quarantine
 from holdfast.repository.sealing import SealBroken
 from holdfast.repository.vault import Vault
 from tests.support.repositories import World, image_of, key_ring, read_all, write_whole
@@ -160,14 +160,15 @@ def test_a_harmless_pack_stays_so_until_something_else_is_found() -> None:
     assert read_quarantine(vault).harmless == frozenset()
 
 
-def test_slots_that_were_healed_leave_and_whole_packs_stay() -> None:
+def test_what_was_healed_is_harmless_but_stays_out_of_use() -> None:
     world = World()
     vault = _vault(world)
     _settle(vault, checked={A, B}, broken={A: frozenset({1, 2}), B: None})
-    take_from_quarantine(vault, [NodeAddress(A, 1), NodeAddress(B, 7)])
-    assert dict(read_quarantine(vault).broken) == {A: frozenset({2}), B: None}
-    take_from_quarantine(vault, [NodeAddress(A, 2)])
-    assert dict(read_quarantine(vault).broken) == {B: None}
+    spare_in_quarantine(vault, {A, C})
+    found = read_quarantine(vault)
+    assert found.harmful == {B}
+    assert NodeAddress(A, 1) in found
+    assert NodeAddress(A, 3) not in found
 
 
 def test_a_pack_that_is_gone_and_named_by_nobody_is_forgotten() -> None:
