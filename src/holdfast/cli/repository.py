@@ -13,6 +13,7 @@ from holdfast.cli.place_options import NO_PLACE_OPTIONS, PlaceOptions, given_cre
 from holdfast.cli.places import remembered_location
 from holdfast.cli.qr import check_qr_file
 from holdfast.cli.recovery_key import ask_back, show_recovery_key
+from holdfast.cli.repository_cost import cost
 from holdfast.cli.repository_key import app as key
 from holdfast.cli.repository_key import say_holders
 from holdfast.cli.repository_limit import limit
@@ -37,6 +38,7 @@ app.command(gc)
 app.command(undelete)
 app.command(examine, name="test")
 app.command(limit)
+app.command(cost)
 app.command(mirror)
 app.command(lock)
 

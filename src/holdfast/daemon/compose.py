@@ -9,16 +9,21 @@ import threading
 from holdfast.core import Cancellation, Clock, Entropy, SystemClock, SystemEntropy
 from holdfast.daemon.credentials import read_credentials
 from holdfast.daemon.registry import FileRegistry
+from holdfast.daemon.request_log import CountedStore, RequestLog
 from holdfast.daemon.settings import Settings
 from holdfast.daemon.vault import FileVault
 from holdfast.runs import open_runs
 from holdfast.service import RepositoryPlace, Workspace
-from holdfast.storage import ObjectStore, RetryStore, StorePlace, Throttle, ThrottledStore, open_store
+from holdfast.storage import ObjectStore, RetryStore, StorePlace, Throttle, ThrottledStore, open_store, scheme_of
 
 __all__ = ["build_workspace"]
 
 _HOST_NAME_MAX = 48
 """Leaves room for a number: a key holder's name has at most 63 characters."""
+
+
+_CHARGING = frozenset({"s3", "azure"})
+"""Schemes of services that charge by the request."""
 
 
 def build_workspace(settings: Settings, *, clock: Clock | None = None, entropy: Entropy | None = None) -> Workspace:
@@ -27,11 +32,15 @@ def build_workspace(settings: Settings, *, clock: Clock | None = None, entropy: 
 
     vault = FileVault(settings.secrets_folder)
     throttles = _Throttles(used_clock)
+    request_log = RequestLog(settings.requests_folder, clock=used_clock)
 
     def open_with_retry(place: RepositoryPlace, create: bool, cancel: Cancellation) -> ObjectStore:
         credentials = read_credentials(place, vault=vault)
         where = StorePlace(location=place.location, options=place.options, credentials=credentials)
-        store = throttles.around(open_store(where, create=create), place, cancel=cancel)
+        store = open_store(where, create=create)
+        if scheme_of(place.location) in _CHARGING:
+            store = CountedStore(store, request_log, location=place.location)
+        store = throttles.around(store, place, cancel=cancel)
         return RetryStore(store, clock=used_clock, entropy=used_entropy, cancel=cancel)
 
     return Workspace(
@@ -41,6 +50,7 @@ def build_workspace(settings: Settings, *, clock: Clock | None = None, entropy: 
         vault=vault,
         open_store=open_with_retry,
         open_runs=lambda: open_runs(settings.runs_folder, clock=used_clock, entropy=used_entropy),
+        counted_requests=lambda place: request_log.counted(place.location),
         machine_name=_machine_name(platform.node()),
     )
 

@@ -31,6 +31,11 @@ class Settings:
         return self.home / "runs"
 
     @property
+    def requests_folder(self) -> Path:
+        """What was asked of stores that charge for it, for estimates of their costs."""
+        return self.home / "requests"
+
+    @property
     def lab_folder(self) -> Path:
         """The default place of the lab pool's state."""
         return self.home / "lab"

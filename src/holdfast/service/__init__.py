@@ -13,6 +13,7 @@ from holdfast.service.config import (
     TrustKind,
     Vault,
 )
+from holdfast.service.costs import PricesUnknown, RepositoryCosts, estimate_repository_costs
 from holdfast.service.disks import restore_disk
 from holdfast.service.history import list_runs, list_waiting_runs, show_run
 from holdfast.service.immutability import LockDaysUnclear, lock_repository, parse_lock_days, show_protection
@@ -83,9 +84,11 @@ __all__ = [
     "NoVersionsKept",
     "PoolConfig",
     "PoolForgotten",
+    "PricesUnknown",
     "Registry",
     "RemovedPool",
     "RepositoryConfig",
+    "RepositoryCosts",
     "RepositoryExchanged",
     "RepositoryOverview",
     "RepositoryPlace",
@@ -109,6 +112,7 @@ __all__ = [
     "create_repository",
     "delete_point",
     "drill",
+    "estimate_repository_costs",
     "examine_location",
     "examine_repository",
     "explain_backup",

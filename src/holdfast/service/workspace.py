@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from holdfast.core import Cancellation, Clock, Entropy
 from holdfast.runs import Runs
 from holdfast.service.config import Registry, RepositoryPlace, Vault
-from holdfast.storage import ObjectStore
+from holdfast.storage import CountedRequests, ObjectStore
 
 __all__ = ["Workspace"]
 
@@ -26,5 +26,7 @@ class Workspace:
     """Place, whether to make it, and what its retries listen to; returns the store with its retry wrapper."""
     open_runs: Callable[[], AbstractContextManager[Runs]]
     """Opens the runs of this installation, flows not registered."""
+    counted_requests: Callable[[RepositoryPlace], CountedRequests]
+    """What this installation has asked of a place in the last thirty days, where the place charges for it."""
     machine_name: str
     """How this machine is called among a repository's key holders."""

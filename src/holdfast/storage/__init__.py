@@ -2,6 +2,7 @@
 
 from holdfast.storage.cached import CachedStore
 from holdfast.storage.capped import CappedStore
+from holdfast.storage.costs import CostEstimate, CostLine, CountedRequests, estimate_costs
 from holdfast.storage.credentials import (
     CREDENTIAL_NAMES,
     CredentialsMissing,
@@ -39,6 +40,7 @@ from holdfast.storage.metered import Meter, MeteredStore
 from holdfast.storage.mounts import Mount, find_mount, judge_mount
 from holdfast.storage.place import LockMode, StoreCredentials, StoreOptions, StorePlace
 from holdfast.storage.posix import PosixStore
+from holdfast.storage.prices import PRICE_LISTS, PriceList, find_price_list
 from holdfast.storage.retry import RetryStore
 from holdfast.storage.self_test import SelfTest, run_self_test
 from holdfast.storage.smb_place import is_smb_location, parse_smb_location
@@ -50,9 +52,13 @@ from holdfast.storage.wrapper import Verb
 __all__ = [
     "CREDENTIAL_NAMES",
     "FOLDER",
+    "PRICE_LISTS",
     "SCHEMES",
     "CachedStore",
     "CappedStore",
+    "CostEstimate",
+    "CostLine",
+    "CountedRequests",
     "CoveredObject",
     "CredentialsMissing",
     "CredentialsReference",
@@ -79,6 +85,7 @@ __all__ = [
     "Part",
     "Parts",
     "PosixStore",
+    "PriceList",
     "RangeNotSatisfiable",
     "RetryStore",
     "SelfTest",
@@ -101,7 +108,9 @@ __all__ = [
     "ThrottledStore",
     "Verb",
     "check_key",
+    "estimate_costs",
     "find_mount",
+    "find_price_list",
     "find_versions",
     "folder_of",
     "holds",

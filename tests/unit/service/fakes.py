@@ -15,7 +15,7 @@ from holdfast.daemon import FileRegistry, FileVault
 from holdfast.model import JsonObject, RunId, RunStatus
 from holdfast.runs import RunIsRunning, RunNotFound, RunRecord, Runs, RunSummary, StepRecord, StepState
 from holdfast.service import Workspace
-from holdfast.storage import MemoryStore
+from holdfast.storage import CountedRequests, MemoryStore
 from tests.support.flows import NOW, MemoryLedger
 
 __all__ = ["FakeRuns", "make_workspace", "run_record"]
@@ -124,5 +124,6 @@ def make_workspace(
         vault=FileVault(folder / "secrets"),
         open_store=lambda place, create, cancel: places.setdefault(place.location, MemoryStore()),
         open_runs=open_runs,
+        counted_requests=lambda place: CountedRequests(),
         machine_name=name,
     )
