@@ -221,7 +221,8 @@ SMB_CONNECTIONS_MAX = 4
 server a process each, and Python no longer gains by it."""
 
 SMB_REQUEST_BYTES_MAX = 1024 * 1024
-"""One read or write of a share. Measured with Samba on loopback: 64 KiB 120 MiB/s, 256 KiB 260, 1 MiB 500, 8 MiB 280."""
+"""One read or write of a share. Measured with Samba on loopback: 64 KiB 120 MiB/s, 256 KiB 260, 1 MiB 500,
+8 MiB 280."""
 
 SMB_REQUESTS_AHEAD_MAX = 4
 """Large requests sent before the first of them is answered: hides a round trip of some milliseconds."""
