@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.judges.xo.install import judges_folder
 
+from bench.access import measure_access
 from bench.contenders import Borg, Contender, Holdfast, Restic, XenOrchestra
 from bench.engine import RestoredWrongly, compare, table
 from bench.images import Images, Recipe, ToolMissing, default_folder, prepare_images
@@ -54,6 +55,8 @@ def main(arguments: list[str]) -> int:
         print(describe_machine())
         if options.verb == "engine":
             _engine(images, folder, options)
+        if options.verb == "access":
+            print(measure_access(images, folder=folder, say=_say))
         if options.verb == "memory":
             print(measure_memory(images, folder=folder, say=_say))
     except (ToolMissing, CommandFailed, RestoredWrongly) as failure:
@@ -68,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     images = verbs.add_parser("images", help="build the disk images and say what is in them")
     engine = verbs.add_parser("engine", help="our engine beside restic, borg and Xen Orchestra")
     memory = verbs.add_parser("memory", help="peak memory of a backup: a 4 GiB disk beside a 64 GiB sparse one")
+    access = verbs.add_parser("access", help="random reads of a stored disk, as file restore and NBD make them")
     pool = verbs.add_parser("pool", help="the whole command against a lab pool: backup, increments, restore")
     lab = verbs.add_parser("lab", help="the lab pool itself: exports, NBD, calls, and the start of a fleet")
     scale = verbs.add_parser("scale", help="a repository of 100,000 points and ten million blocks")
@@ -77,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     for verb in (lab, pool):
         verb.add_argument("--dir", type=Path, default=default_folder(), help="where to work (%(default)s)")
         verb.add_argument("--rounds", type=int, default=3, help="how often (%(default)s)")
-    for verb in (images, engine, memory):
+    for verb in (images, engine, memory, access):
         verb.add_argument("--dir", type=Path, default=default_folder(), help="where images are kept (%(default)s)")
         verb.add_argument("--small", action="store_true", help="an eighth of everything: to try the harness itself")
     engine.add_argument("--rounds", type=int, default=3, help="how often each engine runs (%(default)s)")

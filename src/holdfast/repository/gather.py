@@ -257,19 +257,18 @@ class _Round:
 
     def _take(self, opened: OpenPack, frame: FrameRead, sealed: memoryview) -> None:
         try:
-            plain = opened.open_frame(frame, sealed)
             if frame.kind == FrameKind.PATCH and self._patches is not None:
-                patch = parse_patch(plain, pack=opened.pack, slot=frame.slot)
+                patch = parse_patch(opened.open_frame(frame, sealed), pack=opened.pack, slot=frame.slot)
                 self._patches.append(PatchRead(NodeAddress(opened.pack, frame.slot), patch, frame.wants))
                 return
             if frame.kind != FrameKind.DATA:
                 raise PackDamaged(pack=opened.pack, slot=frame.slot, reason=_NO_BLOCK[self._patches is None])
+            blocks = opened.open_blocks(frame, sealed)
         except Damage as damage:
             self._lose_frames([frame], damage)
             return
-        view = memoryview(plain)
         for want in frame.wants:
-            block = view[want.part * BLOCK_BYTES : (want.part + 1) * BLOCK_BYTES]
+            block = blocks[want.part]
             if blake3(block, key=self._gatherer.block_key).digest() == want.id:
                 self._out[want.token : want.token + BLOCK_BYTES] = block
             else:

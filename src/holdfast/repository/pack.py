@@ -18,6 +18,7 @@ from holdfast.repository.layout import FrameKind, PackId, pack_key
 from holdfast.repository.read_plan import FrameRead
 from holdfast.repository.sealing import KeyRing
 from holdfast.repository.trailer import Trailer, parse_trailer
+from holdfast.repository.unpack import unpack_blocks
 from holdfast.storage import ObjectMissing, ObjectStore, RangeNotSatisfiable
 
 __all__ = ["TRAILER_CACHE_ROWS_MAX", "OpenPack", "PackShelf", "Patch", "SealedTrailer", "parse_patch"]
@@ -80,10 +81,23 @@ class OpenPack:
         return plain if count == 1 else plain[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
 
     def open_frame(self, frame: FrameRead, sealed: memoryview) -> bytes:
-        """Return the decoded bytes of a whole frame: one block or several, a patch or a node."""
+        """Return the decoded bytes of a whole frame: a patch, a node, or all of its blocks."""
         kind, encoding, count = frame.kind, frame.encoding, frame.block_count
         opened = self._cipher.open(sealed, frame.slot, kind=kind, encoding=encoding, count=count)
         return decode_frame(opened, pack=self.pack, slot=frame.slot, kind=kind, encoding=encoding, count=count)
+
+    def open_blocks(self, frame: FrameRead, sealed: memoryview) -> list[bytes | memoryview]:
+        """Return the blocks of a data frame, as far as the last one that is wanted."""
+        kind, encoding, count = frame.kind, frame.encoding, frame.block_count
+        opened = self._cipher.open(sealed, frame.slot, kind=kind, encoding=encoding, count=count)
+        return unpack_blocks(
+            opened,
+            pack=self.pack,
+            slot=frame.slot,
+            encoding=encoding,
+            block_count=count,
+            wanted=frame.wants[-1].part + 1,
+        )
 
     def fetch(self, slot: int, *, kind: FrameKind | None = None) -> bytes:
         """Return the decoded bytes of a slot, read on its own."""

@@ -70,12 +70,12 @@ def _check_frames(vault: Vault, blocks: BlockReader, opened: OpenPack, check: Pa
             check.frames += 1
             start = frame.offset_bytes - request.offset_bytes
             try:
-                plain = opened.open_frame(frame, sealed[start : start + frame.length_bytes])
+                body = sealed[start : start + frame.length_bytes]
                 if frame.kind == FrameKind.PATCH:
-                    patch = parse_patch(plain, pack=opened.pack, slot=frame.slot)
+                    patch = parse_patch(opened.open_frame(frame, body), pack=opened.pack, slot=frame.slot)
                     patches.append(PatchRead(NodeAddress(opened.pack, frame.slot), patch, frame.wants))
                 else:
-                    _check_content(vault, frame, plain, check)
+                    _check_content(vault, opened, frame, body, check)
             except PackDamaged as damage:
                 check.slots.update({want.token: damage.reason for want in frame.wants})
         if len(patches) >= _PATCHES_AT_ONCE_MAX:
@@ -84,17 +84,16 @@ def _check_frames(vault: Vault, blocks: BlockReader, opened: OpenPack, check: Pa
     _check_patches(blocks, patches, check)
 
 
-def _check_content(vault: Vault, frame: FrameRead, plain: bytes, check: PackCheck) -> None:
+def _check_content(vault: Vault, opened: OpenPack, frame: FrameRead, sealed: memoryview, check: PackCheck) -> None:
     """Compare what a frame holds with what the trailer says of each of its slots."""
     if frame.kind == FrameKind.MAP:
         (want,) = frame.wants
-        if node_id(vault.keys, plain) != want.id:
+        if node_id(vault.keys, opened.open_frame(frame, sealed)) != want.id:
             check.slots[want.token] = "it is not the map node that its trailer names"
         return
-    view = memoryview(plain)
+    blocks = opened.open_blocks(frame, sealed)
     for want in frame.wants:
-        block = view[want.part * BLOCK_BYTES : (want.part + 1) * BLOCK_BYTES]
-        if blake3(block, key=vault.keys.block_id_key).digest() == want.id:
+        if blake3(blocks[want.part], key=vault.keys.block_id_key).digest() == want.id:
             check.block_bytes += BLOCK_BYTES
         else:
             check.slots[want.token] = not_the_block(check.pack, want.token).reason

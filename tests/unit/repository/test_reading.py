@@ -173,13 +173,13 @@ def test_a_frame_of_four_blocks_is_opened_once(monkeypatch: pytest.MonkeyPatch) 
     disk, image = shelf.disk([NodeAddress(pack, slot) for slot in range(8)], tail_bytes=0)
     opened = []
 
-    original = OpenPack.open_frame
+    original = OpenPack.open_blocks
 
-    def counting(self: OpenPack, frame: FrameRead, sealed: memoryview) -> bytes:
+    def counting(self: OpenPack, frame: FrameRead, sealed: memoryview) -> list[bytes | memoryview]:
         opened.append(frame.slot)
         return original(self, frame, sealed)
 
-    monkeypatch.setattr(OpenPack, "open_frame", counting)
+    monkeypatch.setattr(OpenPack, "open_blocks", counting)
     assert read_all(shelf.world.repository, disk, shelf.world.cancel) == image
     assert opened == [0, 4]
     opened.clear()
