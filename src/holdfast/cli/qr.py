@@ -12,7 +12,7 @@ from holdfast.core import ExitStatus, HoldfastError, Secret
 
 __all__ = ["QrNotWritten", "check_qr_file", "qr_lines", "write_qr"]
 
-_BORDER_MODULES = 2
+_BORDER_MODULES = 4
 _SCALE = 8
 _BLOCKS = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
 

@@ -222,7 +222,7 @@ def show(name: str, *, common: Common = _NO_COMMON) -> int:
         for holder, moment in sorted(overview.config.keys.proven.items()):
             out.say(f"{holder}: key last proven {format_time(moment)}")
         if overview.data_key_epoch:
-            out.say(f"Data key {overview.data_key_epoch}: rotated as often.")
+            out.say(f"Data key number {overview.data_key_epoch}; what is older is sealed with those before it.")
         for each in overview.advice:
             out.warn(each)
         out.result(overview)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from backports import zstd
 from blake3 import blake3
@@ -75,7 +75,7 @@ class EpochLost(HoldfastError):
 class HeldKeys:
     """The keys that a holder's file gave, and how they stand to the repository as it is."""
 
-    keys: tuple[bytes, ...]
+    keys: tuple[bytes, ...] = field(repr=False)
     """Of the epochs 0, 1, …; the first is the repository key. Those above ``epoch`` must not seal anything."""
     epoch: int = 0
     """The last of these epochs that is known to have begun."""

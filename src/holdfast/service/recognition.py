@@ -14,7 +14,14 @@ from holdfast.repository import HolderFacts, Repository
 from holdfast.service.config import KeyMemory, RepositoryConfig
 from holdfast.service.workspace import Workspace
 
-__all__ = ["DataKeyExchanged", "RepositoryExchanged", "judge_holders", "recognise_repository", "remembered_keys"]
+__all__ = [
+    "DataKeyExchanged",
+    "RepositoryExchanged",
+    "check_identity",
+    "judge_holders",
+    "recognise_repository",
+    "remembered_keys",
+]
 
 _log = get_log(__name__)
 
@@ -64,6 +71,22 @@ def recognise_repository(workspace: Workspace, config: RepositoryConfig, reposit
     ``RepositoryExchanged``, ``DataKeyExchanged``.
     """
     known, store = config.keys, repository.store_description
+    check_identity(config, repository)
+    if known.epoch_fingerprint and repository.keys.fingerprint_of(known.epoch) != known.epoch_fingerprint:
+        raise DataKeyExchanged(name=config.name, store=store, epoch=known.epoch)
+    keys = remembered_keys(known, repository)
+    if keys != known:
+        try:
+            workspace.registry.replace_repository(replace(config, keys=keys))
+        except HoldfastError as error:
+            # A restore must not fail because our own folder is full. The next opening remembers.
+            _log.warning("repository.not-remembered", repository=config.name, reason=str(error))
+    return repository
+
+
+def check_identity(config: RepositoryConfig, repository: Repository) -> None:
+    """Return when a repository has the id and the key of the one that is remembered. ``RepositoryExchanged``."""
+    known, store = config.keys, repository.store_description
     if repository.id != config.repository:
         raise RepositoryExchanged(
             name=config.name, store=store, what="its id is", expected=config.repository, found=repository.id
@@ -76,16 +99,6 @@ def recognise_repository(workspace: Workspace, config: RepositoryConfig, reposit
             expected=known.fingerprint,
             found=repository.fingerprint,
         )
-    if known.epoch_fingerprint and repository.keys.fingerprint_of(known.epoch) != known.epoch_fingerprint:
-        raise DataKeyExchanged(name=config.name, store=store, epoch=known.epoch)
-    keys = remembered_keys(known, repository)
-    if keys != known:
-        try:
-            workspace.registry.replace_repository(replace(config, keys=keys))
-        except HoldfastError as error:
-            # A restore must not fail because our own folder is full. The next opening remembers.
-            _log.warning("repository.not-remembered", repository=config.name, reason=str(error))
-    return repository
 
 
 def remembered_keys(known: KeyMemory, repository: Repository) -> KeyMemory:

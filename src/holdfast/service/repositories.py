@@ -32,7 +32,7 @@ from holdfast.repository import (
 from holdfast.service.config import KeyMemory, RepositoryConfig, RepositoryPlace, SecretMissing, sealed_name
 from holdfast.service.place_view import look_at_place
 from holdfast.service.protection_view import protection_of
-from holdfast.service.recognition import judge_holders, recognise_repository, remembered_keys
+from holdfast.service.recognition import check_identity, judge_holders, recognise_repository, remembered_keys
 from holdfast.service.workspace import Workspace
 from holdfast.storage import Finding, ObjectStore, StoreOptions
 
@@ -250,10 +250,15 @@ def _open_as_config(workspace: Workspace, config: RepositoryConfig, *, cancel: C
 
 
 def open_with(workspace: Workspace, name: str, unlock: Unlock, *, cancel: Cancellation) -> Repository:
-    """Return a repository that is known here, opened with another key than this machine's. ``WrongKey``."""
+    """Return a repository that is known here, opened with another key than this machine's. ``WrongKey``.
+
+    The key may be one that did not get the newest data key: then it reads what is older, and writes nothing.
+    """
     config = workspace.registry.repository(name)
     store = workspace.open_store(config.place, False, cancel)
-    return recognise_repository(workspace, config, _open(workspace, store, unlock, epoch_seen=config.keys.epoch))
+    repository = _open(workspace, store, unlock, epoch_seen=config.keys.epoch)
+    check_identity(config, repository)
+    return repository
 
 
 def _open(workspace: Workspace, store: ObjectStore, unlock: Unlock, *, epoch_seen: int = 0) -> Repository:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 
 import msgspec
 import pytest
 
-from holdfast.core import Cancellation, ManualClock, Secret, SeededEntropy
+from holdfast.core import Secret
 from holdfast.model import RunId
 from holdfast.repository import (
     EpochLost,
@@ -23,79 +23,23 @@ from holdfast.repository import (
     OpenHolder,
     PassphraseHolder,
     PassphraseUnlock,
-    Repository,
-    RestorePoint,
     RotatedMeanwhile,
-    Rotation,
     RotationUseless,
     Unlock,
     WrongKey,
-    create_repository,
     new_recovery_key,
-    open_repository,
 )
 from holdfast.repository.config import KEY_EPOCHS
 from holdfast.repository.holders import _HolderRecord, _record_key
 from holdfast.repository.layout import ObjectKind
-from holdfast.repository.sealing import EpochNotHeld, KeyRing, SealBroken
-from holdfast.repository.vault import Vault
-from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, ObjectStore, Parts, SimulatedCrash
+from holdfast.repository.sealing import EpochNotHeld, SealBroken
+from holdfast.storage import Fault, FaultEffect, FaultyStore, ObjectStore, Parts, SimulatedCrash
 from holdfast.storage.wrapper import StoreWrapper
-from tests.support.repositories import TEST_SAFETY, World, disk_facts, image_of, write_whole
+from tests.support.keyed_world import HOLDERS, LEAVER, LEAVER_UNLOCK, OTHER_UNLOCK, UNLOCK, KeyedWorld
+from tests.support.repositories import disk_facts, image_of, write_whole
 
-MACHINE, OTHER, LEAVER = new_recovery_key(), new_recovery_key(), new_recovery_key()
-HOLDERS = (
-    IdentityHolder("machine", MACHINE.public),
-    IdentityHolder("other", OTHER.public),
-    IdentityHolder("leaver", LEAVER.public),
-)
-UNLOCK, OTHER_UNLOCK, LEAVER_UNLOCK = (IdentityUnlock(each.secret) for each in (MACHINE, OTHER, LEAVER))
 IMAGE = image_of({0: 1, 1: 2, 3: 4}, count=5)
 LATER_IMAGE = image_of({0: 1, 1: 2, 2: 9, 3: 4}, count=5)
-
-
-class KeyedWorld(World):
-    """A repository that a machine, another one and somebody who is going to leave can open."""
-
-    def __init__(self, holders: Sequence[NewHolder] = HOLDERS, *, memory: MemoryStore | None = None) -> None:
-        self.memory = memory or MemoryStore()
-        self.store: ObjectStore = self.memory
-        self.clock = ManualClock()
-        self.entropy = SeededEntropy(1)
-        self.cancel = Cancellation()
-        self.workers = 0
-        create_repository(
-            self.store, holders=holders, clock=self.clock, entropy=self.entropy, workers=0, safety=TEST_SAFETY
-        )
-        self.repository = self.open(UNLOCK)
-
-    def open(self, unlock: Unlock, *, store: ObjectStore | None = None) -> Repository:
-        """Open the repository as another process would."""
-        found = self.store if store is None else store
-        return open_repository(
-            found, unlock=unlock, clock=self.clock, entropy=self.entropy, workers=0, safety=TEST_SAFETY
-        )
-
-    def rotate(
-        self,
-        *goes_on: NewHolder,
-        leave_out: Collection[str] = (),
-        store: ObjectStore | None = None,
-        unlock: Unlock = UNLOCK,
-    ) -> Rotation:
-        """Rotate as a process that does nothing else."""
-        return self.open(unlock, store=store).keys.rotate(unlock, goes_on=goes_on, leave_out=leave_out)
-
-    def back_up_as(self, unlock: Unlock, image: bytes, *, run: str) -> RestorePoint:
-        """Back up as the process of one holder."""
-        self.repository = self.open(unlock)
-        return self.back_up(image, run=run)
-
-    def old_vault(self) -> Vault:
-        """Return the repository as somebody has it who kept the first key and nothing else."""
-        text = self.open(LEAVER_UNLOCK)._vault.keys.held.keys[0]  # what a leaver may have copied
-        keys = KeyRing(text, repository=self.repository.id)
-        return Vault(self.store, keys, clock=self.clock, entropy=self.entropy)
 
 
 def test_who_kept_the_old_key_reads_what_was_there_and_nothing_after() -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import traceback
+from collections.abc import Callable
+
+import pytest
 from blake3 import blake3
 
-from holdfast.core import BLOCK_BYTES
+from holdfast.core import BLOCK_BYTES, Secret, configure_log
 from holdfast.model import Coverage, DataRun
+from holdfast.repository import IdentityHolder, IdentityUnlock, PassphraseHolder, PassphraseUnlock, new_recovery_key
+from tests.support.keyed_world import HOLDERS, LEAVER, MACHINE, OTHER, OTHER_UNLOCK, UNLOCK, KeyedWorld
 from tests.support.repositories import WEB, World, block_of, disk_facts, image_of, point_facts, write_whole
 
 NAMES = ["web-frontend", "system-volume", "nightly-payroll", "Main street", "name_label", "disk-1", "pool-1", "gold"]
@@ -77,3 +84,55 @@ def test_incompressible_blocks_are_sealed_too() -> None:
     content = world.store.get(key)
     assert len(content) > BLOCK_BYTES
     assert all(block[at : at + 8] not in content for at in range(0, BLOCK_BYTES, 4096))
+
+
+def test_nothing_shows_in_a_repository_whose_data_key_was_rotated_either() -> None:
+    world = KeyedWorld()
+    world.back_up(image_of({0: 1, 1: 2}, count=3), run="r-secret-run")
+    world.rotate(leave_out=["leaver"])
+    world.back_up_as(OTHER_UNLOCK, image_of({0: 1, 1: 3}, count=3), run="r-other")
+    known = [name.encode() for name in [*NAMES, "r-secret-run", "r-other", WEB, MACHINE.public, LEAVER.public]]
+    known += [block_of(number)[:16] for number in (1, 2, 3)]
+    keys = world.open(UNLOCK)._vault.keys.held.keys
+    for key in keys:
+        known += [key, base64.b64encode(key), key.hex().encode()]
+    assert len(keys) == 2
+    for name, content in world.memory.snapshot().items():
+        for secret in known:
+            assert secret not in content, f"{secret!r} is readable in {name}"
+            assert secret not in name.encode()
+
+
+@pytest.mark.slow(reason="a passphrase costs a second each time, by design")
+def test_no_key_and_no_passphrase_is_told_in_logs_errors_or_values(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_log(verbosity=2, as_json=False)
+    passphrase, mistyped = "correct horse battery staple", "wrong horse"
+    world = KeyedWorld((*HOLDERS, PassphraseHolder("me", Secret(passphrase))))
+    told: list[str] = []
+
+    def tell(action: Callable[[], object]) -> None:
+        try:
+            told.append(repr(action()))
+        except Exception:
+            told.append(traceback.format_exc())
+
+    wrong = new_recovery_key()
+    tell(lambda: world.open(IdentityUnlock(wrong.secret)))
+    tell(lambda: world.open(PassphraseUnlock(Secret(mistyped))))
+    tell(lambda: world.open(UNLOCK).keys.holders())
+    tell(lambda: world.rotate(PassphraseHolder("me", Secret(mistyped))))
+    tell(lambda: world.rotate(leave_out=["me", "leaver"]))
+    tell(lambda: world.open(UNLOCK).keys.add(PassphraseHolder("machine", Secret(passphrase))))
+    tell(lambda: world.open(UNLOCK).keys.add(IdentityHolder("x", wrong.secret.reveal())))
+    tell(lambda: world.back_up_as(OTHER_UNLOCK, image_of({0: 1}, count=1), run="r-1"))
+    vault = world.open(UNLOCK)._vault
+    told += [repr(vault.keys.held), repr(vault.keys), repr(UNLOCK), repr(PassphraseHolder("me", Secret(passphrase)))]
+    streams = capsys.readouterr()
+    text = "\n".join([*told, streams.out, streams.err])
+    assert "WrongKey" in text
+    secrets = [passphrase, mistyped]
+    secrets += [each.secret.reveal() for each in (MACHINE, OTHER, LEAVER, wrong)]
+    for key in vault.keys.held.keys:
+        secrets += [key.hex(), base64.b64encode(key).decode(), repr(key)[2:-1]]
+    for secret in secrets:
+        assert secret not in text
