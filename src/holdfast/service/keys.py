@@ -118,7 +118,7 @@ def rotate_data_key(
 ) -> Rotation:
     """Seal what is stored from now on with a new key, which all holders get but those that are left out.
 
-    ``goes_on``: holders with a passphrase, or whose public key is not recorded. ``HolderUndecided`` names a missing one.
+    ``goes_on``: holders with a passphrase, or whose public key is not recorded. ``HolderUndecided``: one is missing.
     """
     repository = open_by_name(workspace, name, cancel=cancel)
     rotation = repository.keys.rotate(IdentityUnlock(workspace.vault.identity), goes_on=goes_on, leave_out=leave_out)
