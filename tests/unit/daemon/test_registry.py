@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from holdfast.daemon import ConfigDamaged, ConfigNotWritable, FileRegistry, NameInvalid, write_private_file
 from holdfast.model import PoolUuid, RepositoryId
 from holdfast.service import NameTaken, NameUnknown, PoolConfig, RepositoryConfig
+from holdfast.storage import LockMode, StoreOptions
 
 POOL = PoolConfig(
     name="prod",
@@ -131,3 +133,31 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigNotWritable) as caught:
         FileRegistry(tmp_path / "config").add_pool(POOL)
     assert "prod.json" in caught.value.path
+
+
+def test_options_of_a_place_come_back_and_a_folder_has_none_in_its_file(registry: FileRegistry, tmp_path: Path) -> None:
+    registry.add_repository(REPOSITORY)
+    options = StoreOptions(
+        endpoint="https://s3.example.org", path_style=False, object_lock=LockMode.COMPLIANCE, ca_file="/etc/ca.pem"
+    )
+    bucket = replace(REPOSITORY, name="bucket", location="s3://b/p", options=options, credentials="file:/etc/keys")
+    registry.add_repository(bucket)
+    assert registry.repository("bucket") == bucket
+    assert registry.repository("bucket").place.options == options
+    assert json.loads((tmp_path / "config/repositories/main.json").read_text())["options"] == {}
+    changed = replace(bucket, credentials="sealed")
+    registry.replace_repository(changed)
+    assert registry.repository("bucket") == changed
+    with pytest.raises(NameUnknown):
+        registry.replace_repository(replace(bucket, name="other"))
+
+
+@pytest.mark.parametrize("options", [{"object_locks": "compliance"}, {"object_lock": "always"}, {"endpoint": 1}])
+def test_an_option_that_is_not_understood_is_never_passed_over(
+    registry: FileRegistry, tmp_path: Path, options: dict[str, object]
+) -> None:
+    registry.add_repository(REPOSITORY)
+    file = tmp_path / "config/repositories/main.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "options": options}))
+    with pytest.raises(ConfigDamaged):
+        registry.repository("main")
