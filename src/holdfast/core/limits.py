@@ -5,6 +5,8 @@ A queue, loop, retry, cache or listing without a line here is a bug."""
 from holdfast.core.units import GIB, MIB
 
 __all__ = [
+    "CACHED_OBJECT_BYTES_MAX",
+    "CACHE_BYTES_MAX",
     "CLOCKS_APART_S_MAX",
     "LOCKS_REMEMBERED_MAX",
     "LOCK_DAYS_MAX",
@@ -226,3 +228,9 @@ SMB_REQUEST_BYTES_MAX = 1024 * 1024
 
 SMB_REQUESTS_AHEAD_MAX = 4
 """Large requests sent before the first of them is answered: hides a round trip of some milliseconds."""
+
+CACHE_BYTES_MAX = 256 * MIB
+"""Of one repository on the local disk: some hundred thousand restore points, less than the runs' database may take."""
+
+CACHED_OBJECT_BYTES_MAX = 4 * MIB
+"""A restore point takes about 2 KB, one with a TPM some more, a catalogue up to a few MB; anything larger is data."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import platform
 import re
 import threading
+from pathlib import Path
 
-from holdfast.core import Cancellation, Clock, Entropy, SystemClock, SystemEntropy
+from blake3 import blake3
+
+from holdfast.core import Cancellation, Clock, Entropy, SystemClock, SystemEntropy, limits
 from holdfast.daemon.credentials import read_credentials
 from holdfast.daemon.registry import FileRegistry
 from holdfast.daemon.request_log import CountedStore, RequestLog
@@ -14,7 +17,17 @@ from holdfast.daemon.settings import Settings
 from holdfast.daemon.vault import FileVault
 from holdfast.runs import open_runs
 from holdfast.service import RepositoryPlace, Workspace
-from holdfast.storage import ObjectStore, RetryStore, StorePlace, Throttle, ThrottledStore, open_store, scheme_of
+from holdfast.storage import (
+    FOLDER,
+    CachedStore,
+    ObjectStore,
+    RetryStore,
+    StorePlace,
+    Throttle,
+    ThrottledStore,
+    open_store,
+    scheme_of,
+)
 
 __all__ = ["build_workspace"]
 
@@ -24,6 +37,10 @@ _HOST_NAME_MAX = 48
 
 _CHARGING = frozenset({"s3", "azure"})
 """Schemes of services that charge by the request."""
+
+
+_REMEMBERED = ("catalogue/", "points/")
+"""Objects that lists and plans read, each under a name that is never used again (``docs/formats/repository.md``)."""
 
 
 def build_workspace(settings: Settings, *, clock: Clock | None = None, entropy: Entropy | None = None) -> Workspace:
@@ -49,9 +66,24 @@ def build_workspace(settings: Settings, *, clock: Clock | None = None, entropy: 
         registry=FileRegistry(settings.config_folder),
         vault=vault,
         open_store=open_with_retry,
+        cached=lambda place, store: _cached(place, store, folder=settings.cache_folder),
         open_runs=lambda: open_runs(settings.runs_folder, clock=used_clock, entropy=used_entropy),
         counted_requests=lambda place: request_log.counted(place.location),
         machine_name=_machine_name(platform.node()),
+    )
+
+
+def _cached(place: RepositoryPlace, store: ObjectStore, *, folder: Path) -> ObjectStore:
+    """Return the store with a memory of its small objects on the local disk; a local folder needs none."""
+    if scheme_of(place.location) == FOLDER:
+        return store
+    digest: str = blake3(place.location.encode()).hexdigest()
+    return CachedStore(
+        store,
+        folder=folder / digest[:32],
+        prefixes=_REMEMBERED,
+        bytes_max=limits.CACHE_BYTES_MAX,
+        object_bytes_max=limits.CACHED_OBJECT_BYTES_MAX,
     )
 
 

@@ -31,6 +31,11 @@ class Settings:
         return self.home / "runs"
 
     @property
+    def cache_folder(self) -> Path:
+        """Copies of small objects of repositories that are far away; may be deleted at any time."""
+        return self.home / "cache"
+
+    @property
     def requests_folder(self) -> Path:
         """What was asked of stores that charge for it, for estimates of their costs."""
         return self.home / "requests"

@@ -34,14 +34,14 @@ class ListedPoints:
 
 def list_points(workspace: Workspace, repository: str, *, vm: str | None = None, cancel: Cancellation) -> ListedPoints:
     """Return all points, or those of one VM by its name at backup time or its uuid."""
-    listing = open_by_name(workspace, repository, cancel=cancel).summaries()
+    listing = open_by_name(workspace, repository, browsing=True, cancel=cancel).summaries()
     wanted = (each for each in listing.points if vm is None or vm in (each.vm_name, each.vm_uuid))
     return ListedPoints(points=tuple(wanted), damaged=tuple(str(each) for each in listing.damaged))
 
 
 def show_point(workspace: Workspace, repository: str, point: str, *, cancel: Cancellation) -> RestorePoint:
     """Return one point by its id or a unique beginning of it."""
-    return open_by_name(workspace, repository, cancel=cancel).point(point)
+    return open_by_name(workspace, repository, browsing=True, cancel=cancel).point(point)
 
 
 def verify(

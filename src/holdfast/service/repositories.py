@@ -230,14 +230,22 @@ def _free_name(wanted: str, taken: Collection[str]) -> str:
     return name
 
 
-def open_by_name(workspace: Workspace, name: str, *, cancel: Cancellation) -> Repository:
+def open_by_name(workspace: Workspace, name: str, *, browsing: bool = False, cancel: Cancellation) -> Repository:
     """Return a repository that was created or connected here, opened by this machine's own key, or by none where its
-    owner wants no secret."""
-    return _open_as_config(workspace, workspace.registry.repository(name), cancel=cancel)
+    owner wants no secret.
+
+    With ``browsing``, what was read before may come from this machine's cache: for lists and plans, never where
+    something is to be proven or changed.
+    """
+    return _open_as_config(workspace, workspace.registry.repository(name), browsing=browsing, cancel=cancel)
 
 
-def _open_as_config(workspace: Workspace, config: RepositoryConfig, *, cancel: Cancellation) -> Repository:
+def _open_as_config(
+    workspace: Workspace, config: RepositoryConfig, *, browsing: bool = False, cancel: Cancellation
+) -> Repository:
     store = workspace.open_store(config.place, False, cancel)
+    if browsing:
+        store = workspace.cached(config.place, store)
     try:
         repository = _open(workspace, store, IdentityUnlock(workspace.vault.identity), epoch_seen=config.keys.epoch)
     except WrongKey as refused:

@@ -169,7 +169,7 @@ def _check_request(request: BackupRequest) -> None:
 def _plan(workspace: Workspace, request: BackupRequest, inventory: Inventory, *, cancel: Cancellation) -> BackupPlan:
     wanted = inventory.vms if request.all_vms else [inventory.find_vm(name) for name in request.vms]
     unique = {vm.uuid: vm for vm in wanted}
-    newest = newest_by_vm(open_by_name(workspace, request.repository, cancel=cancel).points())
+    newest = newest_by_vm(open_by_name(workspace, request.repository, browsing=True, cancel=cancel).points())
     return plan_backup(list(unique.values()), newest, force_full=request.force_full, keep_points=request.keep_points)
 
 

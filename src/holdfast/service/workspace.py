@@ -24,6 +24,8 @@ class Workspace:
     vault: Vault
     open_store: Callable[[RepositoryPlace, bool, Cancellation], ObjectStore]
     """Place, whether to make it, and what its retries listen to; returns the store with its retry wrapper."""
+    cached: Callable[[RepositoryPlace, ObjectStore], ObjectStore]
+    """Returns a place's store with this machine's memory of it before it, where the place is slow enough for one."""
     open_runs: Callable[[], AbstractContextManager[Runs]]
     """Opens the runs of this installation, flows not registered."""
     counted_requests: Callable[[RepositoryPlace], CountedRequests]

@@ -123,6 +123,7 @@ def make_workspace(
         registry=FileRegistry(folder / "config"),
         vault=FileVault(folder / "secrets"),
         open_store=lambda place, create, cancel: places.setdefault(place.location, MemoryStore()),
+        cached=lambda place, store: store,
         open_runs=open_runs,
         counted_requests=lambda place: CountedRequests(),
         machine_name=name,
