@@ -1,0 +1,1 @@
+"""Real processes that work on a real repository and are killed at random instants."""
