@@ -37,4 +37,4 @@ def test_a_seed_makes_the_same_history_each_time() -> None:
     first.play(2)
     second.play(2)
     assert first.log == second.log
-    assert first.store.snapshot() == second.store.snapshot()
+    assert first.memory.snapshot() == second.memory.snapshot()

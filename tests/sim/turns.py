@@ -117,12 +117,20 @@ class Stage:
 
 
 class TurnStore:
-    """A store whose every operation is a turn. ``on_delete`` sees each key before it goes."""
+    """A store whose every operation is a turn. ``on_delete`` sees each key before it goes, ``on_punch`` each hole."""
 
-    def __init__(self, inner: ObjectStore, stage: Stage, *, on_delete: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        inner: ObjectStore,
+        stage: Stage,
+        *,
+        on_delete: Callable[[str], None],
+        on_punch: Callable[[str, Sequence[Extent]], None],
+    ) -> None:
         self._inner = inner
         self._stage = stage
         self._on_delete = on_delete
+        self._on_punch = on_punch
 
     def put(self, key: str, parts: Part | Sequence[Part], *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``."""
@@ -158,6 +166,7 @@ class TurnStore:
     def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
         """See ``ObjectStore.try_punch``."""
         self._stage.give_turn(changes=True)
+        self._on_punch(key, extents)
         return self._inner.try_punch(key, extents)
 
     def try_lock(self, key: str, until: datetime) -> datetime | None:

@@ -1,22 +1,26 @@
 """A seeded world: actors back up, delete, collect and restore on one repository, and crash wherever chance says.
 
-Invariants, checked while it happens and after each round: a pack that a published point needs is never deleted; every
-published point restores what was backed up; nothing but what points need stays in the end.
+In some worlds the store can punch holes into packs, in others it cannot and live frames are moved. Invariants, checked
+while it happens and after each round: a pack that a point needs is never deleted, a frame that one needs is never
+punched; every published point restores what was backed up; nothing but what points need stays in the end.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import numpy as np
+
 from holdfast.core import Cancellation, Clock, ManualClock, NoProgress, SeededEntropy
-from holdfast.model import RunId, VmUuid
+from holdfast.model import Extent, RunId, VmUuid
 from holdfast.repository import (
     CannotTellLivePacks,
     Damage,
     DiskNoLongerStored,
+    GcSettings,
     LeaseLost,
     OpenHolder,
     OpenUnlock,
@@ -28,8 +32,14 @@ from holdfast.repository import (
     create_repository,
     open_repository,
 )
-from holdfast.repository.layout import PACKS_PREFIX, POINTS_PREFIX, parse_pack_key
+from holdfast.repository.gc_geometry import carve, dead_frames, live_frame_bytes
+from holdfast.repository.gc_look import SlotLook
+from holdfast.repository.layout import PACKS_PREFIX, POINTS_PREFIX, PackId, pack_key, parse_pack_key
+from holdfast.repository.moved import read_moves
+from holdfast.repository.pack_set import PackSet
+from holdfast.repository.vault import Vault
 from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, ObjectStore, SimulatedCrash, StoreUnreachable
+from holdfast.storage.wrapper import StoreWrapper
 from tests.sim.disks import SIZE_BYTES, Content, Palette, changed_places, mutate, read_content, write_content
 from tests.sim.turns import Stage, TurnStore
 from tests.support.repositories import TEST_SAFETY, disk_facts, key_ring, point_facts
@@ -39,8 +49,13 @@ __all__ = ["World"]
 _VMS = [VmUuid(f"vm-{number}") for number in range(3)]
 _DELAY_S_MAX = 35.0
 _SKEW_S_MAX = 5.0
-_PACK_BYTES = 60_000
-"""Two blocks: a disk takes several packs."""
+_PACK_BYTES = (60_000, 60_000, 200_000)
+"""Two blocks, so that a disk takes several packs; or more, so that packs are often partly needed."""
+
+_PUNCH_CHANCE = 0.6
+
+_GC = GcSettings(is_thorough=True, moved_live_part_max=0.6, hole_bytes=512, batch_slots_max=40)
+"""Every pack is worth a look, a few at a time."""
 
 _NAP_CHANCE = 0.1
 """How often a machine sleeps between storing a disk and publishing it."""
@@ -49,6 +64,15 @@ _OPERATIONS_MAX = 60
 """Within how many operations of an actor its fault falls; a whole backup has about thirty."""
 
 assert TEST_SAFETY.clock_skew_s > _DELAY_S_MAX + 2 * _SKEW_S_MAX
+
+
+class _NoHoles(StoreWrapper):
+    """A store that cannot give back a part of an object."""
+
+    def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
+        """See ``ObjectStore.try_punch``."""
+        self._inner.size(key)
+        return None
 
 
 class _SkewedClock:
@@ -90,7 +114,8 @@ class World:
         self.chance = random.Random(seed)
         self.clock = ManualClock()
         self.entropy = SeededEntropy(seed)
-        self.store = MemoryStore()
+        self.memory = MemoryStore()
+        self.store: ObjectStore = self.memory if self.chance.random() < _PUNCH_CHANCE else _NoHoles(self.memory)
         self.stage = Stage(self.chance, self.clock, delay_s_max=_DELAY_S_MAX)
         self.guests: dict[VmUuid, Content] = {vm: mutate({}, self.chance) for vm in _VMS}
         self.expected: dict[RunId, Content] = {}
@@ -103,7 +128,7 @@ class World:
             holders=[OpenHolder()],
             clock=self.clock,
             entropy=self.entropy,
-            pack_bytes_max=_PACK_BYTES,
+            pack_bytes_max=self.chance.choice(_PACK_BYTES),
             workers=0,
             safety=TEST_SAFETY,
         )
@@ -143,7 +168,8 @@ class World:
                 ]
             )
             faults = [Fault(at=self.chance.randint(3, _OPERATIONS_MAX), effect=effect)]
-        store = FaultyStore(TurnStore(self.store, self.stage, on_delete=self._check_delete), faults)
+        turns = TurnStore(self.store, self.stage, on_delete=self._check_delete, on_punch=self._check_punch)
+        store = FaultyStore(turns, faults)
 
         def act() -> None:
             try:
@@ -238,8 +264,8 @@ class World:
 
     def _collect(self, repository: Repository) -> None:
         try:
-            plan = repository.plan_gc()
-            report = repository.apply_gc(plan, cancel=Cancellation())
+            plan = repository.plan_gc(settings=_GC)
+            report = repository.apply_gc(plan, cancel=Cancellation(), settings=_GC)
         except CannotTellLivePacks as error:
             raise AssertionError("no point is ever damaged here") from error
         self.log.append(f"  collected: {report}")
@@ -266,9 +292,30 @@ class World:
     def _check_delete(self, key: str) -> None:
         pack = parse_pack_key(key)
         if pack is not None:
+            moves = read_moves(self._vault())
             for point in self._truth().points():
-                needed = {each for each, _ in point.packs()}
+                needed = moves.holders_of(each for each, _ in point.packs())
                 assert pack not in needed, f"{key} is deleted, but {point.id} needs it"
+
+    def _check_punch(self, key: str, extents: Sequence[Extent]) -> None:
+        pack = parse_pack_key(key)
+        assert pack is not None
+        if not extents or not self._keys(key):
+            return
+        trailer, look = self._vault().shelf.open(pack).trailer, self._look([pack])
+        for slot in np.flatnonzero(look.live[0]).tolist():
+            start = int(trailer.offsets[slot])
+            end = start + int(trailer.rows["length"][slot - int(trailer.rows["index"][slot])])
+            hit = any(extent.offset_bytes < end and start < extent.end_bytes for extent in extents)
+            assert not hit, f"slot {slot} of {key} is punched, but needed"
+
+    def _look(self, packs: Iterable[PackId]) -> SlotLook:
+        """Return which slots of packs the points need now."""
+        vault, wanted = self._vault(), PackSet(packs)
+        counts = [len(vault.shelf.open(pack).trailer) for pack in wanted]
+        look = SlotLook(vault, wanted, counts, workers=0, cancel=Cancellation())
+        look.look(read_moves(vault))
+        return look
 
     def _check_points(self, *, fully: bool = True) -> None:
         repository = self._truth()
@@ -300,13 +347,32 @@ class World:
         assert self.unfinished == []
         self.clock.advance(3600)
         self._check_points()
-        for _ in range(2):
-            repository.apply_gc(repository.plan_gc(), cancel=Cancellation())
+        for _ in range(3):
+            repository.apply_gc(repository.plan_gc(settings=_GC), cancel=Cancellation(), settings=_GC)
         self._check_points()
-        needed = {pack for point in repository.points() for pack, _ in point.packs()}
-        assert {parse_pack_key(key) for key in self._keys(PACKS_PREFIX)} == needed
+        self._check_space(repository)
         assert self._keys("leases/") == []
         assert self._keys("condemned/") == []
+
+    def _check_space(self, repository: Repository) -> None:
+        """Nothing is left that no point needs: no pack, no frame that can be punched, no pack that should be moved."""
+        named = {pack for point in repository.points() for pack, _ in point.packs()}
+        needed = read_moves(self._vault()).holders_of(named)
+        assert {parse_pack_key(key) for key in self._keys(PACKS_PREFIX)} == needed
+        vault, look = self._vault(), self._look(needed)
+        for place, pack in enumerate(look.packs):
+            trailer = vault.shelf.open(pack).trailer
+            dead = dead_frames(trailer, look.live[place])
+            if self.store is not self.memory:
+                live_bytes = live_frame_bytes(trailer, dead)
+                assert live_bytes > _GC.moved_live_part_max * int(trailer.rows["length"].sum())
+                continue
+            content = self.memory.get(pack_key(pack))
+            for extent in carve(trailer, dead, _GC.hole_bytes).extents:
+                assert not any(content[extent.offset_bytes : extent.end_bytes]), f"{pack_key(pack)} has dead frames"
+
+    def _vault(self) -> Vault:
+        return Vault(self.store, key_ring(self.store), clock=self.clock, entropy=self.entropy)
 
     def _truth(self) -> Repository:
         """Return the repository as it is, outside of all turns and faults."""

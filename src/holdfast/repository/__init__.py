@@ -6,7 +6,9 @@ from holdfast.repository.config import Compression, ConfigDamaged, NeedsNewerHol
 from holdfast.repository.damage import Damage, MapDamaged, ObjectDamaged, PackDamaged, PackMissing, PointDamaged
 from holdfast.repository.damage_report import DamageFound
 from holdfast.repository.disk_writer import RepositoryDiskWriter
-from holdfast.repository.gc import CannotTellLivePacks, DeadPack, GcPlan, GcReport
+from holdfast.repository.gc_census import CannotTellLivePacks
+from holdfast.repository.gc_plan import DeadPack, FrameWay, GcPlan, GcReport, Wait, WaitKind
+from holdfast.repository.gc_settings import GcSettings
 from holdfast.repository.heal import Donor, HealReport
 from holdfast.repository.hits import HitDisk, Witness
 from holdfast.repository.holders import HolderNotProven
@@ -66,8 +68,10 @@ __all__ = [
     "DiskSummary",
     "Donor",
     "EpochLost",
+    "FrameWay",
     "GcPlan",
     "GcReport",
+    "GcSettings",
     "HealReport",
     "HealingDone",
     "HeldPoint",
@@ -133,6 +137,8 @@ __all__ = [
     "UsageOf",
     "Verdict",
     "VerifyReport",
+    "Wait",
+    "WaitKind",
     "WholeReader",
     "Witness",
     "WrongKey",

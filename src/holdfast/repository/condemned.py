@@ -13,7 +13,7 @@ import msgspec
 
 from holdfast.core import format_time, parse_time
 from holdfast.repository.layout import CONDEMNED_PREFIX, ObjectKind, PackId
-from holdfast.repository.lease import pack_ids, split_pack_ids
+from holdfast.repository.pack_set import PackSet, as_ids
 from holdfast.repository.safety import Safety
 from holdfast.repository.sealing import SealBroken
 from holdfast.repository.vault import Vault
@@ -33,7 +33,7 @@ class CondemnedList:
 
     key: str
     made_at: datetime | None
-    packs: frozenset[PackId] | None
+    packs: PackSet | None
 
     def is_abandoned(self, now: datetime, safety: Safety) -> bool:
         """Return whether its collector has certainly stopped deleting. Nobody deletes by a list that is damaged."""
@@ -49,8 +49,7 @@ def list_condemned(vault: Vault) -> list[CondemnedList]:
         try:
             payload = vault.read(info.key, kind=ObjectKind.CONDEMNED)
             record = msgspec.msgpack.decode(payload, type=_CondemnedRecord)
-            packs = frozenset(split_pack_ids(record.packs))
-            found.append(CondemnedList(info.key, parse_time(record.made_at), packs))
+            found.append(CondemnedList(info.key, parse_time(record.made_at), PackSet(as_ids(record.packs))))
         except ObjectMissing:
             continue
         except (SealBroken, msgspec.DecodeError, ValueError):
@@ -61,8 +60,8 @@ def list_condemned(vault: Vault) -> list[CondemnedList]:
 def write_condemned(vault: Vault, packs: Iterable[PackId]) -> CondemnedList:
     """Publish a new list."""
     key = vault.fresh_name(CONDEMNED_PREFIX)
-    listed = frozenset(packs)
+    listed = packs if isinstance(packs, PackSet) else PackSet(packs)
     made_at = vault.clock.now()
-    record = _CondemnedRecord(made_at=format_time(made_at), packs=pack_ids(sorted(listed)))
+    record = _CondemnedRecord(made_at=format_time(made_at), packs=listed.ids.tobytes())
     vault.write(key, msgspec.msgpack.encode(record), kind=ObjectKind.CONDEMNED)
     return CondemnedList(key, made_at, listed)

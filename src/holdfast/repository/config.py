@@ -35,7 +35,7 @@ __all__ = [
 
 KEY_EPOCHS = "key-epochs"
 READ_FLAGS_KNOWN = frozenset({KEY_EPOCHS})
-WRITE_FLAGS_KNOWN: frozenset[str] = frozenset({"immutability"})
+WRITE_FLAGS_KNOWN: frozenset[str] = frozenset({"holes", "immutability"})
 
 
 class Compression(enum.Enum):

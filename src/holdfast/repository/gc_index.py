@@ -6,12 +6,16 @@ space, never data. So it needs no agreement with writers or other collectors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
 
 from holdfast.repository.damage import Damage
-from holdfast.repository.index import IndexedPack, IndexHead, list_index_heads, read_indexed_trailer, write_index
+from holdfast.repository.index import IndexedPack, IndexHead, iter_index_heads, read_indexed_trailer, write_index
 from holdfast.repository.layout import PackId
 from holdfast.repository.pack import SealedTrailer
+from holdfast.repository.pack_set import PackSet
 from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectMissing, RangeNotSatisfiable
 
@@ -24,38 +28,77 @@ _MERGED_PACKS_MAX = 1024
 """An index of so many packs (64 GB stored) is left as it is; merging handles at most 100 MB of trailers for each."""
 
 
-def tidy_indexes(vault: Vault, *, live: set[PackId], present: set[PackId]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """Which packs an index lists; its samples are not kept."""
+
+    key: str
+    packs: PackSet
+
+
+def tidy_indexes(vault: Vault, *, live: PackSet, present: PackSet) -> None:
     """Make every live pack listed, in few indexes, and drop indexes that are damaged or lead nowhere."""
-    heads, damaged = list_index_heads(vault)
-    useful = [head for head in heads if not present.isdisjoint(head.pack_ids())]
-    small = [head for head in useful if len(head.packs) < _MERGED_PACKS_MAX]
-    replaced = small if len(small) > _INDEXES_MAX else []
-    replaced_keys = {head.key for head in replaced}
-    listed = {pack for head in useful if head.key not in replaced_keys for pack in head.pack_ids()}
-    packs = _gather(vault, replaced, wanted=(live & present) - listed)
-    for first in range(0, len(packs), _MERGED_PACKS_MAX):
-        write_index(vault, packs[first : first + _MERGED_PACKS_MAX])
-    useful_keys = {head.key for head in useful} - replaced_keys
-    for key in [*damaged, *(head.key for head in heads if head.key not in useful_keys)]:
+    indexes, damaged = [], []
+    for head in iter_index_heads(vault):
+        if isinstance(head, str):
+            damaged.append(head)
+        else:
+            indexes.append(_Listed(head.key, PackSet(head.pack_ids())))
+    useful = [index for index in indexes if index.packs.common(present)]
+    small = [index for index in useful if len(index.packs) < _MERGED_PACKS_MAX]
+    replaced = {index.key for index in small} if len(small) > _INDEXES_MAX else set()
+    ids = [index.packs.ids for index in useful if index.key not in replaced]
+    listed = PackSet(np.concatenate([PackSet().ids, *ids]))
+    wanted = live.common(present).without(listed)
+    for packs in _batches(vault, replaced, wanted):
+        write_index(vault, packs)
+    kept = {index.key for index in useful} - replaced
+    for key in [*damaged, *(index.key for index in indexes if index.key not in kept)]:
         vault.store.delete(key)
 
 
-def _gather(vault: Vault, heads: Sequence[IndexHead], *, wanted: set[PackId]) -> list[IndexedPack]:
-    """Return the wanted packs, in the order they were written as far as indexes tell; the rest from the packs."""
-    gathered: dict[PackId, IndexedPack] = {}
-    for head in heads:
-        for number, pack in enumerate(head.pack_ids()):
-            if pack in wanted and pack not in gathered:
-                try:
-                    gathered[pack] = _indexed(vault, read_indexed_trailer(vault, head, number))
-                except (Damage, ObjectMissing, RangeNotSatisfiable):
-                    continue
-    for pack in sorted(wanted - gathered.keys()):
+def _batches(vault: Vault, replaced: set[str], wanted: PackSet) -> Iterator[list[IndexedPack]]:
+    """Yield the wanted packs, as many as one index lists, in the order they were written as far as indexes tell."""
+    batch: list[IndexedPack] = []
+    found: list[PackId] = []
+    for pack in _gather(vault, replaced, wanted):
+        found.append(pack.trailer.pack)
+        batch.append(pack)
+        if len(batch) == _MERGED_PACKS_MAX:
+            yield batch
+            batch = []
+    for pack_id in wanted.without(PackSet(found)):
         try:
-            gathered[pack] = _indexed(vault, vault.shelf.read_trailer(pack))
+            batch.append(_indexed(vault, vault.shelf.read_trailer(pack_id)))
         except Damage:
             continue
-    return list(gathered.values())
+        if len(batch) == _MERGED_PACKS_MAX:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _gather(vault: Vault, replaced: set[str], wanted: PackSet) -> Iterator[IndexedPack]:
+    """Yield the wanted packs that the replaced indexes list, each once."""
+    done: set[PackId] = set()
+    for head in _heads(vault, replaced):
+        is_wanted = wanted.find(np.ascontiguousarray(head.packs["pack"]).view("S16")) >= 0
+        for number in np.flatnonzero(is_wanted).tolist():
+            pack = PackId(bytes(head.packs["pack"][number]))
+            if pack in done:
+                continue
+            try:
+                yield _indexed(vault, read_indexed_trailer(vault, head, number))
+            except (Damage, ObjectMissing, RangeNotSatisfiable):
+                continue
+            done.add(pack)
+
+
+def _heads(vault: Vault, keys: set[str]) -> Iterator[IndexHead]:
+    for head in iter_index_heads(vault) if keys else ():
+        if not isinstance(head, str) and head.key in keys:
+            yield head
 
 
 def _indexed(vault: Vault, sealed: SealedTrailer) -> IndexedPack:

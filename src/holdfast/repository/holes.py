@@ -27,10 +27,12 @@ from holdfast.storage import ObjectExists
 
 __all__ = [
     "HOLES_FLAG",
+    "Dead",
     "HolesBook",
     "HolesRecord",
     "PackHoles",
     "merge_holes",
+    "merge_plan_bits",
     "read_holes",
     "require_holes",
     "write_holes",
@@ -46,7 +48,7 @@ RECORD_BITMAP_BYTES_MAX = 16 * 1024 * 1024
 _RECORDS_MAX = 32
 """More than this are merged: a writer reads each when it begins."""
 
-_ROW = np.dtype([("pack", "V16"), ("slots", "<u4"), ("freed", "<u4")])
+_ROW = np.dtype([("pack", "V16"), ("slots", "<u4"), ("freed", "<u4"), ("estimate", "<u4")])
 
 Dead = npt.NDArray[np.bool_]
 
@@ -65,6 +67,8 @@ class PackHoles:
     pack: PackId
     dead: Dead
     freed_bytes: int
+    estimate_bytes: int
+    """The most that one disk needed of the pack when this was found out, by its table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +88,11 @@ class HolesRecord:
     def holes(self) -> Iterator[PackHoles]:
         """Yield what it says, pack by pack."""
         offset = 0
-        for pack, slots, freed_bytes in self.rows.tolist():
+        for pack, slots, freed_bytes, estimate_bytes in self.rows.tolist():
             length = -(-slots // 8)
             bits = np.frombuffer(self.bitmaps, dtype=np.uint8, count=length, offset=offset)
             dead = np.unpackbits(bits, count=slots, bitorder="little").astype(np.bool_)
-            yield PackHoles(PackId(pack), dead, freed_bytes)
+            yield PackHoles(PackId(pack), dead, freed_bytes, estimate_bytes)
             offset += length
 
     def is_abandoned(self, now: datetime, safety: Safety) -> bool:
@@ -140,6 +144,26 @@ class HolesBook:
             np.maximum.at(freed, places[here], record.rows["freed"][here].astype(np.int64))
         return freed
 
+    def estimates(self, packs: PackSet, *, not_before: datetime) -> npt.NDArray[np.int64]:
+        """Return for each pack of a set what the newest record says that one disk needed of it then; -1 without one."""
+        estimates = np.full(len(packs), -1, dtype=np.int64)
+        for record in self.punched:
+            if record.made_at >= not_before:
+                places = packs.find(np.ascontiguousarray(record.rows["pack"]).view("S16"))
+                here = places >= 0
+                estimates[places[here]] = record.rows["estimate"][here]
+        return estimates
+
+
+def merge_plan_bits(records: Iterable[HolesRecord], packs: PackSet) -> dict[PackId, Dead]:
+    """Return by pack which slots any of the records names."""
+    found: dict[PackId, Dead] = {}
+    for record in records:
+        for each in _picked(record, packs):
+            before = found.get(each.pack)
+            found[each.pack] = each.dead if before is None else before | each.dead
+    return found
+
 
 def require_holes(vault: Vault) -> None:
     """Return when no writer can begin any more that does not know holes."""
@@ -170,7 +194,8 @@ def write_holes(vault: Vault, holes: Sequence[PackHoles], *, punched: bool) -> H
     bitmaps = []
     ordered = sorted(holes, key=lambda each: each.pack)
     for row, each in zip(rows, ordered, strict=True):
-        row["pack"], row["slots"], row["freed"] = np.void(each.pack), len(each.dead), each.freed_bytes
+        row["pack"], row["slots"] = np.void(each.pack), len(each.dead)
+        row["freed"], row["estimate"] = each.freed_bytes, each.estimate_bytes
         bitmaps.append(np.packbits(each.dead, bitorder="little").tobytes())
     payload = _HolesPayload(
         made_at=format_time(made_at), punched=punched, rows=rows.tobytes(), bitmaps=b"".join(bitmaps)
@@ -222,4 +247,5 @@ def _picked(record: HolesRecord, packs: PackSet) -> Iterable[PackHoles]:
 def _joined(one: PackHoles | None, other: PackHoles) -> PackHoles:
     if one is None:
         return other
-    return PackHoles(one.pack, one.dead | other.dead, max(one.freed_bytes, other.freed_bytes))
+    freed_bytes = max(one.freed_bytes, other.freed_bytes)
+    return PackHoles(one.pack, one.dead | other.dead, freed_bytes, other.estimate_bytes)

@@ -7,7 +7,7 @@ it can be rebuilt from the packs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,15 @@ from holdfast.repository.sealing import SealBroken
 from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectMissing, Part, RangeNotSatisfiable
 
-__all__ = ["IndexHead", "IndexedPack", "list_index_heads", "read_indexed_trailer", "sample_rows", "write_index"]
+__all__ = [
+    "IndexHead",
+    "IndexedPack",
+    "iter_index_heads",
+    "list_index_heads",
+    "read_indexed_trailer",
+    "sample_rows",
+    "write_index",
+]
 
 _TAIL_GUESS_BYTES = 64 * 1024
 """Holds the head of an index of some 2 GB of stored data."""
@@ -103,14 +111,23 @@ def sample_rows(rows: npt.NDArray[Any], number: int) -> npt.NDArray[Any]:
 def list_index_heads(vault: Vault) -> tuple[list[IndexHead], list[str]]:
     """Return all indexes that can be read, oldest first, and the names of those that are damaged."""
     heads, damaged = [], []
+    for head in iter_index_heads(vault):
+        if isinstance(head, str):
+            damaged.append(head)
+        else:
+            heads.append(head)
+    return heads, damaged
+
+
+def iter_index_heads(vault: Vault) -> Iterator[IndexHead | str]:
+    """Yield one index after the other, oldest first; only the name of one that is damaged."""
     for info in list(vault.names(INDEX_PREFIX)):
         try:
-            heads.append(_read_head(vault, info.key, info.length_bytes))
+            yield _read_head(vault, info.key, info.length_bytes)
         except ObjectMissing:
             continue
         except (ObjectDamaged, RangeNotSatisfiable):
-            damaged.append(info.key)
-    return heads, damaged
+            yield info.key
 
 
 def read_indexed_trailer(vault: Vault, head: IndexHead, number: int) -> SealedTrailer:

@@ -45,8 +45,8 @@ class LeaseKeeper:
     def __init__(self, vault: Vault, *, run: RunId, owner: str, safety: Safety, adopted: Iterable[PackId]) -> None:
         """Take a lease that also covers the ``adopted`` packs, and look what must not be used, and what has moved."""
         self.id = vault.entropy.token_bytes(16).hex()
+        self.run = run
         self._vault = vault
-        self._run = run
         self._owner = owner
         self._safety = safety
         self._lock = threading.Lock()
@@ -88,7 +88,7 @@ class LeaseKeeper:
         """Return when something may be published by the very next operation; ``LeaseLost`` otherwise."""
         with self._lock:
             if not list(self._vault.names(f"{LEASES_PREFIX}{self.id}/")):
-                raise LeaseLost(run=self._run, reason="it was removed from the store")
+                raise LeaseLost(run=self.run, reason="it was removed from the store")
             # The age is looked at last: what the look at the store took counts.
             self._check_age(self._age_s())
 
@@ -119,7 +119,7 @@ class LeaseKeeper:
         started_s, started_at = self._vault.clock.monotonic_s(), self._vault.clock.now()
         _, ends_at = lease_times(self._vault, self._safety)
         record = LeaseRecord(
-            run=self._run,
+            run=self.run,
             owner=self._owner,
             began_at=self._began_at,
             ends_at=ends_at,
@@ -144,4 +144,4 @@ class LeaseKeeper:
             raise self._lost(age_s)
 
     def _lost(self, age_s: float) -> LeaseLost:
-        return LeaseLost(run=self._run, reason=f"it was not renewed for {age_s:.0f} s")
+        return LeaseLost(run=self.run, reason=f"it was not renewed for {age_s:.0f} s")

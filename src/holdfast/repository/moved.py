@@ -23,7 +23,7 @@ from holdfast.repository.settled import read_settled
 from holdfast.repository.stored_disk import NodeAddress
 from holdfast.repository.vault import Vault
 
-__all__ = ["MovedSlots", "Moves", "read_moves", "write_moves"]
+__all__ = ["MovedSlots", "Moves", "Rows", "read_moves", "write_moves"]
 
 _STEPS_MAX = 64
 """A frame is moved at most once in each clean-up, and records are flattened when they are merged; more is a circle."""
@@ -142,6 +142,26 @@ class Moves:
             for target, at, new in _by_target(rows[found[has_moved]], group.at[has_moved]):
                 waiting.append((MovedSlots(at, target, new), steps + 1))
         return settled
+
+    def has_row(self, row: np.void) -> bool:
+        """Return whether exactly this row is known."""
+        return self._table.step(NodeAddress(PackId(bytes(row["old_pack"])), int(row["old_slot"]))) == NodeAddress(
+            PackId(bytes(row["new_pack"])), int(row["new_slot"])
+        )
+
+    def span(self, pack: PackId) -> tuple[int, int]:
+        """Return where the rows of a pack begin and end."""
+        return self._table.spans.get(pack, (0, 0))
+
+    def next_ids(self) -> npt.NDArray[np.bytes_]:
+        """Return for every row the pack that it leads to."""
+        ids: npt.NDArray[np.bytes_] = np.ascontiguousarray(self._table.rows["new_pack"]).view("S16")
+        return ids
+
+    def next_packs(self, pack: PackId) -> PackSet:
+        """Return the packs to which the rows of a pack lead, which may lead further."""
+        first, end = self.span(pack)
+        return PackSet(self.next_ids()[first:end])
 
     def targets(self, pack: PackId) -> set[PackId]:
         """Return the packs in which frames of a pack lie now, without the pack itself."""

@@ -80,6 +80,13 @@ class OpenPack:
         plain = decode_frame(opened, pack=self.pack, slot=slot, kind=found, encoding=encoding, count=count)
         return plain if count == 1 else plain[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
 
+    def unseal(self, slot: int, sealed: memoryview) -> bytes:
+        """Return the body of the frame that a slot leads: authenticated, still encoded, fit for another pack."""
+        row = self.trailer.rows[slot]
+        return self._cipher.open(
+            sealed, slot, kind=int(row["kind"]), encoding=int(row["encoding"]), count=int(row["count"])
+        )
+
     def open_frame(self, frame: FrameRead, sealed: memoryview) -> bytes:
         """Return the decoded bytes of a whole frame: a patch, a node, or all of its blocks."""
         kind, encoding, count = frame.kind, frame.encoding, frame.block_count

@@ -46,6 +46,18 @@ class PackSet(Set[PackId]):
         found: npt.NDArray[np.int64] = np.where(self.ids[places] == ids, places, -1)
         return found
 
+    def joined(self, other: PackSet) -> PackSet:
+        """Return the packs of both."""
+        return PackSet(np.concatenate([self.ids, other.ids]))
+
+    def common(self, other: PackSet) -> PackSet:
+        """Return the packs that the other set has too."""
+        return PackSet(self.ids[other.find(self.ids) >= 0])
+
+    def without(self, other: PackSet) -> PackSet:
+        """Return the packs that the other set does not have."""
+        return PackSet(self.ids[other.find(self.ids) < 0])
+
     def pack(self, place: int) -> PackId:
         """Return the pack at a place of this set."""
         return pack_id(self.ids, place)

@@ -5,6 +5,7 @@ Invariant: whoever holds a ``Repository`` has proven to know its key, and its de
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 from collections.abc import Collection, Sequence
@@ -29,7 +30,9 @@ from holdfast.repository.config import (
 from holdfast.repository.crew import default_workers
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.epochs import check_epoch, hold_keys, try_hold_keys
-from holdfast.repository.gc import GcPlan, GcReport, apply_gc, plan_gc
+from holdfast.repository.gc import apply_gc, plan_gc
+from holdfast.repository.gc_plan import GcPlan, GcReport
+from holdfast.repository.gc_settings import GcSettings
 from holdfast.repository.holders import store_holder
 from holdfast.repository.immutability import refresh_terms
 from holdfast.repository.key_desk import KeyDesk
@@ -216,14 +219,32 @@ class Repository:
         for key in keys:
             self._vault.store.delete(key)
 
-    def plan_gc(self) -> GcPlan:
+    def plan_gc(self, *, settings: GcSettings | None = None) -> GcPlan:
         """Return what garbage collection would do now, as a value that explains itself."""
-        return plan_gc(self._vault, safety=self._safety)
+        return plan_gc(self._vault, safety=self._safety, settings=self._gc_settings(settings))
 
-    def apply_gc(self, plan: GcPlan, *, cancel: Cancellation) -> GcReport:
+    def apply_gc(
+        self,
+        plan: GcPlan,
+        *,
+        cancel: Cancellation,
+        settings: GcSettings | None = None,
+        progress: Progress | None = None,
+    ) -> GcReport:
         """Do what a plan says, as far as it is still safe. Interrupted at any moment, the next one continues."""
         self._check_writable("clean")
-        return apply_gc(self._vault, plan, safety=self._safety, cancel=cancel)
+        return apply_gc(
+            self._vault,
+            plan,
+            safety=self._safety,
+            cancel=cancel,
+            settings=self._gc_settings(settings),
+            progress=progress,
+        )
+
+    def _gc_settings(self, settings: GcSettings | None) -> GcSettings:
+        chosen = settings or GcSettings()
+        return dataclasses.replace(chosen, workers=self._workers, pack_bytes_max=self._config.pack_bytes_max)
 
     def usage(self) -> Usage:
         """Return objects and bytes by kind; their sums are what the store lists."""

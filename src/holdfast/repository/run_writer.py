@@ -114,8 +114,8 @@ class RunWriter:
     def _refuse_avoided(self, disk: StoredDisk, avoided: AvoidedSlots) -> None:
         """Raise ``DiskNoLongerStored`` when a disk leads to slots that must not be used."""
         if self._leads_to(avoided, disk):
-            meant = self._session.moves.holders_of(disk.packs.packs)
-            raise _no_longer_stored([pack for pack in sorted(meant) if avoided.meets([pack])] or sorted(meant))
+            meant = sorted({*disk.packs.packs, *self._session.moves.live_targets(disk.packs.packs)})
+            raise _no_longer_stored([pack for pack in meant if avoided.meets([pack])] or meant)
 
     def _refuse_healed(self, disk: StoredDisk) -> None:
         """Raise ``DiskNoLongerStored`` when a disk names damaged slots: what replaces them may have another length, so

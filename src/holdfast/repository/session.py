@@ -29,6 +29,7 @@ from holdfast.repository.moved import Moves
 from holdfast.repository.pack import SealedTrailer
 from holdfast.repository.pack_memory import PackMemory
 from holdfast.repository.pack_presence import PackPresence
+from holdfast.repository.pack_set import PackSet
 from holdfast.repository.pack_writer import DurablePack, PackDock
 from holdfast.repository.quarantine import read_quarantine
 from holdfast.repository.safety import Safety
@@ -184,11 +185,11 @@ class WriteSession:
                 _log.warning("lease.not-renewed", reason=str(error))
 
 
-def _condemned_packs(lists: Iterable[CondemnedList]) -> frozenset[PackId] | None:
+def _condemned_packs(lists: Iterable[CondemnedList]) -> PackSet | None:
     """Return every condemned pack; None when a list cannot be read, so that any pack may be condemned."""
-    packs: set[PackId] = set()
+    found = [PackSet().ids]
     for each in lists:
         if each.packs is None:
             return None
-        packs |= each.packs
-    return frozenset(packs)
+        found.append(each.packs.ids)
+    return PackSet(np.concatenate(found))

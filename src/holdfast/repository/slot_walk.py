@@ -25,6 +25,7 @@ from holdfast.repository.moved import Moves
 from holdfast.repository.node_reader import read_nodes, spans_of
 from holdfast.repository.pack import parse_patch
 from holdfast.repository.pack_set import PackIds, PackSet, as_ids
+from holdfast.repository.point_tables import DiskTable
 from holdfast.repository.stored_disk import NodeAddress
 from holdfast.repository.vault import Vault
 
@@ -47,7 +48,10 @@ Slots = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalkedDisk:
-    """A disk to be walked: whose it is, where its map begins, how often its table says that it refers to which pack."""
+    """A disk to be walked: whose it is, where its map begins, how often its table says that it refers to which pack.
+
+    Packs that nobody asks about may be left out.
+    """
 
     owner: int
     size_bytes: int
@@ -117,14 +121,23 @@ class SlotWalk:
         self._bases: dict[NodeAddress, NodeAddress] = {}
         self._asked: dict[PackId, bool] = {}
 
-    def concerns(self, packs: PackIds) -> bool:
-        """Return whether a disk with these packs in its table needs anything of the packs in question."""
-        return bool((self.named.find(packs) >= 0).any())
+    def disk_of(self, table: DiskTable, *, owner: int) -> WalkedDisk | None:
+        """Return a disk to be walked; None when it needs nothing of the packs in question."""
+        is_named = self.named.find(table.packs) >= 0
+        if not is_named.any():
+            return None
+        return WalkedDisk(
+            owner=owner,
+            size_bytes=table.size_bytes,
+            root=table.root,
+            packs=table.packs[is_named],
+            references=table.rows["references"][is_named].astype(np.int64),
+        )
 
     def walk(self, disks: Sequence[WalkedDisk]) -> None:
         """Tell what some disks need; leaves that they share are read once."""
         chunk = _Chunk()
-        for disk, root in self._roots([disk for disk in disks if self.concerns(disk.packs)]):
+        for disk, root in self._roots(disks):
             if root is None:
                 self._give_up(disk)
                 continue
