@@ -84,8 +84,11 @@ def test_a_restore_needs_no_clean_up_after_a_theft_of_the_keys(cli: Cli, lab: Ru
     )
     backup(cli, "--vm", "beta")
     bucket, prefix = place.location.removeprefix("s3://").split("/", 1)
-    for each in service.client().list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")["Contents"]:
-        service.client().delete_object(Bucket=bucket, Key=each["Key"])
+    for n, each in enumerate(service.client().list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/")["Contents"]):
+        if n % 2:
+            service.client().delete_object(Bucket=bucket, Key=each["Key"])
+        else:
+            service.client().put_object(Bucket=bucket, Key=each["Key"], Body=b"pay us")
     assert _bit_identical(cli, lab, "beta")
 
 

@@ -120,6 +120,7 @@ class LockedS3Store(S3Store):
         self._covered = False
         """Whether something was seen on top of an object: from then on reads ask for the first version."""
         self._first_versions: dict[str, str] = {}
+        self._looked_at: set[str] = set()
 
     def check_lockable(self) -> None:
         """Return when objects of the bucket can be locked as the mode wants it; ``LockUnavailable`` otherwise."""
@@ -232,6 +233,7 @@ class LockedS3Store(S3Store):
 
     def _first_version(self, key: str) -> str | None:
         """Return the version that is the object, None as long as nothing was seen on top of any. ``ObjectMissing``."""
+        self._look_once(key)
         if not self._covered:
             return None
         with self._lock:
@@ -246,6 +248,19 @@ class LockedS3Store(S3Store):
                 self._first_versions.clear()
             self._first_versions[key] = found.version
         return found.version
+
+    def _look_once(self, key: str) -> None:
+        """Look at the beginning of each folder, once, before the first read in it.
+
+        Whoever replaces objects to do harm replaces many; one read by its name alone would be taken for damaged.
+        """
+        folder, slash, _ = key.partition("/")
+        with self._lock:
+            if self._covered or folder in self._looked_at:
+                return
+            self._looked_at.add(folder)
+        if self._versions.is_covered(self._prefix + folder + slash):
+            self._covered = True
 
     def _writer_until(self, until: datetime | None) -> Bucket:
         """Return a way to the bucket whose puts are locked at least until then."""

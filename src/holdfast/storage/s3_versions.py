@@ -77,6 +77,13 @@ class S3Versions:
                 yield from _grouped([each for each in entries if each.name != last])
         yield from _grouped(open_group)
 
+    def is_covered(self, prefix: str) -> bool:
+        """Whether something lies on top of the first thousand objects below a prefix: one request."""
+        with self._mapped(None):
+            page = self._client.list_object_versions(Bucket=self._bucket, Prefix=prefix, MaxKeys=1000)
+        entries = sorted(_entries(page), key=lambda each: each.name)
+        return any(each.first is not None and each.above for each in _grouped(entries))
+
     def find(self, name: str) -> ObjectVersions:
         """Return what lies under one name."""
         # Names are sorted, so the wanted one comes before all that merely begin with it.
