@@ -11,7 +11,7 @@ from holdfast import service
 from holdfast.cli.place_options import NO_PLACE_OPTIONS, PlaceOptions, given_credentials
 from holdfast.cli.places import remembered_location
 from holdfast.cli.session import Common, Session, run_command
-from holdfast.core import ExitStatus, HoldfastError, format_bytes
+from holdfast.core import ExitStatus, format_bytes
 from holdfast.storage import Finding, SelfTest, Severity
 
 __all__ = ["examine", "say_findings"]
@@ -21,22 +21,9 @@ _NO_COMMON = Common()
 _STYLES = {Severity.GOOD: "green", Severity.NOTE: None, Severity.WARNING: "yellow", Severity.RISK: "bold red"}
 
 
-class PlaceUnclear(HoldfastError):
-    """Neither a repository nor a location was named, or both."""
-
-    code = "cli.place-unclear"
-    exit_status = ExitStatus.USAGE
-    effect = "Nothing was tested or changed."
-    advice = "Give the name of a repository, or --location with a folder or URL that need not hold one."
-
-    def __init__(self) -> None:
-        super().__init__("either a repository or --location is tested")
-
-
 def examine(
-    name: str | None = None,
+    name: str,
     *,
-    location: str | None = None,
     lock: Annotated[bool, Parameter(negative="")] = False,
     place: PlaceOptions = NO_PLACE_OPTIONS,
     common: Common = _NO_COMMON,
@@ -51,23 +38,20 @@ def examine(
     Parameters
     ----------
     name
-        A repository; it is neither opened nor changed.
-    location
-        A place without a repository, before you create one there: a folder or a URL.
+        A repository; it is neither opened nor changed. Or a place where none needs to be yet: a path with a slash in
+        it, or a URL.
     lock
         Also try whether objects can be held against deletion. What is locked stays for two minutes.
     """
 
     def body(session: Session) -> ExitStatus:
-        if (name is None) == (location is None):
-            raise PlaceUnclear
         with session.progress() as progress:
-            if name is not None:
+            if not _is_location(name):
                 outcome = service.examine_repository(
                     session.workspace, name, with_lock=lock, progress=progress, cancel=session.cancel
                 )
             else:
-                where = remembered_location(location or "")
+                where = remembered_location(name)
                 outcome = service.examine_location(
                     session.workspace,
                     where,
@@ -81,6 +65,11 @@ def examine(
         return ExitStatus.OK if outcome.is_fit else ExitStatus.REFUSED
 
     return run_command(common, body)
+
+
+def _is_location(text: str) -> bool:
+    """Whether a text is a place: no repository can have a slash in its name."""
+    return "/" in text or "\\" in text
 
 
 def say_findings(session: Session, findings: Sequence[Finding]) -> None:

@@ -71,10 +71,11 @@ class NoMoreNames(Exception):
 class _BoundedConnection(Connection):  # type: ignore[misc]  # the library has no types
     """The library's connection, with an end to every wait."""
 
-    def receive(self, request: Any, wait: bool = True, timeout: float | None = None, **more: Any) -> Any:
+    def receive(self, request: Any, *rest: Any, **more: Any) -> Any:
         """Return an answer; a silent server is an error after a while."""
         more["resolve_symlinks"] = False
-        return super().receive(request, wait, timeout or limits.SMB_ANSWER_TIMEOUT_S, **more)
+        more["timeout"] = more.get("timeout") or limits.SMB_ANSWER_TIMEOUT_S
+        return super().receive(request, *rest, **more)
 
 
 class SmbTalk:
