@@ -49,7 +49,7 @@ _NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}"
 _KEPT = re.compile(
     rf"packs/(?P<pack>[0-9a-f]{{2}})/{_HEX_32}"
     rf"|points/(?P<point>[0-9a-f]{{2}})[0-9a-f]{{30}}/{_NAME}"
-    rf"|holdfast\.json|(?:keys|immutability|epochs|moved|canary)/{_NAME}|features/(?:read|write)/{_NAME}"
+    rf"|holdfast\.json|(?:keys|immutability|epochs|holders|moved|canary)/{_NAME}|features/(?:read|write)/{_NAME}"
 )
 """Objects that are held: what points need, and what opens the repository. Everything else comes and goes."""
 

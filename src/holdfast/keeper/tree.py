@@ -21,7 +21,7 @@ from holdfast.keeper.state import replace_file
 __all__ = ["KeeperNotRoot", "KeeperRefused", "KeptTree", "NotTouched"]
 
 _TEMPORARY = "tmp"
-_FIXED = ("", "keys", "immutability", "epochs", "moved", "canary", "features/read", "features/write")
+_FIXED = ("", "keys", "immutability", "epochs", "holders", "moved", "canary", "features/read", "features/write")
 _HEX = frozenset("0123456789abcdef")
 _PROBE = ".probe"
 

@@ -14,6 +14,7 @@ from blake3 import blake3
 
 from holdfast.core import ExitStatus, HoldfastError, format_time
 from holdfast.repository.epochs import check_epoch, epoch_in_force
+from holdfast.repository.immutability import let_go, read_lock_policy
 from holdfast.repository.keys import (
     HolderExists,
     HolderFacts,
@@ -149,7 +150,11 @@ def remove_holder(vault: Vault, name: str) -> None:
     # Again until none is left: an epoch that begins meanwhile may have made a new file of the holder.
     while files := [each for each in list_holder_files(vault.store) if each.holder == name]:
         for file in files:
-            vault.store.delete(file.key)
+            try:
+                vault.store.delete(file.key)
+            except ObjectLocked:
+                let_go(vault, [file.key])
+                raise
     tidy_holders(vault)
 
 
@@ -193,12 +198,17 @@ def record_public_key(vault: Vault, unlock: Unlock) -> str | None:
 
 
 def tidy_holders(vault: Vault) -> int:
-    """Remove files of epochs that are over and of attempts that lost, and records of no file; return how many files
-    are held by a lock of the store. Interrupted at any moment, the next one goes on."""
+    """Remove files of epochs that are over, of attempts that lost and of holders that were removed while a lock held
+    them, and records of no file; return how many files are held by a lock of the store. Interrupted at any moment, the
+    next one goes on."""
     held = vault.keys.held
+    policy = read_lock_policy(vault)
+    going = frozenset() if policy is None else policy.let_go
     files = list_holder_files(vault.store)
     over = [
-        each for each in files if each.epoch < held.epoch or (each.epoch == held.epoch and each.attempt != held.attempt)
+        each
+        for each in files
+        if each.key in going or each.epoch < held.epoch or (each.epoch == held.epoch and each.attempt != held.attempt)
     ]
     locked = drop_files(vault, over)
     # Listed before the files: a file is there before its record.
@@ -209,19 +219,22 @@ def tidy_holders(vault: Vault) -> int:
         except ObjectMissing:
             continue
     for record in sorted(records):
-        vault.store.delete(record)
+        with contextlib.suppress(ObjectLocked):  # the next one removes it
+            vault.store.delete(record)
     return locked
 
 
 def drop_files(vault: Vault, files: list[HolderFile]) -> int:
     """Remove files; return how many the store does not let go of yet."""
-    locked = 0
+    locked = []
     for file in files:
         try:
             vault.store.delete(file.key)
         except ObjectLocked:
-            locked += 1
-    return locked
+            locked.append(file.key)
+    if locked:
+        let_go(vault, locked)
+    return len(locked)
 
 
 def _check_epoch(vault: Vault, file: HolderFile) -> None:

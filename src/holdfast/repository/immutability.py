@@ -22,7 +22,7 @@ from holdfast.repository.sealing import SealBroken
 from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectExists, ObjectMissing
 
-__all__ = ["LockDaysInvalid", "LockPolicy", "read_lock_policy", "refresh_terms", "write_lock_policy"]
+__all__ = ["LockDaysInvalid", "LockPolicy", "let_go", "read_lock_policy", "refresh_terms", "write_lock_policy"]
 
 _FLAG_KEY = f"{FEATURES_PREFIX}write/immutability"
 
@@ -108,6 +108,13 @@ def write_lock_policy(vault: Vault, *, days: int, let_go: Collection[str] = ()) 
         except ObjectExists:
             continue  # another machine was faster; the later word counts
         return policy
+
+
+def let_go(vault: Vault, keys: Collection[str]) -> None:
+    """Extend the locks of these objects no more, because they are to be removed once the present ones end."""
+    policy = read_lock_policy(vault)
+    if policy is not None and not policy.let_go.issuperset(keys):
+        write_lock_policy(vault, days=policy.days, let_go=policy.let_go | frozenset(keys))
 
 
 def refresh_terms(vault: Vault) -> None:

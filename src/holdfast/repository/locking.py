@@ -15,12 +15,13 @@ from datetime import datetime
 
 from holdfast.core import Cancellation, get_log, limits
 from holdfast.repository.immutability import read_lock_policy
+from holdfast.repository.keys import list_holder_files
 from holdfast.repository.layout import (
     CONFIG_KEY,
     EPOCHS_PREFIX,
     FEATURES_PREFIX,
+    HOLDERS_PREFIX,
     IMMUTABILITY_PREFIX,
-    KEYS_PREFIX,
     MOVED_PREFIX,
     PackId,
     pack_key,
@@ -30,10 +31,10 @@ from holdfast.repository.point import RestorePoint
 from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectMissing
 
-__all__ = ["PackLocks", "hold_fixtures"]
+__all__ = ["PackLocks", "hold_fixtures", "lasting_keys"]
 
-_FIXTURES = (CONFIG_KEY, KEYS_PREFIX, FEATURES_PREFIX, IMMUTABILITY_PREFIX, EPOCHS_PREFIX, MOVED_PREFIX)
-"""What is needed to open a repository and to find its frames."""
+_FIXTURES = (CONFIG_KEY, FEATURES_PREFIX, IMMUTABILITY_PREFIX, EPOCHS_PREFIX, HOLDERS_PREFIX, MOVED_PREFIX)
+"""What is needed to open a repository and to find its frames, beside the keys."""
 
 _SAMPLES = 3
 """Packs of an earlier point that are asked for their locks before its word for all of them is taken."""
@@ -150,13 +151,23 @@ class PackLocks:
 def hold_fixtures(vault: Vault, terms: LockTerms) -> None:
     """Extend the locks of everything without which no point can be opened, where they are too short."""
     now = vault.clock.now()
+    fixtures = [info.key for prefix in _FIXTURES for info in vault.names(prefix)]
+    for key in (*fixtures, *lasting_keys(vault)):
+        with contextlib.suppress(ObjectMissing):
+            until = vault.store.locked_until(key)
+            if until is None or until < terms.enough(now):
+                vault.store.try_lock(key, terms.horizon(now))
+
+
+def lasting_keys(vault: Vault) -> list[str]:
+    """Return the key files that are to stay: not those of epochs that are over, nor of holders that are to go."""
     policy = read_lock_policy(vault)
-    let_go = frozenset() if policy is None else policy.let_go
-    for prefix in _FIXTURES:
-        for info in list(vault.names(prefix)):
-            if info.key in let_go:
-                continue
-            with contextlib.suppress(ObjectMissing):
-                until = vault.store.locked_until(info.key)
-                if until is None or until < terms.enough(now):
-                    vault.store.try_lock(info.key, terms.horizon(now))
+    going = frozenset() if policy is None else policy.let_go
+    held = vault.keys.held
+    files = [each for each in list_holder_files(vault.store) if each.key not in going]
+    over = {
+        each.key
+        for each in files
+        if each.epoch < held.epoch or (each.epoch == held.epoch and each.attempt != held.attempt)
+    }
+    return [each.key for each in files if each.key not in over]

@@ -17,8 +17,8 @@ from holdfast.model import PointId
 from holdfast.repository.catalogue import list_summaries
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.immutability import LockPolicy, read_lock_policy, refresh_terms, write_lock_policy
-from holdfast.repository.layout import CANARY_PREFIX, POINTS_PREFIX, pack_key
-from holdfast.repository.locking import PackLocks, hold_fixtures
+from holdfast.repository.layout import CANARY_PREFIX, CONFIG_KEY, POINTS_PREFIX, pack_key
+from holdfast.repository.locking import PackLocks, hold_fixtures, lasting_keys
 from holdfast.repository.moved import read_moves
 from holdfast.repository.point import RestorePoint, read_point
 from holdfast.repository.vault import Vault
@@ -133,7 +133,8 @@ class Protection:
         newest = tuple(self._held(point) for point in self._newest_points()) if days else ()
         verdict, reason, next_step = self._try_canary(now) if days else _not_asked_for()
         if verdict is Verdict.PROTECTED:
-            verdict, reason, next_step = _judge_newest(newest, now, days) or (verdict, reason, next_step)
+            judged = _judge_newest(newest, now, days) or self._judge_keys(days)
+            verdict, reason, next_step = judged or (verdict, reason, next_step)
         return ProtectionReport(
             verdict=verdict, reason=reason, next_step=next_step, tried_at=now, days=days, newest=newest
         )
@@ -181,6 +182,14 @@ class Protection:
         held = [until for until in times if until is not None]
         until = min(held) if len(held) == len(times) else None
         return HeldPoint(point=point.id, vm_name=point.facts.vm.name, published_at=point.published_at, until=until)
+
+    def _judge_keys(self, days: int) -> tuple[Verdict, str, str] | None:
+        """Say what it means that points would stay and nothing could open them; None when something could."""
+        keys = [key for key in lasting_keys(self._vault) if self._locked_until(key) is not None]
+        if keys and self._locked_until(CONFIG_KEY) is not None:
+            return None
+        reason = f"points are held, but {'not the description' if keys else 'no key'} that opens them"
+        return Verdict.NOT_PROTECTED, reason, f"Lock what is there: holdfast repository lock NAME --days {days}"
 
     def _try_canary(self, now: datetime) -> tuple[Verdict, str, str]:
         """Try to delete a canary that the store says it holds; put one where there is none yet."""

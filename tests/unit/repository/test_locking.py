@@ -9,10 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.core import ManualClock, NoProgress, limits
+from holdfast.core import ManualClock, NoProgress, Secret, limits
 from holdfast.model import RunId
-from holdfast.repository import LockDaysInvalid, NeedsNewerHoldfast, ObjectDamaged, RestorePoint, StoredDisk, Verdict
+from holdfast.repository import (
+    LockDaysInvalid,
+    NeedsNewerHoldfast,
+    ObjectDamaged,
+    PassphraseHolder,
+    RestorePoint,
+    StoredDisk,
+    Verdict,
+)
 from holdfast.repository import repository as repository_module
+from holdfast.repository.holders import tidy_holders
 from holdfast.repository.layout import pack_key
 from holdfast.repository.lock_terms import LockTerms
 from holdfast.storage import (
@@ -333,3 +342,31 @@ def test_a_run_remembers_locks_within_its_bound(monkeypatch: pytest.MonkeyPatch)
     locks.hold([pack for pack, _ in first.packs()])
     assert len(locks._until) == 1
     assert RunId("r-2") == first.facts.run
+
+
+def test_a_holder_that_is_removed_is_refused_while_held_and_goes_afterwards_by_itself() -> None:
+    world = lockable(days=0)
+    world.repository.keys.add(PassphraseHolder("guest", Secret("a long enough passphrase")))
+    set_days(world, DAYS)
+    world.back_up(IMAGE, run="r-1")
+    with pytest.raises(ObjectLocked) as refusal:
+        world.repository.keys.remove("guest")
+    assert refusal.value.until is not None
+    for number in range(2, 9):
+        world.clock.advance(5 * DAY_S)
+        world.back_up(IMAGE, run=f"r-{number}")
+    assert world.clock.now() > refusal.value.until, "and runs have not extended it"
+    tidy_holders(world.repository._vault)
+    assert [each.name for each in world.repository.keys.holders()] == ["open"]
+    assert world.repository.protection.prove().verdict is Verdict.PROTECTED
+
+
+def test_points_that_nothing_could_open_are_not_called_protected() -> None:
+    world = lockable()
+    world.back_up(IMAGE, run="r-1")
+    for key in ("holdfast.json", "keys/open.json"):
+        until = world.memory._locks.pop(key)
+        report = world.repository.protection.prove()
+        assert report.verdict is Verdict.NOT_PROTECTED
+        assert "opens them" in report.reason
+        world.memory._locks[key] = until
