@@ -6,6 +6,7 @@ is read this way is proven like any other.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 from holdfast.core import get_log
@@ -28,6 +29,7 @@ class SalvagingShelf(PackShelf):
         super().__init__(vault.store, vault.keys)
         self._vault = vault
         self._salvage_lock = threading.Lock()
+        self._salvaged: set[PackId] = set()
 
     def open(self, pack: PackId) -> OpenPack:
         """See ``PackShelf.open``; the damage is raised only when no index has a copy."""
@@ -35,10 +37,16 @@ class SalvagingShelf(PackShelf):
             return super().open(pack)
         except PackDamaged as damage:
             with self._salvage_lock:
+                if pack in self._salvaged:
+                    # Another thread was faster; or it was long ago, and the copy is not kept any more.
+                    with contextlib.suppress(PackDamaged):
+                        return super().open(pack)
                 copy = self._find_copy(pack)
                 if copy is None:
                     raise
-                _log.warning("pack.trailer-salvaged", object=damage.object, reason=damage.reason)
+                if pack not in self._salvaged:
+                    _log.warning("pack.trailer-salvaged", object=damage.object, reason=damage.reason)
+                    self._salvaged.add(pack)
                 return self.adopt(copy)
 
     def _find_copy(self, pack: PackId) -> SealedTrailer | None:

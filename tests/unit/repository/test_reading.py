@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from holdfast.core import BLOCK_BYTES, NoProgress, SeededEntropy
 from holdfast.model import FourSizes
-from holdfast.repository import NodeAddress, PackDamaged, PackMissing, PackTable, StoredDisk
+from holdfast.repository import MissingLog, NodeAddress, PackDamaged, PackMissing, PackTable, StoredDisk
 from holdfast.repository.disk_map import Leaf, Root, node_id, write_leaf, write_root
 from holdfast.repository.layout import PAGE_BYTES, Encoding, FrameKind, PackId, pack_key
 from holdfast.repository.moved import write_moves
@@ -26,6 +26,7 @@ from holdfast.repository.read_plan import FrameRead
 from holdfast.repository.sealing import KeyRing
 from holdfast.repository.vault import Vault
 from holdfast.restore import write_raw
+from holdfast.storage import StoreUnreachable
 from tests.support.repositories import World, block_of, image_of, key_ring, read_all
 from tests.unit.repository.packs import HandFrame, block_id, put_pack
 
@@ -322,3 +323,39 @@ def test_random_reads_of_many_threads_are_right() -> None:
 
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(check, draws.tolist()))
+
+
+def test_a_slow_store_is_asked_for_several_ranges_at_a_time() -> None:
+    shelf = new_shelf(workers=2)
+    packs = [shelf.data([[2 * number + 2]], encoding=Encoding.RAW) for number in range(6)]
+    disk, image = shelf.disk([NodeAddress(pack, 0) for pack in packs], tail_bytes=0)
+    shelf.world.reopen()
+    source = shelf.world.repository.source(disk, cancel=shelf.world.cancel)
+    together = threading.Barrier(6)
+    original = shelf.world.memory.get_range
+    frame_bytes = BLOCK_BYTES + 16
+
+    def meeting(key: str, *, offset_bytes: int, length_bytes: int) -> bytes:
+        if length_bytes == frame_bytes:
+            # Passes only when all six requests are under way at once.
+            together.wait(10)
+        return original(key, offset_bytes=offset_bytes, length_bytes=length_bytes)
+
+    shelf.world.memory.get_range = meeting  # type: ignore[method-assign]
+    assert b"".join(bytes(run.data) for run in source.runs()) == image
+
+
+def test_an_error_of_the_store_ends_a_restore_that_tolerates_damage() -> None:
+    for workers in (0, 2):
+        shelf = new_shelf(workers=workers)
+        pack = shelf.data([[2], [4]], encoding=Encoding.RAW)
+        disk, _ = shelf.disk([NodeAddress(pack, 0), NodeAddress(pack, 1)], tail_bytes=0)
+        source = shelf.world.repository.source(disk, cancel=shelf.world.cancel, missing=(missing := MissingLog()))
+
+        def fail(key: str, *, offset_bytes: int, length_bytes: int) -> bytes:
+            raise StoreUnreachable(store="memory", key=key, reason="cable")
+
+        shelf.world.memory.get_range = fail  # type: ignore[method-assign]
+        with pytest.raises(StoreUnreachable):
+            list(source.runs())
+        assert missing.extents() == ()
