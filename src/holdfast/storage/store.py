@@ -39,13 +39,14 @@ class ObjectStore(Protocol):
 
     Every method may be called from several threads at once. Each may raise ``StoreUnreachable``, ``StoreFailed``,
     ``StoreNotReadable`` or (writing) ``StoreNotWritable``, and ``KeyRefused`` for a key that breaks the rules of
-    ``storage.keys``. A key that is the folder of another key (``a`` beside ``a/b``) is refused too.
+    ``storage.keys``. Callers never use a key that is the folder of another key (``a`` beside ``a/b``): a folder
+    cannot hold both and refuses, a bucket can and is not asked.
     """
 
     def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """Store one object under a key that is free, from the first moment locked as ``try_lock`` locks.
 
-        Where the store cannot lock, ``locked_until`` is passed over.
+        Where the store cannot lock, ``locked_until`` is passed over; one may round it up to the next full hour.
 
         When it returns, the object is whole, durable (it outlives a power failure) and visible to everybody. It
         raises ``ObjectExists`` and changes nothing when the key is taken; of several writers that race for one key
