@@ -66,7 +66,13 @@ def point_document(point: PointSummary) -> dict[str, object]:
 
 
 @app.command(name="list")
-def list_(*, repository: str, vm: str | None = None, common: Common = _NO_COMMON) -> int:
+def list_(
+    *,
+    repository: str,
+    vm: str | None = None,
+    checked: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = _NO_COMMON,
+) -> int:
     """List restore points, oldest first, with their four sizes.
 
     Provisioned is what the guest sees; read is what came from the pool; new is what the repository had not seen;
@@ -80,14 +86,29 @@ def list_(*, repository: str, vm: str | None = None, common: Common = _NO_COMMON
         The repository.
     vm
         Only points of this VM, by its name at that time or its uuid.
+    checked
+        Say of each point since when its data is checked; takes longer, as every point is opened.
     """
 
     def body(session: Session) -> ExitStatus:
         listed = service.list_points(session.workspace, repository, vm=vm, cancel=session.cancel)
-        session.out.table(POINT_COLUMNS, point_rows(listed.points), empty="No restore point yet.")
+        columns: tuple[str, ...] = POINT_COLUMNS
+        rows = point_rows(listed.points)
+        documents = [point_document(each) for each in listed.points]
+        if checked:
+            keys = [each.key for each in listed.points]
+            grades = service.check_grades(session.workspace, repository, keys, cancel=session.cancel)
+            columns = (*columns, "DATA")
+            said = [grades[each.id].explain() if each.id in grades else "" for each in listed.points]
+            rows = [(*row, text) for row, text in zip(rows, said, strict=True)]
+            documents = [
+                {**document, "checked": grades.get(each.id)}
+                for document, each in zip(documents, listed.points, strict=True)
+            ]
+        session.out.table(columns, rows, empty="No restore point yet.")
         for damaged in listed.damaged:
             session.out.warn(f"damaged: {damaged}")
-        session.out.result({"points": [point_document(each) for each in listed.points], "damaged": listed.damaged})
+        session.out.result({"points": documents, "damaged": listed.damaged})
         return ExitStatus.DAMAGED if listed.damaged else ExitStatus.OK
 
     return run_command(common, body)
@@ -115,6 +136,9 @@ def show(point: str, *, repository: str, common: Common = _NO_COMMON) -> int:
         out.say(f"taken {facts.taken_at:%Y-%m-%d %H:%M:%S} UTC, {facts.consistency.value}, by run {facts.run}")
         if facts.previous:
             out.say(f"read against {facts.previous} (not needed to restore)")
+        grades = service.check_grades(session.workspace, repository, [found.key], cancel=session.cancel)
+        if found.id in grades:
+            out.say(grades[found.id].explain())
         for disk in found.disks:
             sizes = disk.stored.sizes
             out.say(f"disk {disk.facts.position} {disk.facts.name!r}: {disk.facts.change_reason}")
@@ -122,7 +146,8 @@ def show(point: str, *, repository: str, common: Common = _NO_COMMON) -> int:
                 f"  provisioned {format_bytes(sizes.provisioned_bytes)}, read {format_bytes(sizes.read_bytes)}, "
                 f"new {format_bytes(sizes.new_bytes)}, stored {format_bytes(sizes.stored_bytes)}"
             )
-        out.result({**point_document(summary_of(found)), "vm_record": facts.vm_record})
+        document = {**point_document(summary_of(found)), "checked": grades.get(found.id)}
+        out.result({**document, "vm_record": facts.vm_record})
         return ExitStatus.OK
 
     return run_command(common, body)

@@ -19,6 +19,7 @@ from holdfast.cli.repository_key import say_holders
 from holdfast.cli.repository_limit import limit
 from holdfast.cli.repository_lock import lock, lock_new, say_protection
 from holdfast.cli.repository_mirror import mirror
+from holdfast.cli.repository_scrub import heal, scrub
 from holdfast.cli.repository_space import gc
 from holdfast.cli.repository_test import examine, say_findings
 from holdfast.cli.repository_undelete import undelete
@@ -35,6 +36,8 @@ __all__ = ["app"]
 app = App(name="repository", help="Where restore points live, and who can open it.")
 app.command(key)
 app.command(gc)
+app.command(scrub)
+app.command(heal)
 app.command(undelete)
 app.command(examine, name="test")
 app.command(limit)

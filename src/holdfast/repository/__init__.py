@@ -6,6 +6,7 @@ from holdfast.repository.config import Compression, ConfigDamaged, NeedsNewerHol
 from holdfast.repository.damage import Damage, MapDamaged, ObjectDamaged, PackDamaged, PackMissing, PointDamaged
 from holdfast.repository.damage_report import DamageFound
 from holdfast.repository.disk_writer import RepositoryDiskWriter
+from holdfast.repository.donors import ImageDonor, RepositoryDonor
 from holdfast.repository.gc_census import CannotTellLivePacks
 from holdfast.repository.gc_plan import DeadPack, FrameWay, GcPlan, GcReport, Wait, WaitKind
 from holdfast.repository.gc_settings import GcSettings
@@ -84,6 +85,7 @@ __all__ = [
     "HolderUnknown",
     "IdentityHolder",
     "IdentityUnlock",
+    "ImageDonor",
     "KeyDesk",
     "KeyOutdated",
     "LastHolder",
@@ -119,6 +121,7 @@ __all__ = [
     "ReferenceTooLarge",
     "Repository",
     "RepositoryDiskWriter",
+    "RepositoryDonor",
     "RepositoryExists",
     "RestorePoint",
     "RotatedMeanwhile",

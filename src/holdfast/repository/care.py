@@ -6,12 +6,14 @@ is ever deleted or rewritten here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+import numpy.typing as npt
 
 from holdfast.core import Cancellation, Progress
 from holdfast.model import PointId, RunId
@@ -19,9 +21,9 @@ from holdfast.repository.config import NeedsNewerHoldfast
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.damage_report import MISSING, DamageFound, DamageReport, Reasons, report_damage
 from holdfast.repository.heal import Donor, HealReport, heal_from_donor, heal_from_known
-from holdfast.repository.layout import PackId
+from holdfast.repository.layout import PACK_TABLE_ROW, PackId
 from holdfast.repository.moved import read_moves
-from holdfast.repository.point import RestorePoint, each_point
+from holdfast.repository.point import RestorePoint, each_point, read_pack_tables
 from holdfast.repository.proofs import read_proofs
 from holdfast.repository.quarantine import read_quarantine, settle_quarantine
 from holdfast.repository.run_writer import RunWriter
@@ -81,9 +83,9 @@ class CheckGrade:
     def explain(self) -> str:
         """Return the grade in words."""
         if self.damaged_packs:
-            return f"in doubt: {self.damaged_packs} of {self.packs} packs are damaged"
+            return f"in doubt: {self.damaged_packs} of {self.packs} packs damaged"
         if self.checked_at is None:
-            return f"not checked: {self.unread_packs} of {self.packs} packs were never read"
+            return f"not checked: {self.unread_packs} of {self.packs} packs not read yet"
         return f"data checked {self.checked_at:%Y-%m-%d %H:%M} UTC"
 
 
@@ -156,7 +158,7 @@ class Caretaker:
             healed=None,
         )
 
-    def heal(self, donor: Donor | None, *, cancel: Cancellation) -> HealingDone:
+    def heal(self, donor: Donor | None, *, progress: Progress, cancel: Cancellation) -> HealingDone:
         """Heal what is known to be damaged: from what the repository has, then from a donor if there is one."""
         plan = plan_scrub(self._vault, cancel=cancel)
         reasons = Reasons(packs=dict.fromkeys(plan.missing, MISSING))
@@ -165,28 +167,30 @@ class Caretaker:
             healed, moves = heal_from_known(writer.session)
             if donor is not None:
                 given = heal_from_donor(
-                    writer.session, self._reading, lambda: each_point(self._vault), donor, moves=moves
+                    writer.session,
+                    self._reading,
+                    lambda: each_point(self._vault),
+                    donor,
+                    moves=moves,
+                    progress=progress,
                 )
                 healed = dataclasses.replace(given, healed_slots=healed.healed_slots + given.healed_slots)
         return HealingDone(healed=healed, damage=self._judge(plan, reasons).found)
 
-    def grades(self, points: Iterable[RestorePoint]) -> dict[PointId, CheckGrade]:
-        """Return for each of these points since when its data is checked."""
+    def grades(self, keys: Iterable[str]) -> dict[PointId, CheckGrade]:
+        """Return since when the data of restore points is checked; ``keys`` name their objects. Damaged ones lack."""
         moves, proofs, quarantine = read_moves(self._vault), read_proofs(self._vault), read_quarantine(self._vault)
         spared = quarantine.harmless & quarantine.packs
         grades = {}
-        for point in points:
-            packs = sorted(moves.holders_of(pack for pack, _ in point.packs()) - spared)
-            checked_s = proofs.checked_s(np.array(packs, dtype="V16"))
-            damaged = len(quarantine.harmful.intersection(packs))
-            unread = int((checked_s == 0).sum())
-            is_checked = len(packs) > 0 and not unread and not damaged
-            grades[point.id] = CheckGrade(
-                checked_at=datetime.fromtimestamp(int(checked_s.min()), tz=UTC) if is_checked else None,
-                packs=len(packs),
-                unread_packs=unread,
-                damaged_packs=damaged,
-            )
+        for key in keys:
+            with contextlib.suppress(PointDamaged):
+                tables = read_pack_tables(self._vault, key)
+                if tables is not None:
+                    named = np.concatenate([np.frombuffer(table, dtype=PACK_TABLE_ROW)["pack"] for table in tables])
+                    packs = sorted(moves.holders_of(PackId(each) for each in named.tolist()) - spared)
+                    checked_s = proofs.checked_s(np.array(packs, dtype="V16"))
+                    damaged = len(quarantine.harmful.intersection(packs))
+                    grades[PointId(key.rpartition("/")[2])] = _grade(checked_s, damaged_packs=damaged)
         return grades
 
     def _judge(self, plan: ScrubPlan, reasons: Reasons) -> DamageReport:
@@ -226,3 +230,14 @@ class Caretaker:
 
     def _run_id(self) -> RunId:
         return RunId(f"heal-{self._vault.entropy.token_bytes(6).hex()}")
+
+
+def _grade(checked_s: npt.NDArray[np.int64], *, damaged_packs: int) -> CheckGrade:
+    unread = int((checked_s == 0).sum())
+    is_checked = len(checked_s) > 0 and not unread and not damaged_packs
+    return CheckGrade(
+        checked_at=datetime.fromtimestamp(int(checked_s.min()), tz=UTC) if is_checked else None,
+        packs=len(checked_s),
+        unread_packs=unread,
+        damaged_packs=damaged_packs,
+    )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from blake3 import blake3
 
-from holdfast.core import BLOCK_BYTES
+from holdfast.core import BLOCK_BYTES, Progress, ProgressTask
 from holdfast.repository.damage import Damage
 from holdfast.repository.damage_report import unhealed
 from holdfast.repository.entries import place_of
@@ -39,8 +39,8 @@ from holdfast.storage import ObjectMissing, RangeNotSatisfiable
 
 __all__ = ["Donor", "HealReport", "heal_from_donor", "heal_from_known"]
 
-Donor = Callable[[Witness], bytes | None]
-"""Returns the bytes of a place on a disk of a restore point, if it has them. They need not be right: the id tells."""
+Donor = Callable[[Witness], Iterable[bytes]]
+"""Yields what may be the bytes of a place on a disk of a restore point; the id tells whether they are."""
 
 PACKS_AT_RUN_END_MAX = 256
 """A backup heals what is damaged in so many packs; after the loss of more, a scrub or ``heal`` takes all of them."""
@@ -95,14 +95,19 @@ def heal_from_known(session: WriteSession, *, packs_max: int | None = None) -> t
 
 
 def heal_from_donor(
-    session: WriteSession, reading: Vault, points: Callable[[], Iterable[RestorePoint]], donor: Donor, *, moves: Moves
+    session: WriteSession,
+    reading: Vault,
+    points: Callable[[], Iterable[RestorePoint]],
+    donor: Donor,
+    *,
+    moves: Moves,
+    progress: Progress,
 ) -> HealReport:
     """Ask a donor for the content of what is damaged, store what is right, and lead there.
 
     ``reading`` reads what is left of the maps of ``points``, which tell where on a disk the content belongs.
     """
     report = HealReport()
-    left_slots = 0
     wounds = _wounds(session, moves)
     while batch := list(itertools.islice(wounds, _WOUNDS_AT_ONCE)):
         search = HitSearch(
@@ -115,12 +120,13 @@ def heal_from_donor(
             session.cancel.check()
             search.add(point)
         wanted = _wanted_blocks(batch, search)
-        stored, stored_bytes = _store_from(session, wanted, donor)
+        with progress.start("damaged blocks", total_bytes=len(wanted) * BLOCK_BYTES) as task:
+            stored, stored_bytes = _store_from(session, wanted, donor, task)
         healed = {place: stored[id] for place, (id, _) in wanted.items() if id in stored}
         moves = _publish(session, healed, moves)
-        left_slots += sum(len(wound.slots) for wound in batch) - len(healed)
-        report += HealReport(healed_slots=len(healed), stored_bytes=stored_bytes)
-    return HealReport(healed_slots=report.healed_slots, left_slots=left_slots, stored_bytes=report.stored_bytes)
+        left_slots = sum(len(wound.slots) for wound in batch) - len(healed)
+        report += HealReport(healed_slots=len(healed), left_slots=left_slots, stored_bytes=stored_bytes)
+    return report
 
 
 def _wounds(session: WriteSession, moves: Moves) -> Iterator[_Wound]:
@@ -226,7 +232,10 @@ def _wanted_blocks(
 
 
 def _store_from(
-    session: WriteSession, wanted: Mapping[NodeAddress, tuple[bytes, Sequence[Witness]]], donor: Donor
+    session: WriteSession,
+    wanted: Mapping[NodeAddress, tuple[bytes, Sequence[Witness]]],
+    donor: Donor,
+    task: ProgressTask,
 ) -> tuple[dict[bytes, NodeAddress], int]:
     """Store the blocks that a donor has; return where each lies, durable, and how many bytes that took."""
     stored: dict[bytes, NodeAddress] = {}
@@ -237,6 +246,7 @@ def _store_from(
             session.cancel.check()
             session.keeper.renew_if_due()
             block = None if id in stored or id in fresh else _ask(session, id, witnesses, donor)
+            task.advance(BLOCK_BYTES)
             if block is not None:
                 fresh[id] = session.compressor.frame(block, ids=(id,), kind=FrameKind.DATA)
             if len(fresh) >= _FRAMES_AT_ONCE:
@@ -258,12 +268,10 @@ def _store(session: WriteSession, stream: PackStream, frames: Mapping[bytes, Fra
 def _ask(session: WriteSession, id: bytes, witnesses: Sequence[Witness], donor: Donor) -> bytes | None:
     """Return the block with this id, if the donor has it where one of the disks had it."""
     for witness in witnesses:
-        content = donor(witness)
-        if content is None or len(content) != witness.extent.length_bytes:
-            continue
-        block = content.ljust(BLOCK_BYTES, b"\0")
-        if blake3(block, key=session.vault.keys.block_id_key).digest() == id:
-            return block
+        for content in donor(witness):
+            block = content.ljust(BLOCK_BYTES, b"\0")
+            if blake3(block, key=session.vault.keys.block_id_key).digest() == id:
+                return block
     return None
 
 

@@ -67,8 +67,8 @@ class ScrubStatus:
     missing_packs: int
 
     def round_scrubs(self, read_bytes: int) -> int:
-        """Return how many scrubs that read so much it takes to read everything once."""
-        return -(-self.length_bytes // max(1, read_bytes))
+        """Return how many scrubs that read so much it takes to read everything once; each reads a pack at least."""
+        return min(self.packs, -(-self.length_bytes // max(1, read_bytes)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

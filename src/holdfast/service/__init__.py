@@ -53,6 +53,7 @@ from holdfast.service.repositories import (
     remove_repository,
     show_repository,
 )
+from holdfast.service.scrubbing import DonorUnclear, ImageUnreadable, check_grades, heal, scrub, scrub_status
 from holdfast.service.store_test import examine_location, examine_repository
 from holdfast.service.sweeping import PoolForgotten, RemovedPool, clean_pool, explain_cleaning, remove_pool
 from holdfast.service.uncovering import NoVersionsKept, Uncovered, UncoverPlan, plan_uncovering, uncover_objects
@@ -73,8 +74,10 @@ __all__ = [
     "BackupRequest",
     "CreatedRepository",
     "DataKeyExchanged",
+    "DonorUnclear",
     "Drill",
     "GivenCredentials",
+    "ImageUnreadable",
     "KeyMemory",
     "LineLimits",
     "ListedPoints",
@@ -105,6 +108,7 @@ __all__ = [
     "cancel_run",
     "change_credentials",
     "change_secret",
+    "check_grades",
     "clean_pool",
     "collect_garbage",
     "connect_pool",
@@ -118,6 +122,7 @@ __all__ = [
     "explain_backup",
     "explain_cleaning",
     "explain_restore",
+    "heal",
     "limit_line",
     "list_holders",
     "list_points",
@@ -143,6 +148,8 @@ __all__ = [
     "rotate_data_key",
     "run_backup",
     "run_restore",
+    "scrub",
+    "scrub_status",
     "show_point",
     "show_pool",
     "show_protection",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from holdfast.model import RunId
 from holdfast.repository import (
     Damage,
     DiskNoLongerStored,
+    Donor,
     HealingDone,
     RestorePoint,
     ScrubBudget,
@@ -19,6 +21,7 @@ from holdfast.repository import (
     VerifyReport,
     Witness,
 )
+from holdfast.repository.donors import ImageDonor, RepositoryDonor
 from holdfast.repository.layout import MOVED_PREFIX, QUARANTINE_PREFIX, FrameKind, pack_key
 from holdfast.repository.quarantine import read_quarantine
 from holdfast.repository.vault import Vault
@@ -52,18 +55,18 @@ def _scrub(world: World) -> ScrubReport:
     return world.repository.care.scrub(ScrubBudget(), progress=NoProgress(), cancel=world.cancel)
 
 
-def _heal(world: World, donor: Callable[[Witness], bytes | None] | None = None) -> HealingDone:
-    return world.repository.care.heal(donor, cancel=world.cancel)
+def _heal(world: World, donor: Donor | None = None) -> HealingDone:
+    return world.repository.care.heal(donor, progress=NoProgress(), cancel=world.cancel)
 
 
 def _vault(world: World) -> Vault:
     return Vault(world.memory, key_ring(world.memory), clock=world.clock, entropy=world.entropy)
 
 
-def _image_donor(image: bytes) -> Callable[[Witness], bytes | None]:
-    def donor(witness: Witness) -> bytes | None:
+def _image_donor(image: bytes) -> Donor:
+    def donor(witness: Witness) -> Iterator[bytes]:
         start = witness.extent.offset_bytes
-        return image[start : start + witness.extent.length_bytes]
+        yield image[start : start + witness.extent.length_bytes]
 
     return donor
 
@@ -285,4 +288,51 @@ def test_a_damaged_leaf_heals_when_the_same_leaf_is_stored_again() -> None:
     assert [hit.lost_bytes for damage in report.damage for hit in damage.hits] == [len(IMAGE)]
     assert not _heal(world, _image_donor(IMAGE)).is_sound, "a donor has no maps"
     world.back_up(IMAGE, run="r-2")
+    assert _is_clean(world, [old], IMAGE)
+
+
+def test_another_repository_with_the_same_vms_heals() -> None:
+    world, mirror = World(), World(seed=2)
+    old = world.back_up(IMAGE, run="r-1")
+    changed = image_of({0: 2, 2: 4, 4: 6, 6: 10}, count=8)
+    for run, image in (("m-1", changed), ("m-2", IMAGE), ("m-3", changed)):
+        mirror.back_up(image, run=run)
+    (key,) = world.keys("packs/")
+    broken = bytearray(world.memory.get(key))
+    broken[60 + 3 * BLOCK_BYTES + 100] ^= 1
+    _replace(world, key, bytes(broken))
+    assert not world.verify().is_sound
+    assert not _heal(world, RepositoryDonor(World(seed=3).repository, cancel=world.cancel)).is_sound
+    done = _heal(world, RepositoryDonor(mirror.repository, cancel=world.cancel))
+    assert done.is_sound, "of the points nearest in time one has the content"
+    assert done.healed.healed_slots == 1
+    assert _is_clean(world, [old], IMAGE)
+
+
+def test_a_donor_that_is_damaged_itself_is_asked_for_what_it_has() -> None:
+    world, mirror = World(), World(seed=2)
+    old = world.back_up(IMAGE, run="r-1")
+    mirror.back_up(IMAGE, run="m-1")
+    mirror.back_up(IMAGE, run="m-2")
+    _flip(mirror, mirror.keys("packs/")[0])
+    (key,) = world.keys("packs/")
+    _flip(world, key)
+    assert not world.verify().is_sound
+    done = _heal(world, RepositoryDonor(mirror.repository, cancel=world.cancel))
+    assert not done.is_sound
+    assert [hit.point for damage in done.damage for hit in damage.hits] == [old.id]
+
+
+def test_an_image_file_heals_the_disk_it_is_of(tmp_path: Path) -> None:
+    world = World()
+    old = world.back_up(IMAGE, run="r-1")
+    (key,) = world.keys("packs/")
+    _flip(world, key)
+    world.verify()
+    path = tmp_path / "disk.raw"
+    path.write_bytes(IMAGE)
+    with ImageDonor(path, disk="another") as other:
+        assert not _heal(world, other).is_sound
+    with ImageDonor(path, disk="disk-1") as donor:
+        assert _heal(world, donor).is_sound
     assert _is_clean(world, [old], IMAGE)

@@ -62,6 +62,7 @@ def test_everything_is_read_once_and_the_status_says_so() -> None:
     assert report.status.oldest_at == began.replace(microsecond=0)
     assert report.status.recent_bytes == report.status.length_bytes == report.read_bytes
     assert report.status.round_scrubs(report.read_bytes // 2) == 3
+    assert report.status.round_scrubs(1) == 5, "a pack at a time, whatever the budget"
     world.clock.advance(31 * 86400)
     assert world.repository.care.scrub_status(cancel=world.cancel).status.recent_bytes == 0
 
@@ -283,14 +284,14 @@ def test_each_point_says_since_when_its_data_is_checked() -> None:
     first = world.clock.now().replace(microsecond=0)
     _scrub(world)
     new = world.back_up_changes(image_of({0: 2, 1: 4}, count=2), [1], run="r-2", reference=old.disks[0].stored)
-    grades = world.repository.care.grades([old, new])
+    grades = world.repository.care.grades([old.key, new.key])
     assert grades[old.id].checked_at == first
     assert grades[new.id].checked_at is None
     assert (grades[new.id].packs, grades[new.id].unread_packs) == (2, 1)
-    assert "1 of 2 packs were never read" in grades[new.id].explain()
+    assert "1 of 2 packs not read yet" in grades[new.id].explain()
     world.clock.advance(3600)
     assert world.verify().is_sound
-    grades = world.repository.care.grades([old, new])
+    grades = world.repository.care.grades([old.key, new.key])
     assert grades[new.id].checked_at == grades[old.id].checked_at
     later = grades[new.id].checked_at
     assert later is not None
@@ -299,10 +300,10 @@ def test_each_point_says_since_when_its_data_is_checked() -> None:
     _flip(world, pack_key(new.disks[0].stored.root.pack))
     world.reopen()
     _scrub(world)
-    grades = world.repository.care.grades([old, new])
+    grades = world.repository.care.grades([old.key, new.key])
     assert grades[old.id].checked_at is not None
     assert grades[new.id].checked_at is None
-    assert "1 of 2 packs are damaged" in grades[new.id].explain()
+    assert "1 of 2 packs damaged" in grades[new.id].explain()
 
 
 def test_proofs_of_a_verification_count_for_the_scrub() -> None:
