@@ -185,10 +185,13 @@ def delete(
     point: str,
     *,
     repository: str,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
     yes: Annotated[bool, Parameter(negative="")] = False,
     common: Common = _NO_COMMON,
 ) -> int:
     """Delete one restore point. Every other point stays complete; the space comes back with 'repository gc'.
+
+    With --dry-run nothing is deleted: it says what would come back, and when.
 
     Example: holdfast point delete 20261120T090820Z-3f9a1c2e --repository main
 
@@ -198,11 +201,18 @@ def delete(
         The point, or a unique beginning of its id.
     repository
         The repository.
+    dry_run
+        Say what would come back, and when, and stop.
     yes
         Do not ask.
     """
 
     def body(session: Session) -> ExitStatus:
+        if dry_run:
+            plan = service.plan_deletion(session.workspace, repository, point, cancel=session.cancel)
+            session.out.say(f"Deleting point {plan.point} {plan.explain()}")
+            session.out.result({"plan": plan})
+            return ExitStatus.OK
         found = service.show_point(session.workspace, repository, point, cancel=session.cancel)
         what = f"Point {found.id} of VM {found.facts.vm.name!r} is deleted"
         confirm_destruction(what, name=found.id, yes=yes)

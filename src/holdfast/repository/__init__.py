@@ -5,6 +5,7 @@ from holdfast.repository.catalogue import DiskSummary, PointSummary, SummaryList
 from holdfast.repository.config import Compression, ConfigDamaged, NeedsNewerHoldfast, NotARepository
 from holdfast.repository.damage import Damage, MapDamaged, ObjectDamaged, PackDamaged, PackMissing, PointDamaged
 from holdfast.repository.damage_report import DamageFound
+from holdfast.repository.deletion import DeletionPlan
 from holdfast.repository.disk_writer import RepositoryDiskWriter
 from holdfast.repository.donors import ImageDonor, RepositoryDonor
 from holdfast.repository.gc_census import CannotTellLivePacks
@@ -51,6 +52,7 @@ from holdfast.repository.run_writer import DiskNoLongerStored, ReferenceTooLarge
 from holdfast.repository.safety import SAFETY, Safety
 from holdfast.repository.scrub import ScrubBudget, ScrubStatus
 from holdfast.repository.sealing import EpochLost, KeyOutdated
+from holdfast.repository.statistics import PointSpace, SpaceReport, VmSpace
 from holdfast.repository.stored_disk import NodeAddress, StoredDisk, StoredDiskUnreadable
 from holdfast.repository.usage import Usage, UsageOf
 from holdfast.repository.verify import VerifyReport
@@ -65,6 +67,7 @@ __all__ = [
     "Damage",
     "DamageFound",
     "DeadPack",
+    "DeletionPlan",
     "DiskNoLongerStored",
     "DiskSummary",
     "Donor",
@@ -113,6 +116,7 @@ __all__ = [
     "PointAmbiguous",
     "PointDamaged",
     "PointDisk",
+    "PointSpace",
     "PointSummary",
     "PointUnknown",
     "Protection",
@@ -132,6 +136,7 @@ __all__ = [
     "ScrubBudget",
     "ScrubReport",
     "ScrubStatus",
+    "SpaceReport",
     "StoredDisk",
     "StoredDiskUnreadable",
     "SummaryListing",
@@ -140,6 +145,7 @@ __all__ = [
     "UsageOf",
     "Verdict",
     "VerifyReport",
+    "VmSpace",
     "Wait",
     "WaitKind",
     "WholeReader",

@@ -82,7 +82,7 @@ class SlotLook:
             yield point
 
 
-def walk_points(walk: SlotWalk, points: Iterator[PointTables]) -> Iterator[tuple[list[PointTables], list[WalkedDisk]]]:
+def walk_points(walk: SlotWalk, points: Iterable[PointTables]) -> Iterator[tuple[list[PointTables], list[WalkedDisk]]]:
     """Yield the disks to walk together: of points of one VM, as many as fit; an owner is a place in the list."""
     together: list[PointTables] = []
     disks: list[WalkedDisk] = []

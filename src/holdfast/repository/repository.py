@@ -29,6 +29,7 @@ from holdfast.repository.config import (
 )
 from holdfast.repository.crew import default_workers
 from holdfast.repository.damage import PointDamaged
+from holdfast.repository.deletion import DeletionPlan, plan_deletion
 from holdfast.repository.epochs import check_epoch, hold_keys, try_hold_keys
 from holdfast.repository.gc import apply_gc, plan_gc
 from holdfast.repository.gc_plan import GcPlan, GcReport
@@ -50,6 +51,7 @@ from holdfast.repository.salvage import salvaging_vault
 from holdfast.repository.sealing import KEY_BYTES, KeyRing
 from holdfast.repository.session import WriteSettings
 from holdfast.repository.source import RepositorySource
+from holdfast.repository.statistics import SpaceReport, measure_space
 from holdfast.repository.stored_disk import StoredDisk
 from holdfast.repository.usage import Usage, measure_usage
 from holdfast.repository.vault import Vault
@@ -245,6 +247,14 @@ class Repository:
     def _gc_settings(self, settings: GcSettings | None) -> GcSettings:
         chosen = settings or GcSettings()
         return dataclasses.replace(chosen, workers=self._workers, pack_bytes_max=self._config.pack_bytes_max)
+
+    def plan_deletion(self, point: RestorePoint, *, cancel: Cancellation) -> DeletionPlan:
+        """Return what deleting a point would give back, and when. ``CannotTellLivePacks``."""
+        return plan_deletion(self._vault, point, safety=self._safety, workers=self._workers, cancel=cancel)
+
+    def space(self, *, is_exact: bool, progress: Progress, cancel: Cancellation) -> SpaceReport:
+        """Return whose space it is; frame by frame when it is to be exact. ``CannotTellLivePacks``."""
+        return measure_space(self._vault, is_exact=is_exact, workers=self._workers, progress=progress, cancel=cancel)
 
     def usage(self) -> Usage:
         """Return objects and bytes by kind; their sums are what the store lists."""

@@ -32,10 +32,8 @@ from holdfast.service.line_limits import limit_line
 from holdfast.service.mirroring import mirror_repository, plan_mirror
 from holdfast.service.points import (
     ListedPoints,
-    collect_garbage,
     delete_point,
     list_points,
-    plan_collection,
     show_point,
     verify,
 )
@@ -53,7 +51,11 @@ from holdfast.service.repositories import (
     remove_repository,
     show_repository,
 )
+<<<<<<< Updated upstream
 from holdfast.service.scrubbing import DonorUnclear, ImageUnreadable, check_grades, heal, scrub, scrub_status
+=======
+from holdfast.service.space import collect_garbage, measure_space, plan_collection, plan_deletion
+>>>>>>> Stashed changes
 from holdfast.service.store_test import examine_location, examine_repository
 from holdfast.service.sweeping import PoolForgotten, RemovedPool, clean_pool, explain_cleaning, remove_pool
 from holdfast.service.uncovering import NoVersionsKept, Uncovered, UncoverPlan, plan_uncovering, uncover_objects
@@ -131,11 +133,13 @@ __all__ = [
     "list_runs",
     "list_waiting_runs",
     "lock_repository",
+    "measure_space",
     "mirror_repository",
     "new_recovery_holder",
     "open_by_name",
     "parse_lock_days",
     "plan_collection",
+    "plan_deletion",
     "plan_mirror",
     "plan_uncovering",
     "probe_pool",

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from holdfast.backup import newest_of
 from holdfast.core import Cancellation, Progress
 from holdfast.model import PointId, VmUuid
-from holdfast.repository import GcPlan, GcReport, PointSummary, RestorePoint, VerifyReport
+from holdfast.repository import PointSummary, RestorePoint, VerifyReport
 from holdfast.service.repositories import open_by_name
 from holdfast.service.workspace import Workspace
 
 __all__ = [
     "ListedPoints",
-    "collect_garbage",
     "delete_point",
     "list_points",
     "newest_by_vm",
-    "plan_collection",
     "show_point",
     "verify",
 ]
@@ -67,14 +65,3 @@ def newest_by_vm(points: Sequence[RestorePoint]) -> dict[VmUuid, RestorePoint]:
     for point in points:
         by_vm.setdefault(point.facts.vm.uuid, []).append(point)
     return {vm: newest for vm, own in by_vm.items() if (newest := newest_of(own)) is not None}
-
-
-def plan_collection(workspace: Workspace, repository: str, *, cancel: Cancellation) -> GcPlan:
-    """Return what garbage collection would give back now."""
-    return open_by_name(workspace, repository, cancel=cancel).plan_gc()
-
-
-def collect_garbage(workspace: Workspace, repository: str, *, cancel: Cancellation) -> GcReport:
-    """Give back the space of deleted points and interrupted runs. Safe while backups run."""
-    opened = open_by_name(workspace, repository, cancel=cancel)
-    return opened.apply_gc(opened.plan_gc(), cancel=cancel)
