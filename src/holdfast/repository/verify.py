@@ -6,6 +6,7 @@ the object, the slots, and every VM, disk and point it hits.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -31,6 +32,9 @@ from holdfast.repository.verify_packs import PackCheck, check_pack
 from holdfast.storage import ObjectMissing, StoreError
 
 __all__ = ["VerifyReport", "verify"]
+
+_READERS = 6
+"""Packs under way at once. While some wait for the store others are decoded; 4 MiB of memory each."""
 
 
 class _Checked(NamedTuple):
@@ -183,15 +187,17 @@ def _check_packs(
     blocks = BlockReader(vault, moves=read_moves(vault))
     holes = read_holes(vault).avoided()
     checks = []
+    threads = max(_READERS, workers) if workers else 0
+    decoding = threading.BoundedSemaphore(max(1, workers))
 
     def check(pack: PackId) -> _Checked:
         began_s = int(vault.clock.now().timestamp())
-        found = check_pack(vault, blocks, pack, cancel=cancel)
+        found = check_pack(vault, blocks, pack, cancel=cancel, decoding=decoding)
         pass_over_holes(vault, found, holes)
         return _Checked(found, lengths.get(pack, found.read_bytes), began_s)
 
     with progress.start("every byte of every pack", total_bytes=sum(lengths.values())) as task:
-        for found in in_order(check, sorted(walk.packs), workers=workers, ahead=2 * workers):
+        for found in in_order(check, sorted(walk.packs), workers=threads, ahead=threads):
             checks.append(found)
             task.advance(lengths.get(found.check.pack, 0))
     return checks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,8 +42,18 @@ class PackCheck:
     """Damaged slots and why."""
 
 
-def check_pack(vault: Vault, blocks: BlockReader, pack: PackId, *, cancel: Cancellation) -> PackCheck:
-    """Return what is wrong with a pack, read from the store anew. Raises only what the store itself raises."""
+def check_pack(
+    vault: Vault,
+    blocks: BlockReader,
+    pack: PackId,
+    *,
+    cancel: Cancellation,
+    decoding: AbstractContextManager[object] | None = None,
+) -> PackCheck:
+    """Return what is wrong with a pack, read from the store anew. Raises only what the store itself raises.
+
+    ``decoding`` is held while frames are decoded and not while the store is waited for.
+    """
     check = PackCheck(pack)
     vault.shelf.forget(pack)
     try:
@@ -50,7 +61,7 @@ def check_pack(vault: Vault, blocks: BlockReader, pack: PackId, *, cancel: Cance
         check.read_bytes += layout.PACK_HEADER.size
         if bytes(opened.read_range(0, layout.PACK_HEADER.size)) != opened.header:
             check.whole = "its header is not the one that was written"
-        _check_frames(vault, blocks, opened, check, cancel)
+        _check_frames(vault, blocks, opened, check, cancel, nullcontext() if decoding is None else decoding)
     except PackMissing:
         check.is_missing = True
         check.whole = "it is missing"
@@ -59,29 +70,43 @@ def check_pack(vault: Vault, blocks: BlockReader, pack: PackId, *, cancel: Cance
     return check
 
 
-def _check_frames(vault: Vault, blocks: BlockReader, opened: OpenPack, check: PackCheck, cancel: Cancellation) -> None:
+def _check_frames(
+    vault: Vault,
+    blocks: BlockReader,
+    opened: OpenPack,
+    check: PackCheck,
+    cancel: Cancellation,
+    decoding: AbstractContextManager[object],
+) -> None:
     slots = np.arange(len(opened.trailer))
     patches: list[PatchRead] = []
     for request in plan_reads(opened.trailer, slots, slots):
         cancel.check()
         sealed = opened.read_range(request.offset_bytes, request.length_bytes)
         check.read_bytes += request.length_bytes
-        for frame in request.frames:
-            check.frames += 1
-            start = frame.offset_bytes - request.offset_bytes
-            try:
-                body = sealed[start : start + frame.length_bytes]
-                if frame.kind == FrameKind.PATCH:
-                    patch = parse_patch(opened.open_frame(frame, body), pack=opened.pack, slot=frame.slot)
-                    patches.append(PatchRead(NodeAddress(opened.pack, frame.slot), patch, frame.wants))
-                else:
-                    _check_content(vault, opened, frame, body, check)
-            except PackDamaged as damage:
-                check.slots.update({want.token: damage.reason for want in frame.wants})
+        with decoding:
+            for frame in request.frames:
+                start = frame.offset_bytes - request.offset_bytes
+                _check_frame(vault, opened, frame, sealed[start : start + frame.length_bytes], check, patches)
         if len(patches) >= _PATCHES_AT_ONCE_MAX:
             _check_patches(blocks, patches, check)
             patches = []
     _check_patches(blocks, patches, check)
+
+
+def _check_frame(
+    vault: Vault, opened: OpenPack, frame: FrameRead, sealed: memoryview, check: PackCheck, patches: list[PatchRead]
+) -> None:
+    """Check what a frame holds; a patch is put aside until its base is read."""
+    check.frames += 1
+    try:
+        if frame.kind == FrameKind.PATCH:
+            patch = parse_patch(opened.open_frame(frame, sealed), pack=opened.pack, slot=frame.slot)
+            patches.append(PatchRead(NodeAddress(opened.pack, frame.slot), patch, frame.wants))
+        else:
+            _check_content(vault, opened, frame, sealed, check)
+    except PackDamaged as damage:
+        check.slots.update({want.token: damage.reason for want in frame.wants})
 
 
 def _check_content(vault: Vault, opened: OpenPack, frame: FrameRead, sealed: memoryview, check: PackCheck) -> None:

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.core import BLOCK_BYTES, NoProgress, SeededEntropy
-from holdfast.model import FourSizes
+from holdfast.model import FourSizes, VmUuid
 from holdfast.repository import MissingLog, NodeAddress, PackDamaged, PackMissing, PackTable, StoredDisk
 from holdfast.repository.disk_map import Leaf, Root, node_id, write_leaf, write_root
-from holdfast.repository.layout import PAGE_BYTES, Encoding, FrameKind, PackId, pack_key
+from holdfast.repository.layout import PACK_HEADER, PAGE_BYTES, Encoding, FrameKind, PackId, pack_key
 from holdfast.repository.moved import write_moves
 from holdfast.repository.pack import OpenPack
 from holdfast.repository.read_ahead import WINDOW_BLOCKS
@@ -359,3 +359,22 @@ def test_an_error_of_the_store_ends_a_restore_that_tolerates_damage() -> None:
         with pytest.raises(StoreUnreachable):
             list(source.runs())
         assert missing.extents() == ()
+
+
+def test_a_slow_store_is_verified_several_packs_at_a_time() -> None:
+    world = World(workers=1)
+    for number in range(4):
+        world.back_up(image_of({0: 2 * number + 2}, count=1), run=f"r-{number}", vm=VmUuid(f"vm-{number}"))
+    world.reopen()
+    together = threading.Barrier(4)
+    original = world.memory.get_range
+
+    def meeting(key: str, *, offset_bytes: int, length_bytes: int) -> bytes:
+        if length_bytes > BLOCK_BYTES and offset_bytes == PACK_HEADER.size:
+            # Passes only when all four packs are read at once.
+            together.wait(10)
+        return original(key, offset_bytes=offset_bytes, length_bytes=length_bytes)
+
+    world.memory.get_range = meeting  # type: ignore[method-assign]
+    assert world.verify().is_sound
+    assert not together.broken
