@@ -19,12 +19,8 @@ from holdfast.cli.repository_key import say_holders
 from holdfast.cli.repository_limit import limit
 from holdfast.cli.repository_lock import lock, lock_new, say_protection
 from holdfast.cli.repository_mirror import mirror
-<<<<<<< Updated upstream
 from holdfast.cli.repository_scrub import heal, scrub
-from holdfast.cli.repository_space import gc
-=======
 from holdfast.cli.repository_space import gc, usage
->>>>>>> Stashed changes
 from holdfast.cli.repository_test import examine, say_findings
 from holdfast.cli.repository_undelete import undelete
 from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret
@@ -40,12 +36,9 @@ __all__ = ["app"]
 app = App(name="repository", help="Where restore points live, and who can open it.")
 app.command(key)
 app.command(gc)
-<<<<<<< Updated upstream
 app.command(scrub)
 app.command(heal)
-=======
 app.command(usage)
->>>>>>> Stashed changes
 app.command(undelete)
 app.command(examine, name="test")
 app.command(limit)

@@ -51,11 +51,8 @@ from holdfast.service.repositories import (
     remove_repository,
     show_repository,
 )
-<<<<<<< Updated upstream
 from holdfast.service.scrubbing import DonorUnclear, ImageUnreadable, check_grades, heal, scrub, scrub_status
-=======
 from holdfast.service.space import collect_garbage, measure_space, plan_collection, plan_deletion
->>>>>>> Stashed changes
 from holdfast.service.store_test import examine_location, examine_repository
 from holdfast.service.sweeping import PoolForgotten, RemovedPool, clean_pool, explain_cleaning, remove_pool
 from holdfast.service.uncovering import NoVersionsKept, Uncovered, UncoverPlan, plan_uncovering, uncover_objects
