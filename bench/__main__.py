@@ -18,6 +18,7 @@ from bench.machine import describe_machine
 from bench.measure import CommandFailed
 from bench.memory import measure_memory
 from bench.pool import measure_pool
+from bench.s3 import measure_s3
 from bench.scale import measure_scale
 from bench.scale_world import ScaleRecipe
 from holdfast.core import MIB
@@ -39,6 +40,10 @@ def main(arguments: list[str]) -> int:
         print(describe_machine())
         measure = measure_lab if options.verb == "lab" else measure_pool
         print(measure(rounds=options.rounds, folder=options.dir / options.verb))
+        return 0
+    if options.verb == "s3":
+        print(describe_machine())
+        print(measure_s3(disk_bytes=options.mib * MIB, rounds=options.rounds, say=_say))
         return 0
     if options.verb == "scale":
         print(describe_machine())
@@ -78,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     scale.add_argument("--dir", type=Path, default=default_folder(), help="where to work (%(default)s)")
     scale.add_argument("--vms", type=int, default=1000, help="how many VMs (%(default)s)")
     scale.add_argument("--points", type=int, default=100, help="how many points of each VM (%(default)s)")
+    s3 = verbs.add_parser("s3", help="the engine on a Ceph radosgw beside bare puts and gets, and its requests")
+    s3.add_argument("--mib", type=int, default=1024, help="size of the disk (%(default)s)")
+    s3.add_argument("--rounds", type=int, default=3, help="how often (%(default)s)")
     for verb in (lab, pool):
         verb.add_argument("--dir", type=Path, default=default_folder(), help="where to work (%(default)s)")
         verb.add_argument("--rounds", type=int, default=3, help="how often (%(default)s)")

@@ -34,6 +34,7 @@ from holdfast.repository import (
     IdentityUnlock,
     Repository,
     RestorePoint,
+    StoredDisk,
     create_repository,
     new_recovery_key,
     open_repository,
@@ -156,6 +157,13 @@ def _open(options: argparse.Namespace) -> Repository:
         clock=SystemClock(),
         entropy=SystemEntropy(),
     )
+
+
+def point_of_run(
+    run: RunId, points: Sequence[RestorePoint], *, size_bytes: int, stored: StoredDisk
+) -> tuple[PointFacts, list[tuple[DiskFacts, StoredDisk]]]:
+    """Return what publishes a point with one disk after these points."""
+    return _point_facts(run, points, machine="bench"), [(_disk_facts(size_bytes), stored)]
 
 
 def _point_facts(run: RunId, points: Sequence[RestorePoint], *, machine: str) -> PointFacts:
