@@ -27,7 +27,7 @@ from holdfast.repository.slot_book import SlotBook
 __all__ = ["BlockStorer"]
 
 _BLOCKS_PER_FRAME_MAX = 4
-"""As many as a frame may hold. Measured in decision 0014."""
+"""As many as a frame may hold. Measured in decision 0015."""
 
 
 class BlockStorer:
@@ -105,7 +105,7 @@ class BlockStorer:
         frames = [(new[id], each.frame) for id, each in patched.items() if each.frame is not None]
         for first, count in blocks.neighbours(whole):
             ids = tuple(blocks.ids[first : first + count])
-            frames.append((first, compressor.frame(blocks.piece(first, count), ids=ids, kind=FrameKind.DATA)))
+            frames.append((first, compressor.frame(blocks.piece(first, count=count), ids=ids, kind=FrameKind.DATA)))
         stored = self._store_frames([frame for _, frame in sorted(frames, key=lambda each: each[0])])
         found.update(stored)
         bases.update((stored[id], each.base) for id, each in patched.items() if each.frame is not None)
@@ -136,7 +136,7 @@ class _Blocks:
         self._data = data
         self.ids = [blake3(self.piece(index), key=key).digest() for index in range(len(at))]
 
-    def piece(self, index: int, count: int = 1) -> memoryview:
+    def piece(self, index: int, *, count: int = 1) -> memoryview:
         """Return the bytes of a block, or of several that lie one after the other."""
         start = self._at[index] * BLOCK_BYTES
         return self._data[start : start + count * BLOCK_BYTES]

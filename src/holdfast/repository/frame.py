@@ -31,7 +31,7 @@ _TUNED: Mapping[int, Mapping[int, int]] = {
     3: {_Parameter.hash_log: 16, _Parameter.chain_log: 15, _Parameter.min_match: 6},
 }
 """Longer matches found in smaller tables than zstd takes for these levels: faster on frames of 64 to 256 KiB, and as
-small. Measured in decision 0014."""
+small. Measured in decision 0015."""
 
 _SMALL_LEVEL_MIN = 3
 """For patches and nodes: so little of them that time does not count, and what suits blocks does not suit them."""

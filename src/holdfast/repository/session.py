@@ -1,7 +1,7 @@
 """What all disks of one run share while they are written: lease, packs, known blocks, threads, memory.
 
-Memory in flight is bounded by (2 * workers + 2) runs of 4 MiB, ``SEGMENTS_MAX`` segments of 4 MiB, and the table of
-known blocks: with 4 workers 40 + 80 + 26 MiB.
+Memory in flight is bounded by (3 * workers + 2) buffers of 4 MiB, eight requests of at most 4 MiB, ``SEGMENTS_MAX``
+segments of 4 MiB, and the table of known blocks: with 4 workers 56 + 32 + 80 + 26 MiB.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is in the slots that a stored map names: their ids, kinds and shares, and the bases of patches.
 
-Invariant: everything comes from trailers and frames that were proven; moved slots are looked up where they lie now, and
-stay known by the place that the map names.
+Invariant: everything comes from trailers and frames that were proven; a slot stays known by the place that the map
+names, wherever it lies now.
 """
 
 from __future__ import annotations
@@ -66,15 +66,19 @@ class SlotBook:
         self._bases: dict[int, int] = {}
 
     def groups(self, entries: Entries) -> Iterator[SlotGroup]:
-        """Yield the entries that are not zero, pack by pack, by where they lie now."""
+        """Yield the entries that are not zero, pack by pack.
+
+        By the places that they name, because it is those that a table of packs counts; by where they have moved only
+        when the pack is gone.
+        """
         stored = np.flatnonzero(entries)
-        if len(self._moves):
-            yield from self._moved_groups(stored, entries)
-            return
         packs = pack_numbers_of(entries[stored])
         for number in distinct(packs):
-            at = stored[packs == number]
-            yield SlotGroup(at, self._numbers.pack(number), slots_of(entries[at]))
+            at, pack = stored[packs == number], self._numbers.pack(number)
+            if len(self._moves) and not self._is_readable(pack):
+                yield from self._moved_groups(at, entries)
+            else:
+                yield SlotGroup(at, pack, slots_of(entries[at]))
 
     def trailer(self, group: SlotGroup) -> Trailer:
         """Return the trailer of a group's pack. ``Damage`` when it cannot be read, or lacks one of the slots."""
@@ -100,7 +104,7 @@ class SlotBook:
 
     def share(self, address: NodeAddress) -> int:
         """Return the share of one slot. ``Damage``."""
-        place = self._moves.resolve(address)
+        place = address if self._is_readable(address.pack) else self._moves.resolve(address)
         return self._vault.shelf.open(place.pack).trailer.share(place.slot)
 
     def address(self, entry: int) -> NodeAddress:
@@ -139,6 +143,15 @@ class SlotBook:
             return self.bases([patch])
         except Damage:
             return []
+
+    def _is_readable(self, pack: PackId) -> bool:
+        if pack in self._moves.emptied:
+            return False
+        try:
+            self._vault.shelf.open(pack)
+        except Damage:
+            return False
+        return True
 
     def _moved_groups(self, stored: npt.NDArray[np.int64], entries: Entries) -> Iterator[SlotGroup]:
         by_pack: dict[PackId, list[tuple[int, int]]] = {}

@@ -20,12 +20,13 @@ from holdfast.storage import ObjectStore
 
 @dataclass(frozen=True, kw_only=True)
 class HandFrame:
-    """A frame of one or more blocks."""
+    """A frame of one or more blocks. ``is_packed``: what is in ``plain`` is encoded already."""
 
     ids: Sequence[bytes]
     plain: bytes
     kind: FrameKind = FrameKind.DATA
     encoding: Encoding = Encoding.RAW
+    is_packed: bool = False
 
 
 def block_id(keys: KeyRing, block: bytes) -> bytes:
@@ -47,7 +48,8 @@ def put_pack(
     for frame in frames:
         count = len(frame.ids)
         aad = cipher.header + layout.AAD_TAIL.pack(slot, frame.kind, frame.encoding, 0, count)
-        body = zstd.compress(frame.plain) if frame.encoding == Encoding.ZSTD else frame.plain
+        is_packed = frame.is_packed or frame.encoding == Encoding.RAW
+        body = frame.plain if is_packed else zstd.compress(frame.plain)
         sealed.append(raw_cipher.encrypt(slot.to_bytes(4, "little") + bytes(8), body, aad))
         for index, id in enumerate(frame.ids):
             length = len(sealed[-1]) if index == 0 else 0

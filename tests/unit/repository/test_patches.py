@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,14 +13,14 @@ from holdfast.core import BLOCK_BYTES, SeededEntropy
 from holdfast.model import Coverage, DataRun
 from holdfast.repository import Repository, RepositoryDiskWriter, RestorePoint, StoredDisk
 from holdfast.repository.avoided import AvoidedSlots
-from holdfast.repository.layout import LEAF_BLOCKS, FrameKind, pack_key
+from holdfast.repository.layout import LEAF_BLOCKS, Encoding, FrameKind, pack_key, parse_pack_key
 from holdfast.repository.map_reader import MapReader
 from holdfast.repository.moved import read_moves, write_moves
 from holdfast.repository.pack import parse_patch
 from holdfast.repository.stored_disk import NodeAddress
 from holdfast.repository.vault import Vault
 from tests.support.repositories import World, block_of, disk_facts, image_of, read_all, write_changes, write_whole
-from tests.unit.repository.packs import data, put_pack
+from tests.unit.repository.packs import HandFrame, data, put_pack
 
 SECTOR = 512
 
@@ -304,6 +305,50 @@ def test_a_base_that_has_moved_is_read_where_it_is_now() -> None:
     place = slots_of_disk(world.repository, point.disks[0].stored)[2]
     assert base_of(vault_of(world), place) == old, "named as the reference names it; the move leads on"
     assert world.restore(point) == image
+
+
+def empty_packs(world: World) -> None:
+    """Copy all that is in packs into new ones, slot by slot, say so, and delete the old packs."""
+    vault = vault_of(world)
+    moves: dict[NodeAddress, NodeAddress] = {}
+    packs = [pack for key in world.keys("packs/") if (pack := parse_pack_key(key)) is not None]
+    for number, pack in enumerate(packs):
+        opened = vault.shelf.open(pack)
+        rows, frames = opened.trailer.rows, []
+        for slot in np.flatnonzero(rows["index"] == 0).tolist():
+            kind, encoding, count = (int(rows[field][slot]) for field in ("kind", "encoding", "count"))
+            sealed = opened.read_range(*opened.frame_extent(slot))
+            body = opened._cipher.open(sealed, slot, kind=kind, encoding=encoding, count=count)
+            ids = [bytes(id) for id in rows["id"][slot : slot + count]]
+            frame = HandFrame(
+                ids=ids, plain=bytes(body), kind=FrameKind(kind), encoding=Encoding(encoding), is_packed=True
+            )
+            frames.append(frame)
+        new = put_pack(world.store, vault.keys, frames, seed=700 + number)
+        moves.update({NodeAddress(pack, slot): NodeAddress(new, slot) for slot in range(len(rows))})
+    write_moves(vault, moves, emptied=packs)
+    for pack in packs:
+        world.store.delete(pack_key(pack))
+    world.reopen()
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_patches_outlive_the_packs_that_were_emptied(*, is_whole: bool) -> None:
+    world = World()
+    first = world.back_up(IMAGE, run="r-1")
+    image = poke(poke(IMAGE, 2, [1]), 4, [9])
+    second = increment(world, image, [2, 4], run="r-2", before=first)
+    empty_packs(world)
+    image = poke(image, 2, [5])
+    with world.begin("r-3") as writer:
+        reference = second.disks[0].stored
+        if is_whole:
+            disk = write_whole(writer, image, reference=reference)
+        else:
+            disk = write_changes(writer, image, [2], reference=reference)
+        writer.publish(world.facts("r-3"), [(disk_facts(len(image)), disk)])
+    assert read_all(world.repository, disk, world.cancel) == image
+    assert world.verify().is_sound
 
 
 def test_a_resumed_run_stores_patches_again_and_all_else_once() -> None:
