@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BucketKeepsVersions", "LockExtraMissing", "LockedS3Store", "S3Store", "open_s3"]
 
-_LOCK_STEP_S = 3600
-"""Locks that come with a put end on a full hour: the date is a header of the connection pool, which a run shall not
+_LOCK_STEP_S = 60
+"""Locks that come with a put end on a full minute: the date is a header of the connection pool, which a run shall not
 build anew for each pack."""
 
 _FIRST_VERSIONS_MAX = 4096
@@ -128,7 +128,7 @@ class LockedS3Store(S3Store):
             self._versions.check_lockable()
 
     def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
-        """See ``ObjectStore.put``; the lock ends on the full hour that follows ``locked_until``."""
+        """See ``ObjectStore.put``; the lock ends on the full minute that follows ``locked_until``."""
         check_key(key)
         # A service sees only what lies on top: below a delete marker it would take a second object. And some (Ceph)
         # take one at any time in a bucket that keeps versions; there the order of versions tells who was first.

@@ -46,7 +46,7 @@ class ObjectStore(Protocol):
     def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """Store one object under a key that is free, from the first moment locked as ``try_lock`` locks.
 
-        Where the store cannot lock, ``locked_until`` is passed over; one may round it up to the next full hour.
+        Where the store cannot lock, ``locked_until`` is passed over; one may round it up to the next full minute.
 
         When it returns, the object is whole, durable (it outlives a power failure) and visible to everybody. It
         raises ``ObjectExists`` and changes nothing when the key is taken; of several writers that race for one key
