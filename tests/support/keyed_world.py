@@ -34,10 +34,16 @@ UNLOCK, OTHER_UNLOCK, LEAVER_UNLOCK = (IdentityUnlock(each.secret) for each in (
 class KeyedWorld(World):
     """A repository that a machine, another one and somebody who is going to leave can open."""
 
-    def __init__(self, holders: Sequence[NewHolder] = HOLDERS, *, memory: MemoryStore | None = None) -> None:
+    def __init__(
+        self,
+        holders: Sequence[NewHolder] = HOLDERS,
+        *,
+        memory: MemoryStore | None = None,
+        clock: ManualClock | None = None,
+    ) -> None:
         self.memory = memory or MemoryStore()
         self.store: ObjectStore = self.memory
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.entropy = SeededEntropy(1)
         self.cancel = Cancellation()
         self.workers = 0

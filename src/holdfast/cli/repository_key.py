@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +16,8 @@ from holdfast.cli.recovery_key import ask_back, say_drill, show_recovery_key
 from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.cli.unlocking import read_unlock
-from holdfast.core import ExitStatus, Secret
-from holdfast.repository import HolderFacts, IdentityHolder, PassphraseHolder
+from holdfast.core import ExitStatus, Secret, format_time
+from holdfast.repository import HolderFacts, IdentityHolder, NewHolder, PassphraseHolder, new_recovery_key
 
 __all__ = ["app", "say_holders"]
 
@@ -103,13 +103,11 @@ def key_add(
         if public_key is not None:
             service.add_holder(session.workspace, name, IdentityHolder(holder, public_key), cancel=session.cancel)
         elif recovery:
-            secret, proven = _new_recovery_key(
-                session,
-                name,
-                lambda: service.new_recovery_holder(session.workspace, name, holder=holder, cancel=session.cancel),
-                qr=qr,
-                drill=drill,
-            )
+            if qr is not None:
+                check_qr_file(qr)
+            secret = service.new_recovery_holder(session.workspace, name, holder=holder, cancel=session.cancel)
+            show_recovery_key(session, secret, repository=name, qr_file=qr)
+            proven = ask_back(session, repository=name, drill=drill)
         else:
             service.add_holder(
                 session.workspace, name, PassphraseHolder(holder, _chosen(passphrase_file)), cancel=session.cancel
@@ -195,22 +193,26 @@ def key_rotate(
         secret: Secret | None = None
         proven = False
         if public_key is not None:
-            service.change_secret(session.workspace, name, IdentityHolder(holder, public_key), cancel=session.cancel)
+            fresh: NewHolder = IdentityHolder(holder, public_key)
         elif recovery:
-            secret, proven = _new_recovery_key(
-                session,
-                name,
-                lambda: service.renew_recovery_key(session.workspace, name, holder=holder, cancel=session.cancel),
-                qr=qr,
-                drill=drill,
-            )
+            if qr is not None:
+                check_qr_file(qr)
+            made = new_recovery_key()
+            secret, fresh = made.secret, IdentityHolder(holder, made.public)
         else:
-            service.change_secret(
-                session.workspace, name, PassphraseHolder(holder, _chosen(passphrase_file)), cancel=session.cancel
-            )
-        session.out.say(f"{holder} opens repository {name} with the new key; the old one does not open it any more.")
+            fresh = PassphraseHolder(holder, _chosen(passphrase_file))
+        until = service.change_secret(session.workspace, name, fresh, cancel=session.cancel)
+        if secret is not None:
+            show_recovery_key(session, secret, repository=name, qr_file=qr)
+            proven = ask_back(session, repository=name, drill=drill)
+        session.out.say(f"{holder} opens repository {name} with the new key.")
+        if until is None:
+            session.out.say("The old one does not open it any more.")
+        else:
+            session.out.warn(f"The old one opens it too until {format_time(until)}: its file is locked in the store.")
         recovery_key = secret.reveal() if secret else None
-        session.out.result({"rotated": holder, "recovery_key": recovery_key, "recovery_key_proven": proven})
+        told = {"rotated": holder, "recovery_key": recovery_key, "recovery_key_proven": proven}
+        session.out.result({**told, "old_key_opens_until": until})
         return ExitStatus.OK
 
     return run_command(common, body)
@@ -259,14 +261,3 @@ def say_holders(session: Session, holders: Sequence[HolderFacts]) -> None:
 
 def _chosen(file: Path | None) -> Secret:
     return read_new_secret(what="new passphrase", variable=PASSPHRASE_VARIABLE, option="--passphrase-file", file=file)
-
-
-def _new_recovery_key(
-    session: Session, name: str, make: Callable[[], Secret], *, qr: Path | None, drill: bool
-) -> tuple[Secret, bool]:
-    """Make a recovery key, show it and ask it back; return it, and whether it was proven."""
-    if qr is not None:
-        check_qr_file(qr)
-    secret = make()
-    show_recovery_key(session, secret, repository=name, qr_file=qr)
-    return secret, ask_back(session, repository=name, drill=drill)

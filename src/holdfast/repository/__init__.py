@@ -13,7 +13,7 @@ from holdfast.repository.gc_plan import DeadPack, FrameWay, GcPlan, GcReport, Wa
 from holdfast.repository.gc_settings import GcSettings
 from holdfast.repository.heal import Donor, HealReport
 from holdfast.repository.hits import HitDisk, Witness
-from holdfast.repository.holders import HolderNotProven
+from holdfast.repository.holders import HolderHeld, HolderNotProven
 from holdfast.repository.immutability import LockDaysInvalid, LockPolicy
 from holdfast.repository.key_desk import KeyDesk
 from holdfast.repository.keys import (
@@ -82,6 +82,7 @@ __all__ = [
     "HitDisk",
     "HolderExists",
     "HolderFacts",
+    "HolderHeld",
     "HolderNotProven",
     "HolderRefused",
     "HolderUndecided",

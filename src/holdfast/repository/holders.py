@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 from blake3 import blake3
@@ -44,6 +45,7 @@ from holdfast.storage import ObjectExists, ObjectLocked, ObjectMissing
 
 __all__ = [
     "Holder",
+    "HolderHeld",
     "HolderNotProven",
     "add_holder",
     "drop_files",
@@ -68,6 +70,23 @@ class HolderNotProven(HoldfastError):
     def __init__(self, *, name: str, key: str) -> None:
         super().__init__(f"key holder {name!r}: object {key} was stored and does not open")
         self.name, self.key = name, key
+
+
+class HolderHeld(HoldfastError):
+    """A key holder's file is locked in the store, as everything is that restore points need."""
+
+    code = "repository.holder-held"
+    exit_status = ExitStatus.REFUSED
+    effect = "The holder can still open the repository. The lock is not extended any more."
+    advice = (
+        "Keep the holder from what comes later with 'holdfast repository key rotate-data --leave-out'; "
+        "the file goes with the first change of key holders after the lock has ended."
+    )
+
+    def __init__(self, *, name: str, until: datetime | None) -> None:
+        when = "" if until is None else f" until {until:%Y-%m-%d %H:%M} UTC"
+        super().__init__(f"the file of key holder {name!r} is locked in the store{when}")
+        self.name, self.until = name, until
 
 
 class _HolderRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,8 +144,11 @@ def add_holder(vault: Vault, holder: NewHolder) -> None:
     tidy_holders(vault)
 
 
-def replace_secret(vault: Vault, holder: NewHolder) -> None:
-    """Give a holder another secret: the new file first, opened, then the old ones go. ``HolderUnknown``."""
+def replace_secret(vault: Vault, holder: NewHolder) -> datetime | None:
+    """Give a holder another secret: the new file first, opened, then the old ones go. ``HolderUnknown``.
+
+    Return until when the old secret opens the repository too, because the store locks its file; None when it does not.
+    """
     check_epoch(vault)
     files = [each for each in list_holder_files(vault.store) if each.holder == holder.name]
     if not files:
@@ -135,8 +157,9 @@ def replace_secret(vault: Vault, holder: NewHolder) -> None:
     serial = vault.entropy.token_bytes(4).hex()
     file = store_holder(vault, holder, holder_file(holder, epoch=held.epoch, attempt=held.attempt, serial=serial))
     _check_epoch(vault, file)
-    drop_files(vault, files)
+    locked = drop_files(vault, files)
     tidy_holders(vault)
+    return _held_until(vault, locked)
 
 
 def remove_holder(vault: Vault, name: str) -> None:
@@ -148,14 +171,12 @@ def remove_holder(vault: Vault, name: str) -> None:
     if not any(each.facts.is_current and each.facts.name != name for each in holders):
         raise LastHolder(name=name)
     # Again until none is left: an epoch that begins meanwhile may have made a new file of the holder.
-    while files := [each for each in list_holder_files(vault.store) if each.holder == name]:
-        for file in files:
-            try:
-                vault.store.delete(file.key)
-            except ObjectLocked:
-                let_go(vault, [file.key])
-                raise
+    locked: list[HolderFile] = []
+    while files := [each for each in list_holder_files(vault.store) if each.holder == name and each not in locked]:
+        locked += drop_files(vault, files)
     tidy_holders(vault)
+    if locked:
+        raise HolderHeld(name=name, until=_held_until(vault, locked))
 
 
 def store_holder(vault: Vault, holder: NewHolder, file: HolderFile) -> HolderFile:
@@ -210,7 +231,7 @@ def tidy_holders(vault: Vault) -> int:
         for each in files
         if each.key in going or each.epoch < held.epoch or (each.epoch == held.epoch and each.attempt != held.attempt)
     ]
-    locked = drop_files(vault, over)
+    locked = len(drop_files(vault, over))
     # Listed before the files: a file is there before its record.
     records = {info.key for info in vault.names(HOLDERS_PREFIX)}
     for file in list_holder_files(vault.store):
@@ -224,17 +245,21 @@ def tidy_holders(vault: Vault) -> int:
     return locked
 
 
-def drop_files(vault: Vault, files: list[HolderFile]) -> int:
-    """Remove files; return how many the store does not let go of yet."""
+def drop_files(vault: Vault, files: list[HolderFile]) -> list[HolderFile]:
+    """Remove files; return those that the store does not let go of yet. Their locks are not extended any more."""
     locked = []
     for file in files:
         try:
             vault.store.delete(file.key)
         except ObjectLocked:
-            locked.append(file.key)
+            locked.append(file)
     if locked:
-        let_go(vault, locked)
-    return len(locked)
+        let_go(vault, [each.key for each in locked])
+    return locked
+
+
+def _held_until(vault: Vault, files: list[HolderFile]) -> datetime | None:
+    return max((until for each in files if (until := vault.store.locked_until(each.key))), default=None)
 
 
 def _check_epoch(vault: Vault, file: HolderFile) -> None:

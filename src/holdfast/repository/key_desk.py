@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 
 from holdfast.repository.holders import add_holder, list_holders, record_public_key, remove_holder, replace_secret
 from holdfast.repository.keys import HolderFacts, NewHolder, Unlock
@@ -43,14 +44,17 @@ class KeyDesk:
         add_holder(self._vault, holder)
 
     def remove(self, name: str) -> None:
-        """Remove a key holder. ``HolderUnknown``; ``LastHolder`` when nobody else could open it."""
+        """Remove a key holder. ``HolderUnknown``; ``LastHolder`` when nobody else could open it; ``HolderHeld``."""
         self._check_writable("change the keys of")
         remove_holder(self._vault, name)
 
-    def change_secret(self, holder: NewHolder) -> None:
-        """Give a holder another secret, never a moment without one. ``HolderUnknown``, ``HolderNotProven``."""
+    def change_secret(self, holder: NewHolder) -> datetime | None:
+        """Give a holder another secret, never a moment without one. ``HolderUnknown``, ``HolderNotProven``.
+
+        Return until when the old one opens the repository too, because its file is locked; None when it does not.
+        """
         self._check_writable("change the keys of")
-        replace_secret(self._vault, holder)
+        return replace_secret(self._vault, holder)
 
     def recognise(self, unlock: Unlock) -> str | None:
         """Return the name of the holder whose file a secret opens; None when it opens none that is in force.

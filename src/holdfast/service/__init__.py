@@ -25,7 +25,6 @@ from holdfast.service.keys import (
     list_holders,
     new_recovery_holder,
     remove_holder,
-    renew_recovery_key,
     rotate_data_key,
 )
 from holdfast.service.line_limits import limit_line
@@ -143,7 +142,6 @@ __all__ = [
     "remove_holder",
     "remove_pool",
     "remove_repository",
-    "renew_recovery_key",
     "restore_disk",
     "resume_run",
     "rotate_data_key",

@@ -27,7 +27,6 @@ __all__ = [
     "list_holders",
     "new_recovery_holder",
     "remove_holder",
-    "renew_recovery_key",
     "rotate_data_key",
 ]
 
@@ -75,17 +74,14 @@ def remove_holder(workspace: Workspace, name: str, holder: str, *, cancel: Cance
     return repository.keys.holders()
 
 
-def change_secret(workspace: Workspace, name: str, holder: NewHolder, *, cancel: Cancellation) -> None:
-    """Give a holder another passphrase or key: the new one is proven to open before the old one goes."""
-    open_by_name(workspace, name, cancel=cancel).keys.change_secret(holder)
+def change_secret(workspace: Workspace, name: str, holder: NewHolder, *, cancel: Cancellation) -> datetime | None:
+    """Give a holder another passphrase or key: the new one is proven to open before the old one goes.
+
+    Return until when the old one opens the repository too, because its file is locked; None when it does not.
+    """
+    until = open_by_name(workspace, name, cancel=cancel).keys.change_secret(holder)
     _forget_proofs(workspace, name, [holder.name])
-
-
-def renew_recovery_key(workspace: Workspace, name: str, *, holder: str, cancel: Cancellation) -> Secret:
-    """Put a new recovery key in the place of a holder's old one and return it, to be shown once."""
-    recovery = new_recovery_key()
-    change_secret(workspace, name, IdentityHolder(holder, recovery.public), cancel=cancel)
-    return recovery.secret
+    return until
 
 
 def drill(workspace: Workspace, name: str, unlock: Unlock, *, cancel: Cancellation) -> Drill:

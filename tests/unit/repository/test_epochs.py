@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from holdfast.core import Secret
+from holdfast.core import HoldfastError, ManualClock, Secret
 from holdfast.model import RunId
 from holdfast.repository import (
     EpochLost,
+    HolderHeld,
     HolderNotProven,
     HolderRefused,
     HolderUndecided,
@@ -31,9 +35,10 @@ from holdfast.repository import (
 )
 from holdfast.repository.config import KEY_EPOCHS
 from holdfast.repository.holders import _HolderRecord, _record_key
-from holdfast.repository.layout import ObjectKind
+from holdfast.repository.immutability import read_lock_policy, write_lock_policy
+from holdfast.repository.layout import EPOCH_MAX, TRAILER_BYTES_MAX, ObjectKind, parse_trailer_word, trailer_word
 from holdfast.repository.sealing import EpochNotHeld, SealBroken
-from holdfast.storage import Fault, FaultEffect, FaultyStore, ObjectStore, Parts, SimulatedCrash
+from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, ObjectStore, Parts, SimulatedCrash
 from holdfast.storage.wrapper import StoreWrapper
 from tests.support.keyed_world import HOLDERS, LEAVER, LEAVER_UNLOCK, OTHER_UNLOCK, UNLOCK, KeyedWorld
 from tests.support.repositories import disk_facts, image_of, write_whole
@@ -486,3 +491,82 @@ def test_a_store_that_spoils_a_new_file_loses_no_holder() -> None:
     with pytest.raises(HolderNotProven):
         world.open(UNLOCK, store=Spoiling(spoiling)).keys.change_secret(HOLDERS[2])
     assert world.open(LEAVER_UNLOCK).keys.epoch == 0
+
+
+def test_locked_files_of_holders_go_when_their_locks_end() -> None:
+    clock = ManualClock()
+    world = KeyedWorld(memory=MemoryStore(clock=clock), clock=clock)
+    until = clock.now() + timedelta(days=3)
+    write_lock_policy(world.repository._vault, days=3)
+    for key in world.keys("keys/"):
+        world.store.try_lock(key, until)
+    with pytest.raises(HolderHeld, match="leaver"):
+        world.open(UNLOCK).keys.remove("leaver")
+    policy = read_lock_policy(world.repository._vault)
+    assert policy is not None
+    assert (policy.days, policy.let_go) == (3, frozenset({"keys/leaver.age"}))
+    assert world.open(LEAVER_UNLOCK).keys.epoch == 0
+    done = world.rotate(leave_out=["leaver"])
+    assert done.locked_files == 3
+    with pytest.raises(KeyOutdated):
+        world.open(LEAVER_UNLOCK).begin_run(RunId("r-1"), cancel=world.cancel)
+    for unlock in (UNLOCK, OTHER_UNLOCK):
+        world.repository = world.open(unlock)
+        world.back_up(IMAGE, run=f"r-{unlock is UNLOCK}")
+    clock.advance(4 * 86400)
+    # The runs have held the new files meanwhile, and not the old ones, which go now.
+    with pytest.raises(HolderHeld, match="other"):
+        world.open(UNLOCK).keys.remove("other")
+    assert [each.split("-")[0] for each in world.keys("keys/")] == ["keys/machine.00001", "keys/other.00001"]
+    clock.advance(30 * 86400)
+    world.open(UNLOCK).keys.remove("other")
+    assert [each.split("-")[0] for each in world.keys("keys/")] == ["keys/machine.00001"]
+
+
+def test_a_secret_whose_file_is_locked_is_told_to_open_until_then() -> None:
+    clock = ManualClock()
+    world = KeyedWorld(memory=MemoryStore(clock=clock), clock=clock)
+    until = clock.now() + timedelta(days=3)
+    write_lock_policy(world.repository._vault, days=3)
+    world.store.try_lock("keys/leaver.age", until)
+    fresh = new_recovery_key()
+    assert world.open(UNLOCK).keys.change_secret(IdentityHolder("leaver", fresh.public)) == until
+    assert world.open(LEAVER_UNLOCK).id == world.open(IdentityUnlock(fresh.secret)).id
+    clock.advance(4 * 86400)
+    world.open(UNLOCK).keys.remove("other")
+    with pytest.raises(WrongKey):
+        world.open(LEAVER_UNLOCK)
+    assert world.open(IdentityUnlock(fresh.secret)).keys.epoch == 0
+
+
+def test_a_flipped_byte_in_any_object_of_the_keys_is_refused_or_harmless() -> None:
+    world = KeyedWorld()
+    point = world.back_up_as(UNLOCK, IMAGE, run="r-0")
+    world.rotate(leave_out=["leaver"])
+    later = world.back_up_as(UNLOCK, LATER_IMAGE, run="r-1")
+    start = world.memory.snapshot()
+    names = [each for each in start if each.split("/")[0] in ("keys", "epochs", "holders")]
+    refused = 0
+    for name in names:
+        for at in range(0, len(start[name]), 7):
+            spoiled = bytearray(start[name])
+            spoiled[at] ^= 0x21
+            world.memory.restore({**start, name: bytes(spoiled)})
+            try:
+                world.repository = world.open(UNLOCK)
+                assert world.restore(point) == IMAGE
+                assert world.restore(later) == LATER_IMAGE
+                world.repository.keys.holders()
+            except HoldfastError:
+                refused += 1
+    assert refused > 10
+    world.memory.restore(start)
+    assert world.open(OTHER_UNLOCK).keys.epoch == 1
+
+
+@given(length=st.integers(0, TRAILER_BYTES_MAX), epoch=st.integers(0, EPOCH_MAX))
+def test_length_and_epoch_share_a_word(length: int, epoch: int) -> None:
+    word = trailer_word(length, epoch=epoch)
+    assert word < 2**32
+    assert parse_trailer_word(word) == (length, epoch)
+    assert trailer_word(length, epoch=0) == length

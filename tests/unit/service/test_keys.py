@@ -65,11 +65,12 @@ def test_a_drill_with_a_wrong_key_proves_nothing(workspace: Workspace) -> None:
 def test_a_key_that_was_changed_is_no_longer_proven(workspace: Workspace) -> None:
     recovery = created(workspace)
     service.drill(workspace, "main", IdentityUnlock(recovery), cancel=CANCEL)
-    fresh = service.renew_recovery_key(workspace, "main", holder="recovery", cancel=CANCEL)
+    fresh = new_recovery_key()
+    assert service.change_secret(workspace, "main", IdentityHolder("recovery", fresh.public), cancel=CANCEL) is None
     assert workspace.registry.repository("main").keys.proven == {}
     with pytest.raises(WrongKey):
         service.drill(workspace, "main", IdentityUnlock(recovery), cancel=CANCEL)
-    assert service.drill(workspace, "main", IdentityUnlock(fresh), cancel=CANCEL).holder == "recovery"
+    assert service.drill(workspace, "main", IdentityUnlock(fresh.secret), cancel=CANCEL).holder == "recovery"
     service.remove_holder(workspace, "main", "recovery", cancel=CANCEL)
     assert workspace.registry.repository("main").keys.proven == {}
 
