@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from holdfast.core import ManualClock, NoProgress, Secret, limits
 from holdfast.model import RunId
 from holdfast.repository import (
+    HolderHeld,
     LockDaysInvalid,
     NeedsNewerHoldfast,
     ObjectDamaged,
@@ -349,7 +350,7 @@ def test_a_holder_that_is_removed_is_refused_while_held_and_goes_afterwards_by_i
     world.repository.keys.add(PassphraseHolder("guest", Secret("a long enough passphrase")))
     set_days(world, DAYS)
     world.back_up(IMAGE, run="r-1")
-    with pytest.raises(ObjectLocked) as refusal:
+    with pytest.raises(HolderHeld) as refusal:
         world.repository.keys.remove("guest")
     assert refusal.value.until is not None
     for number in range(2, 9):
