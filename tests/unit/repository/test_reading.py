@@ -40,6 +40,7 @@ class Shelf:
     world: World
     keys: KeyRing
     blocks: dict[NodeAddress, bytes] = field(default_factory=dict)
+    nodes: dict[NodeAddress, HandFrame] = field(default_factory=dict)
     packs: int = 0
 
     def put(self, frames: list[HandFrame], contents: list[bytes]) -> PackId:
@@ -94,9 +95,10 @@ class Shelf:
         return disk, image[:size_bytes]
 
     def _node(self, plain: bytes) -> NodeAddress:
-        return NodeAddress(
-            self.put([HandFrame(ids=[node_id(self.keys, plain)], plain=plain, kind=FrameKind.MAP)], []), 0
-        )
+        frame = HandFrame(ids=[node_id(self.keys, plain)], plain=plain, kind=FrameKind.MAP)
+        place = NodeAddress(self.put([frame], []), 0)
+        self.nodes[place] = frame
+        return place
 
     def spoil(self, pack: PackId, start: int = 40, end: int = -2000) -> None:
         """Change bytes of a pack's frames; its trailer stays."""
@@ -378,3 +380,48 @@ def test_a_slow_store_is_verified_several_packs_at_a_time() -> None:
     world.memory.get_range = meeting  # type: ignore[method-assign]
     assert world.verify().is_sound
     assert not together.broken
+
+
+def test_a_store_that_was_away_is_asked_again() -> None:
+    shelf = new_shelf()
+    pack = shelf.data([[2], [4]], encoding=Encoding.RAW)
+    disk, image = shelf.disk([NodeAddress(pack, 0), NodeAddress(pack, 1)], tail_bytes=0)
+    source = shelf.world.repository.source(disk, cancel=shelf.world.cancel)
+    original = shelf.world.memory.get_range
+
+    def fail(key: str, *, offset_bytes: int, length_bytes: int) -> bytes:
+        raise StoreUnreachable(store="memory", key=key, reason="cable")
+
+    shelf.world.memory.get_range = fail  # type: ignore[method-assign]
+    with pytest.raises(StoreUnreachable):
+        source.read(0, len(image))
+    shelf.world.memory.get_range = original  # type: ignore[method-assign]
+    assert source.read(0, len(image)) == image
+
+
+def test_a_leaf_that_moved_after_the_disk_was_opened_is_still_read() -> None:
+    shelf = new_shelf()
+    pack = shelf.data([[2], [4]], encoding=Encoding.RAW)
+    disk, image = shelf.disk([NodeAddress(pack, 1), NodeAddress(pack, 0)], tail_bytes=0)
+    source = shelf.world.repository.source(disk, cancel=shelf.world.cancel)
+    (leaf,) = [each for each in shelf.nodes if each != disk.root]
+    moved = shelf.put([shelf.nodes[leaf]], [])
+    vault = Vault(shelf.world.store, shelf.keys, clock=shelf.world.clock, entropy=shelf.world.entropy)
+    write_moves(vault, {leaf: NodeAddress(moved, 0)})
+    shelf.world.store.delete(pack_key(leaf.pack))
+    assert source.read(0, len(image)) == image
+
+
+def test_a_slot_that_is_not_there_is_damage() -> None:
+    shelf = new_shelf()
+    pack = shelf.data([[2], [4]], encoding=Encoding.RAW)
+    shelf.blocks[NodeAddress(pack, 2)] = block_of(6)
+    disk, _ = shelf.disk([NodeAddress(pack, 0), NodeAddress(pack, 2)], tail_bytes=0)
+    missing = MissingLog()
+    source = shelf.world.repository.source(disk, cancel=shelf.world.cancel, missing=missing)
+    (run,) = source.runs()
+    assert bytes(run.data) == block_of(2)
+    (extent,) = missing.extents()
+    assert (extent.offset_bytes, extent.slot, extent.reason) == (BLOCK_BYTES, 2, "it has no such slot")
+    with pytest.raises(PackDamaged, match="no such slot"):
+        source.read(BLOCK_BYTES, 1)
