@@ -28,13 +28,12 @@ from holdfast.storage.place import StorePlace, refuse_options
 from holdfast.storage.store import ObjectStore
 
 if TYPE_CHECKING:
-    from obstore.store import AzureConfig
+    from obstore.store import AzureAccessKey, AzureConfig, AzureSASToken
 
 __all__ = ["AzureStore", "open_azure"]
 
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 _CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}")
-_SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
 
 class AzureStore(BucketStore):
@@ -57,7 +56,7 @@ def open_azure(place: StorePlace, create: bool) -> ObjectStore:
     own = place.options.endpoint
     endpoint = parse_endpoint(place.location, own or f"https://{account}.blob.core.windows.net")
     ca_pem = read_ca_file(place)
-    credentials = _credentials_of(place)
+    credential = _credential_of(place)
 
     description = _description(account, container, prefix, endpoint if own else None)
 
@@ -68,7 +67,6 @@ def open_azure(place: StorePlace, create: bool) -> ObjectStore:
             "use_emulator": False,
             "skip_signature": False,
             "use_azure_cli": False,
-            **credentials,
         }
         with mapped(BaseError, to=lambda cause: error_of_service(cause, store=description, key=None, writing=False)):
             return ObstoreAzure(
@@ -76,6 +74,7 @@ def open_azure(place: StorePlace, create: bool) -> ObjectStore:
                 config=config,
                 client_options=client_options(https=endpoint.https, ca_pem=ca_pem, reading=reading),
                 retry_config=NO_RETRIES,
+                credential_provider=lambda: credential,
             )
 
     store = AzureStore(
@@ -89,18 +88,13 @@ def open_azure(place: StorePlace, create: bool) -> ObjectStore:
     return store
 
 
-def _credentials_of(place: StorePlace) -> AzureConfig:
-    """Return the kind of credentials that was given: an account's key, a signature (SAS), or a service principal."""
-    key = place.credentials.get("AZURE_STORAGE_KEY")
-    if key is not None:
-        return {"account_key": key.reveal()}
+def _credential_of(place: StorePlace) -> AzureAccessKey | AzureSASToken:
+    """Return what requests are signed with: the account's key, or a signature (SAS)."""
     signature = place.credentials.get("AZURE_STORAGE_SAS_TOKEN")
-    if signature is not None:
-        return {"sas_key": signature.reveal().removeprefix("?")}
-    if not any(place.credentials.get(name) for name in _SERVICE_PRINCIPAL):
-        needed_credentials(place, "AZURE_STORAGE_KEY")
-    tenant, client, secret = needed_credentials(place, *_SERVICE_PRINCIPAL)
-    return {"tenant_id": tenant.reveal(), "client_id": client.reveal(), "client_secret": secret.reveal()}
+    if signature is not None and place.credentials.get("AZURE_STORAGE_KEY") is None:
+        return {"sas_token": signature.reveal().removeprefix("?"), "expires_at": None}
+    (key,) = needed_credentials(place, "AZURE_STORAGE_KEY")
+    return {"access_key": key.reveal(), "expires_at": None}
 
 
 def _description(account: str, container: str, prefix: str, endpoint: Endpoint | None) -> str:

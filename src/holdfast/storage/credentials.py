@@ -29,13 +29,7 @@ __all__ = [
 CREDENTIAL_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-        "azure": (
-            "AZURE_STORAGE_KEY",
-            "AZURE_STORAGE_SAS_TOKEN",
-            "AZURE_TENANT_ID",
-            "AZURE_CLIENT_ID",
-            "AZURE_CLIENT_SECRET",
-        ),
+        "azure": ("AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN"),
         "smb": ("SMB_USER", "SMB_DOMAIN", "SMB_PASSWORD"),
     }
 )
