@@ -10,6 +10,7 @@ from holdfast.repository.layout import FrameKind, parse_pack_key
 from holdfast.repository.pack import OpenPack, PackShelf
 from holdfast.storage import MemoryStore
 from tests.golden.repository.make import FOLDER
+from tests.golden.repository.make_epochs import FOLDER as EPOCHS_FOLDER
 from tests.support.hexdump import Field, annotated_dump
 from tests.support.repositories import key_ring
 
@@ -53,13 +54,26 @@ def _pack() -> str:
     fields: list[Field] = [
         (4, "magic HFPK"),
         (2, "version 1"),
-        (2, "0"),
+        (2, "epoch 0"),
         (16, "repository id"),
         (16, "pack id"),
         *((length, f"slot {slot}: a map frame, sealed") for slot, length in enumerate(lengths)),
         (trailer_bytes, "the trailer, sealed"),
         (4, "magic HFPT"),
         (4, f"length of the sealed trailer: {trailer_bytes}"),
+    ]
+    return annotated_dump(content, fields)
+
+
+def _epoch() -> str:
+    content = (EPOCHS_FOLDER / "epochs" / "00001").read_bytes()
+    fields: list[Field] = [
+        (4, "magic HFSO"),
+        (1, "version 1"),
+        (1, "kind 10: an epoch"),
+        (2, "epoch 1, whose key seals it"),
+        (16, "nonce"),
+        (len(content) - 24, "attempt and time, sealed"),
     ]
     return annotated_dump(content, fields)
 
@@ -118,6 +132,7 @@ def _opened(key: str) -> OpenPack:
 _DUMPS: Mapping[str, Callable[[], str]] = {
     "holdfast.json": _description,
     "pack": _pack,
+    "epoch": _epoch,
     "map-leaf": _leaf,
     "map-root": _root,
 }
@@ -127,7 +142,7 @@ def _maker(name: str) -> Callable[[], str]:
     return lambda: page_text(name)
 
 
-PAGES: Mapping[str, Callable[[], str]] = {
-    name: _maker(name) for name in ("docs/formats/repository.md", "docs/formats/pack.md", "docs/formats/disk-map.md")
-}
+_NAMES = ("repository", "pack", "disk-map", "epochs")
+
+PAGES: Mapping[str, Callable[[], str]] = {name: _maker(name) for name in (f"docs/formats/{each}.md" for each in _NAMES)}
 """Each page with dumps, by its path in the project, and what it should say."""
