@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -233,6 +234,23 @@ class _PagesOf:
         for page in self._inner.paginate(**given, PaginationConfig={"PageSize": self._page_length}):
             self.count += 1
             yield page
+
+
+def test_the_settings_of_other_programs_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "config"
+    config.write_text("[default]\nendpoint_url = http://127.0.0.1:1\nregion = eu-south-1\n[profile x]\n")
+    for name, value in {
+        "AWS_PROFILE": "of-somebody-else",
+        "AWS_CONFIG_FILE": str(config),
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+        "AWS_CA_BUNDLE": "/nowhere",
+        "AWS_SESSION_TOKEN": "token-of-somebody-else",
+    }.items():
+        monkeypatch.setenv(name, value)
+    store = open_store(s3_place(shared_moto(), lock=LockMode.GOVERNANCE), create=True)
+    store.put("a", b"x", locked_until=in_an_hour())
+    assert store.locked_until("a") is not None
 
 
 def test_a_bucket_without_locks_is_refused_when_a_repository_is_made() -> None:

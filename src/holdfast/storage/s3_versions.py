@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
@@ -169,14 +170,18 @@ class S3Versions:
 
 def _client(access: S3Access) -> Any:
     """Return a client that signs as the data path does and repeats nothing by itself."""
-    return boto3.session.Session().client(
+    # No profile and no file of another program decides anything.
+    nothing: dict[str, tuple[None, None, str | None, None]] = {}
+    nothing |= dict.fromkeys(("profile", "ca_bundle"), (None, None, None, None))
+    nothing |= dict.fromkeys(("config_file", "credentials_file"), (None, None, os.devnull, None))
+    return botocore.session.Session(session_vars=nothing).create_client(
         "s3",
         endpoint_url=access.endpoint.url,
         region_name=access.region,
         aws_access_key_id=access.key_id.reveal(),
         aws_secret_access_key=access.key.reveal(),
         aws_session_token=access.session_token.reveal() if access.session_token else None,
-        verify=access.ca_file or None,
+        verify=access.ca_file or True,
         config=Config(
             connect_timeout=limits.STORE_CONNECT_TIMEOUT_S,
             read_timeout=limits.STORE_STALL_TIMEOUT_S,
