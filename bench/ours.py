@@ -39,7 +39,6 @@ from holdfast.repository import (
     new_recovery_key,
     open_repository,
 )
-from holdfast.restore import write_raw
 from holdfast.storage import PosixStore
 
 _MACHINES = {
@@ -127,6 +126,9 @@ def back_up(options: argparse.Namespace) -> None:
 
 def restore(options: argparse.Namespace) -> None:
     """Write the newest point's disk to a file, every block checked; zeros stay holes, and it is durable."""
+    # Here, so that the other steps do not pay for a pool's client, which comes with it.
+    from holdfast.restore import write_raw
+
     repository = _open(options)
     newest = repository.points(vm=_MACHINES["bench"])[-1]
     source = repository.source(newest.disks[0].stored, cancel=Cancellation())
