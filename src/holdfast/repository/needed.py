@@ -1,6 +1,6 @@
 """Which packs the restore points need, as arrays: 20 bytes for each pack, however many points name it.
 
-Points are read one after the other and only their tables are kept, merged whenever they have grown by as much again.
+Points are read one after the other and only their tables are kept, merged whenever they have grown by half.
 Invariant: every pack that holds what a readable point needs is there, those into which frames were moved too.
 """
 
@@ -43,7 +43,8 @@ def read_needed(vault: Vault, *, moves: Moves, cancel: Cancellation) -> NeededPa
         cancel.check()
         try:
             tables = read_pack_tables(vault, info.key)
-            named = [np.frombuffer(table, dtype=PACK_TABLE_ROW)["pack"] for table in tables or ()]
+            # Copied, because a view of 16 bytes in each row would keep all 32.
+            named = [np.frombuffer(table, dtype=PACK_TABLE_ROW)["pack"].copy() for table in tables or ()]
         except PointDamaged as damage:
             damaged.append(damage)
             continue
@@ -52,7 +53,7 @@ def read_needed(vault: Vault, *, moves: Moves, cancel: Cancellation) -> NeededPa
             continue
         fresh += named
         fresh_rows += sum(len(each) for each in named)
-        if fresh_rows > max(_ROWS_MERGED_MIN, len(merged)):
+        if fresh_rows > max(_ROWS_MERGED_MIN, len(merged) // 2):
             merged, fresh, fresh_rows = np.unique(np.concatenate([merged, *fresh])), [], 0
     packs = np.unique(np.concatenate([merged, *fresh]))
     return NeededPacks(_with_moves(packs, moves), tuple(damaged))

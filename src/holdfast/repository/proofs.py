@@ -134,15 +134,17 @@ def _read_all(vault: Vault) -> tuple[Rows, list[str]]:
             pass
         keys.append(info.key)
     together = np.concatenate(rows)
+    # The pieces are as large as the whole.
+    rows.clear()
     believed = together["checked_s"] <= int(vault.clock.now().timestamp()) + _AHEAD_S_MAX
-    return _latest(together[believed]), keys
+    return _latest(together if believed.all() else together[believed]), keys
 
 
 def _latest(rows: Rows) -> Rows:
     """Return the latest row of each pack, ascending by pack."""
-    by_time = rows[np.argsort(rows["checked_s"], kind="stable")[::-1]]
-    _, first = np.unique(by_time["pack"], return_index=True)
-    latest: Rows = by_time[first]
+    newest_first = np.argsort(rows["checked_s"], kind="stable")[::-1]
+    _, first = np.unique(rows["pack"][newest_first], return_index=True)
+    latest: Rows = rows[newest_first[first]]
     return latest
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from holdfast.core import BLOCK_BYTES, NoProgress
-from holdfast.model import RunId
+from holdfast.model import Extent, RunId, VmUuid
 from holdfast.repository import (
     Damage,
     DiskNoLongerStored,
@@ -25,9 +25,15 @@ from holdfast.repository.donors import ImageDonor, RepositoryDonor
 from holdfast.repository.layout import MOVED_PREFIX, QUARANTINE_PREFIX, FrameKind, pack_key
 from holdfast.repository.quarantine import read_quarantine
 from holdfast.repository.vault import Vault
+from holdfast.storage import MemoryStore
 from tests.support.repositories import World, image_of, key_ring, write_whole
 
 IMAGE = image_of({0: 2, 2: 4, 4: 6, 6: 8}, count=8)
+
+
+class _CannotPunch(MemoryStore):
+    def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
+        return None
 
 
 def _flip(world: World, key: str) -> None:
@@ -336,3 +342,26 @@ def test_an_image_file_heals_the_disk_it_is_of(tmp_path: Path) -> None:
     with ImageDonor(path, disk="disk-1") as donor:
         assert _heal(world, donor).is_sound
     assert _is_clean(world, [old], IMAGE)
+
+
+@pytest.mark.parametrize("can_punch", [True, False])
+@pytest.mark.parametrize("is_healed", [True, False])
+def test_collection_leaves_what_is_damaged_and_keeps_what_healed_it(*, can_punch: bool, is_healed: bool) -> None:
+    world = World(memory=MemoryStore() if can_punch else _CannotPunch())
+    large = image_of({2 * number: 2 * number + 2 for number in range(30)}, count=60)
+    small = image_of({0: 2, 2: 4, 4: 1000}, count=60)
+    dropped = world.back_up(large, run="r-1")
+    kept = world.back_up(small, run="r-2", vm=VmUuid("vm-2"))
+    _flip(world, pack_key(dropped.disks[0].stored.root.pack))
+    assert not _scrub(world).is_sound
+    if is_healed:
+        assert _heal(world, _image_donor(large)).is_sound
+    world.repository.delete_point(dropped.id)
+    for _ in range(3):
+        world.clock.advance(1_000_000)
+        world.collect()
+    world.reopen()
+    for report in (_scrub(world), world.verify()):
+        assert [hit.point for damage in report.damage for hit in damage.hits] == ([] if is_healed else [kept.id])
+    if is_healed:
+        assert world.restore(kept) == small
