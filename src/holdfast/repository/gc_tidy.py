@@ -124,7 +124,10 @@ def _flat_rows(moves: Moves, forget: PackSet) -> Rows:
         for group in moves.resolve_slots(pack, rows["old_slot"][first:end].astype(np.int64)):
             rows["new_pack"][first + group.at] = np.void(group.pack)
             rows["new_slot"][first + group.at] = group.slots
-    kept: Rows = rows[forget.find(np.ascontiguousarray(rows["old_pack"]).view("S16")) < 0]
+    is_forgotten = forget.find(np.ascontiguousarray(rows["old_pack"]).view("S16")) >= 0
+    # What died after it was moved, before its new pack was emptied.
+    is_dead = moves.emptied.find(np.ascontiguousarray(rows["new_pack"]).view("S16")) >= 0
+    kept: Rows = rows[~is_forgotten & ~is_dead]
     return kept
 
 

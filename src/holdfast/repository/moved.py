@@ -163,13 +163,20 @@ class Moves:
         first, end = self.span(pack)
         return PackSet(self.next_ids()[first:end])
 
-    def targets(self, pack: PackId) -> set[PackId]:
-        """Return the packs in which frames of a pack lie now, without the pack itself."""
-        span = self._table.spans.get(pack)
-        if span is None:
+    def reached(self, pack: PackId) -> set[PackId]:
+        """Return the packs to which the moves of a pack lead in the end, emptied ones too."""
+        first, end = self.span(pack)
+        if first == end:
             return set()
-        slots = self._table.rows["old_slot"][span[0] : span[1]].astype(np.int64)
+        slots = self._table.rows["old_slot"][first:end].astype(np.int64)
         return {group.pack for group in self.resolve_slots(pack, slots)}
+
+    def targets(self, pack: PackId) -> set[PackId]:
+        """Return the packs in which frames of a pack lie now, without the pack itself.
+
+        What leads into an emptied pack and not out of it is dead: nobody needs it.
+        """
+        return {target for target in self.reached(pack) if target not in self._table.emptied}
 
     def live_targets(self, live: Iterable[PackId]) -> set[PackId]:
         """Return the packs that are needed because a needed pack's frames were moved into them."""

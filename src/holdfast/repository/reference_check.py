@@ -25,7 +25,7 @@ def leads_to_avoided(vault: Vault, disk: StoredDisk, avoided: AvoidedSlots, *, m
 
     A map that cannot be followed counts as leading there.
     """
-    meant = {*disk.packs.packs, *moves.live_targets(disk.packs.packs)}
+    meant = {each for pack in disk.packs.packs for each in (pack, *moves.reached(pack))}
     packs = PackSet([pack for pack in meant if pack in moves.emptied or avoided.meets([pack])])
     if not packs:
         return False

@@ -266,7 +266,7 @@ class SlotWalk:
         """Take every slot as needed of all that a disk may need."""
         for name in np.flatnonzero(self.named.find(disk.packs) >= 0).tolist():
             pack = PackId(disk.packs[name : name + 1].tobytes())
-            for holder in {pack, *self._moves.targets(pack)}:
+            for holder in {pack, *self._moves.reached(pack)}:
                 place = self._place(holder)
                 if place >= 0:
                     self._needed.need_all(place, disk.owner)
@@ -290,7 +290,7 @@ class _Take(Protocol):
 def _named(packs: PackSet, moves: Moves) -> PackSet:
     if len(moves) == 0:
         return packs
-    sources = [pack for pack in moves.moved_packs() if not packs.isdisjoint(moves.targets(pack))]
+    sources = [pack for pack in moves.moved_packs() if not packs.isdisjoint(moves.reached(pack))]
     return PackSet([*packs, *sources])
 
 
