@@ -40,6 +40,7 @@ from holdfast.storage.obstore_store import BucketStore
 from holdfast.storage.posix_calls import PosixCalls
 from tests.support.s3_servers import new_azurite_store, new_moto_store, new_radosgw_store
 from tests.support.smb_server import new_smb_store
+from tests.support.sshfs_mount import new_sshfs_folder
 
 MakeStore = Callable[[Path], ObjectStore]
 
@@ -70,6 +71,7 @@ STORES: dict[str, MakeStore] = {
     "memory-that-locks": lambda folder: MemoryStore(clock=SystemClock()),
     "posix": lambda folder: PosixStore(folder / "store", create=True),
     "posix-without-hard-links": lambda folder: PosixStore(folder / "store", create=True, calls=CallsWithoutHardLinks()),
+    "posix-on-sshfs": lambda folder: PosixStore(new_sshfs_folder(), create=True),
     "smb": lambda folder: new_smb_store(),
     "smb-encrypted": lambda folder: new_smb_store(share="sealed"),
     "s3-moto": lambda folder: new_moto_store(),

@@ -140,7 +140,8 @@ def shared_smb_server() -> SmbServer:
         pytest.skip(NO_SAMBA)
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
-    home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-smb-")))
+    home = Path(tempfile.mkdtemp(prefix="holdfast-smb-"))
+    stack.callback(lambda: shutil.rmtree(home, ignore_errors=True))
     home.chmod(0o755)
     return stack.enter_context(running_smb_server(home))
 

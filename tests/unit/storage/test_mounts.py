@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.storage import Mount, Severity, find_mount, judge_mount
 from holdfast.storage.mounts import parse_mounts
+from tests.support.sshfs_mount import new_sshfs_folder
 
 # Lines as Linux 6.1 writes them.
 ROOT = "22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,errors=remount-ro"
@@ -95,6 +96,13 @@ def test_this_machine_tells_where_its_own_folders_are(tmp_path: Path) -> None:
         return
     assert mount is not None
     assert tmp_path.resolve().is_relative_to(mount.folder)
+
+
+def test_a_real_mount_in_user_space_is_recognised() -> None:
+    mount = find_mount(new_sshfs_folder() / "not" / "there")
+    assert mount is not None
+    assert mount.kind == "fuse.sshfs"
+    assert mount.describe().startswith("sshfs, here:/")
 
 
 def test_a_good_nfs_mount_is_named_and_what_cannot_be_seen_is_said() -> None:
