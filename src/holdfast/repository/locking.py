@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
@@ -22,19 +22,19 @@ from holdfast.repository.layout import (
     FEATURES_PREFIX,
     HOLDERS_PREFIX,
     IMMUTABILITY_PREFIX,
-    MOVED_PREFIX,
     PackId,
     pack_key,
 )
 from holdfast.repository.lock_terms import NO_HOLD, Hold, LockTerms
+from holdfast.repository.moved import Moves
 from holdfast.repository.point import RestorePoint
 from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectMissing
 
-__all__ = ["PackLocks", "hold_fixtures", "lasting_keys"]
+__all__ = ["PackLocks", "hold_fixtures", "hold_objects", "lasting_keys"]
 
-_FIXTURES = (CONFIG_KEY, FEATURES_PREFIX, IMMUTABILITY_PREFIX, EPOCHS_PREFIX, HOLDERS_PREFIX, MOVED_PREFIX)
-"""What is needed to open a repository and to find its frames, beside the keys."""
+_FIXTURES = (CONFIG_KEY, FEATURES_PREFIX, IMMUTABILITY_PREFIX, EPOCHS_PREFIX, HOLDERS_PREFIX)
+"""What is needed to open a repository, beside the keys."""
 
 _SAMPLES = 3
 """Packs of an earlier point that are asked for their locks before its word for all of them is taken."""
@@ -59,6 +59,7 @@ class PackLocks:
         self._until: OrderedDict[PackId, datetime] = OrderedDict()
         self._can_lock: bool | None = None
         self._has_fixtures = False
+        self._has_records = False
 
     def note_stored(self, pack: PackId, until: datetime | None) -> None:
         """Note that a pack was stored with a lock."""
@@ -80,8 +81,8 @@ class PackLocks:
         for pack in packs:
             self._remember(pack, word)
 
-    def hold(self, packs: Collection[PackId]) -> Hold:
-        """Return the hold of a point with these packs, after extending what locks are too short.
+    def hold(self, named: Collection[PackId], *, moves: Moves) -> Hold:
+        """Return the hold of a point whose tables name these packs, after extending what locks are too short.
 
         ``ObjectMissing`` when a pack is gone.
         """
@@ -91,6 +92,11 @@ class PackLocks:
         if not self._has_fixtures:
             hold_fixtures(self._vault, terms)
             self._has_fixtures = True
+        if not self._has_records and moves.live_targets(named):
+            # Records that no point of this run needs are left to end, so that collection can put them together.
+            hold_objects(self._vault, terms, moves.records)
+            self._has_records = True
+        packs = moves.holders_of(named)
         now = self._vault.clock.now()
         enough, horizon = terms.enough(now), terms.horizon(now)
         shortest = horizon
@@ -150,9 +156,14 @@ class PackLocks:
 
 def hold_fixtures(vault: Vault, terms: LockTerms) -> None:
     """Extend the locks of everything without which no point can be opened, where they are too short."""
-    now = vault.clock.now()
     fixtures = [info.key for prefix in _FIXTURES for info in vault.names(prefix)]
-    for key in (*fixtures, *lasting_keys(vault)):
+    hold_objects(vault, terms, [*fixtures, *lasting_keys(vault)])
+
+
+def hold_objects(vault: Vault, terms: LockTerms, keys: Iterable[str]) -> None:
+    """Extend the locks of some objects where they are too short; one that is gone needs none."""
+    now = vault.clock.now()
+    for key in keys:
         with contextlib.suppress(ObjectMissing):
             until = vault.store.locked_until(key)
             if until is None or until < terms.enough(now):

@@ -19,7 +19,7 @@ from holdfast.repository.damage import PointDamaged
 from holdfast.repository.immutability import LockPolicy, read_lock_policy, refresh_terms, write_lock_policy
 from holdfast.repository.layout import CANARY_PREFIX, CONFIG_KEY, POINTS_PREFIX, pack_key
 from holdfast.repository.locking import PackLocks, hold_fixtures, lasting_keys
-from holdfast.repository.moved import read_moves
+from holdfast.repository.moved import Moves, read_moves
 from holdfast.repository.point import RestorePoint, read_point
 from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectLocked, ObjectMissing
@@ -109,12 +109,13 @@ class Protection:
             return LockingReport(policy=policy, held_points=0, not_held=())
         hold_fixtures(self._vault, policy.terms)
         locks = PackLocks(self._vault, workers=self._workers, cancel=cancel)
+        moves = read_moves(self._vault)
         held = 0
         not_held: list[str] = []
         with progress.start("locking what is there") as task:
             for info in list(self._vault.names(POINTS_PREFIX)):
                 try:
-                    length_bytes = self._hold_point(locks, info.key)
+                    length_bytes = self._hold_point(locks, moves, info.key)
                 except (PointDamaged, ObjectMissing):
                     length_bytes = None
                 if length_bytes is None:
@@ -150,14 +151,13 @@ class Protection:
             newest=(),
         )
 
-    def _hold_point(self, locks: PackLocks, key: str) -> int | None:
+    def _hold_point(self, locks: PackLocks, moves: Moves, key: str) -> int | None:
         """Hold a point that is there, its packs first; return their length, None where the store does not lock."""
         point = read_point(self._vault, key)
         if point is None:
             return 0  # deleted meanwhile
         packs = {pack: use.length_bytes for pack, use in point.packs()}
-        moves = read_moves(self._vault)
-        hold = locks.hold(moves.holders_of(packs))
+        hold = locks.hold(packs, moves=moves)
         if hold.point_until is None or self._vault.store.try_lock(key, hold.point_until) is None:
             return None
         return sum(packs.values())

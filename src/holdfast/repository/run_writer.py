@@ -159,9 +159,8 @@ class RunWriter:
                 previous = read_point(self._vault, point_key(self._vault, facts.vm.uuid, facts.previous))
                 if previous is not None:
                     locks.note_point(previous)
-        needed = self._session.moves.holders_of(packs)
         try:
-            return locks.hold(needed)
+            return locks.hold(packs, moves=self._session.moves)
         except ObjectMissing as missing:
             raise DiskNoLongerStored(packs=1, example=missing.key) from missing
 

@@ -23,8 +23,10 @@ from holdfast.repository import (
 )
 from holdfast.repository import repository as repository_module
 from holdfast.repository.holders import tidy_holders
-from holdfast.repository.layout import pack_key
+from holdfast.repository.layout import PackId, pack_key
 from holdfast.repository.lock_terms import LockTerms
+from holdfast.repository.moved import read_moves, write_moves
+from holdfast.repository.stored_disk import NodeAddress
 from holdfast.storage import (
     Fault,
     FaultEffect,
@@ -36,7 +38,8 @@ from holdfast.storage import (
     SimulatedCrash,
     Verb,
 )
-from tests.support.repositories import World, disk_facts, image_of, write_changes
+from tests.support.repositories import World, block_of, disk_facts, image_of, write_changes
+from tests.unit.repository.packs import data, put_pack
 
 DAY_S = 24 * 3600
 DAYS = 20
@@ -340,7 +343,7 @@ def test_a_run_remembers_locks_within_its_bound(monkeypatch: pytest.MonkeyPatch)
         locks = writer._session.locks
     world.back_up(IMAGE, run="r-2")
     first = world.repository.points()[0]
-    locks.hold([pack for pack, _ in first.packs()])
+    locks.hold([pack for pack, _ in first.packs()], moves=read_moves(world.repository._vault))
     assert len(locks._until) == 1
     assert RunId("r-2") == first.facts.run
 
@@ -371,3 +374,70 @@ def test_points_that_nothing_could_open_are_not_called_protected() -> None:
         assert report.verdict is Verdict.NOT_PROTECTED
         assert "opens them" in report.reason
         world.memory._locks[key] = until
+
+
+def test_collection_waits_for_locks_says_until_when_and_frees_the_space_afterwards() -> None:
+    world = lockable()
+    point = world.back_up(IMAGE, run="r-1")
+    packs = len(world.keys("packs/"))
+    world.clock.advance(DAYS * DAY_S + 1)
+    world.repository.delete_point(point.id)
+    until = lock_of(world.memory, sorted(needed_keys(point))[0])
+    report = world.repository.apply_gc(world.repository.plan_gc(), cancel=world.cancel)
+    assert (report.deleted_packs, report.locked_packs, report.locked_until) == (0, packs, until)
+    world.clock.advance((until - world.clock.now()).total_seconds() + 1)
+    assert world.collect() == packs
+
+
+def test_lives_of_points_with_locks_end_with_an_empty_store() -> None:
+    world = lockable(days=2)
+    points: list[RestorePoint] = []
+    for number in range(12):
+        image = image_of({block: 100 * number + block + 1 for block in range(number % 4, 12)}, count=12)
+        points.append(world.back_up(image, run=f"r-{number}"))
+        check_points_are_covered(world)
+        world.clock.advance(DAY_S)
+        for point in points[:-2]:
+            try:
+                world.repository.delete_point(point.id)
+            except ObjectLocked:
+                continue
+            points.remove(point)
+        world.collect()
+        assert world.verify().damage == ()
+    for point in points:
+        assert world.restore(point)
+    world.clock.advance(30 * DAY_S)
+    for point in points:
+        world.repository.delete_point(point.id)
+    for _ in range(3):
+        world.collect()
+    assert world.keys("packs/") == []
+    assert world.keys("moved/") == []
+
+
+def test_packs_that_frames_were_moved_to_and_the_records_are_held_as_long_as_the_point() -> None:
+    world = lockable()
+    first = world.back_up(IMAGE, run="r-1")
+    vault = world.repository._vault
+    old = sorted(pack for pack, _ in first.packs())[0]
+    new = put_pack(world.store, vault.keys, [data(vault.keys, block_of(1))], seed=77)
+    world.memory._locks.pop(pack_key(new), None)
+    needed = write_moves(vault, {NodeAddress(old, 0): NodeAddress(new, 0)})
+    world.clock.advance(15 * DAY_S)
+    world.reopen()
+    second = back_up_increment(world, first.disks[0].stored, run="r-2", previous=first)
+    for key in (pack_key(new), needed):
+        assert lock_of(world.memory, key) >= lock_of(world.memory, second.key)
+
+
+def test_a_moved_record_that_no_point_of_a_run_needs_is_left_to_end() -> None:
+    world = lockable()
+    first = world.back_up(IMAGE, run="r-1")
+    vault = world.repository._vault
+    places = [NodeAddress(PackId(bytes([number]) * 16), 0) for number in (1, 2)]
+    record = write_moves(vault, {places[0]: places[1]})
+    until = lock_of(world.memory, record)
+    world.clock.advance(15 * DAY_S)
+    back_up_increment(world, first.disks[0].stored, run="r-2", previous=first)
+    assert lock_of(world.memory, record) == until
