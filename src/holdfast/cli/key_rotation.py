@@ -77,6 +77,8 @@ def rotate_data(
         out.say("Runs that are under way may go on with the old key until they end.")
         if done.locked_files:
             out.warn(f"{done.locked_files} old key files are locked in the store; they open only what is older.")
+        if done.untidy:
+            out.warn(f"Old key files are still there, and open only what is older: {done.untidy}")
         out.result(done)
         return ExitStatus.OK
 

@@ -85,6 +85,8 @@ class Rotation:
     left_out: tuple[str, ...]
     locked_files: int
     """Files of key holders that the store does not let go of yet; they open what is older only."""
+    untidy: str
+    """Why files of key holders could not be removed that are over; the next change of holders does. Empty otherwise."""
 
 
 def rotate_data_key(
@@ -125,13 +127,19 @@ def rotate_data_key(
         drop_files(vault, made)
         raise
     vault.keys.adopt(hold_keys(vault.store, unlock, repository=repository))
-    locked = tidy_holders(vault)
+    locked, untidy = 0, ""
+    try:
+        locked = tidy_holders(vault)
+    except HoldfastError as error:
+        # The epoch has begun, and that is what must be told.
+        untidy = str(error)
     names = {each.name for each in chosen}
     return Rotation(
         epoch=epoch,
         goes_on=tuple(sorted(names)),
         left_out=tuple(each.facts.name for each in holders if each.facts.name not in names),
         locked_files=locked,
+        untidy=untidy,
     )
 
 

@@ -154,7 +154,9 @@ def connect_repository(
         if not isinstance(unlock, OpenUnlock) and not _opens_for_us(workspace, place, cancel=cancel):
             names = {each.name for each in repository.keys.holders()}
             repository.keys.add(IdentityHolder(_free_name(workspace.machine_name, names), workspace.vault.public_key))
-        return _remember(workspace, name, place, repository)
+        # Whoever opens a repository with a key has proven that the key is kept.
+        holder = None if isinstance(unlock, OpenUnlock) else repository.keys.recognise(unlock)
+        return _remember(workspace, name, place, repository, proven=holder)
 
 
 def change_credentials(
@@ -307,15 +309,19 @@ def remove_repository(workspace: Workspace, name: str) -> None:
     workspace.vault.forget(sealed_name(name))
 
 
-def _remember(workspace: Workspace, name: str, place: RepositoryPlace, repository: Repository) -> RepositoryConfig:
+def _remember(
+    workspace: Workspace, name: str, place: RepositoryPlace, repository: Repository, *, proven: str | None = None
+) -> RepositoryConfig:
+    now = workspace.clock.now()
+    known = KeyMemory(proven={} if proven is None else {proven: now})
     config = RepositoryConfig(
         name=name,
         location=place.location,
         repository=repository.id,
-        added_at=workspace.clock.now(),
+        added_at=now,
         options=place.options,
         credentials=place.credentials,
-        keys=remembered_keys(KeyMemory(), repository),
+        keys=remembered_keys(known, repository),
     )
     workspace.registry.add_repository(config)
     return config

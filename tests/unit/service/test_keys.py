@@ -93,7 +93,8 @@ def test_two_machines_go_on_after_one_of_them_rotated(
     recovery = created(workspace)
     second = make_workspace(tmp_path / "b", stores=stores, name="machine-b")
     unlock = IdentityUnlock(recovery)
-    service.connect_repository(second, name="main", location="/r", unlock=unlock, cancel=CANCEL)
+    config = service.connect_repository(second, name="main", location="/r", unlock=unlock, cancel=CANCEL)
+    assert set(config.keys.proven) == {"recovery"}
     done = service.rotate_data_key(second, "main", goes_on=(), leave_out=(), cancel=CANCEL)
     assert done.goes_on == ("machine-a", "machine-b", "recovery")
     for each in (workspace, second):
