@@ -6,6 +6,7 @@ when a table names it, or when frames of a pack that a table names were moved in
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ class Census:
 
 def list_packs(vault: Vault) -> ListedPacks:
     """Return the packs in the store."""
-    ids, lengths = bytearray(), []
+    ids, lengths = bytearray(), array("q")
     for info in vault.names(PACKS_PREFIX):
         pack = parse_pack_key(info.key)
         if pack is not None:
@@ -72,7 +73,7 @@ def list_packs(vault: Vault) -> ListedPacks:
             lengths.append(info.length_bytes)
     # A listing is sorted by name, which is the order of ids.
     listed = PackSet(as_ids(bytes(ids)))
-    return ListedPacks(listed, np.array(lengths, dtype=np.int64))
+    return ListedPacks(listed, np.frombuffer(lengths, dtype=np.int64) if lengths else np.zeros(0, dtype=np.int64))
 
 
 def held_packs(leases: Iterable[Lease]) -> PackSet:

@@ -34,11 +34,11 @@ __all__ = ["MANY", "NeededSlots", "SlotWalk", "Slots", "WalkedDisk"]
 MANY = -1
 """In place of an owner: several disks that are walked together need it."""
 
-_LEAVES_MAX = 300_000
-"""About 100 MB of places and counts: the leaves of 75 TB, or of the points of one VM of a few TB."""
+_LEAVES_MAX = 100_000
+"""About 40 MB of places and counts: 25 TB of disks, or a hundred points of a VM of a few TB."""
 
-_BASES_MAX = 200_000
-"""About 50 MB: patches whose bases are remembered, because points of one VM share them."""
+_BASES_MAX = 100_000
+"""About 25 MB: patches whose bases are remembered, because points of one VM share them."""
 
 _ASKED_MAX = 100_000
 """About 15 MB: packs that hold leaves, which are asked about again for every point."""
