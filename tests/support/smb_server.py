@@ -117,6 +117,8 @@ def running_smb_server(home: Path) -> Iterator[SmbServer]:
     subprocess.run([smbpasswd, "-c", config, "-s", "-a", me], input=typed.encode(), capture_output=True, check=True)
     process = subprocess.Popen(
         [smbd, "--foreground", "--no-process-group", f"--configfile={config}"],
+        # At its end it tells the whole group of processes to end, which must not be ours.
+        start_new_session=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
