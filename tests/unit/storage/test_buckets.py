@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 
-from holdfast.core import ExitStatus, HoldfastError, Retry, Secret
+from holdfast.core import ExitStatus, HoldfastError, Retry, Secret, limits
 from holdfast.storage import (
     CredentialsMissing,
     LocationRefused,
@@ -128,6 +129,16 @@ def test_a_service_that_is_not_there_is_unreachable() -> None:
         open_store(s3_at(gone)).get("a")
     with pytest.raises(StoreUnreachable, match="name is not known"):
         open_store(s3_at("http://nowhere.invalid")).get("a")
+
+
+def test_a_service_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STORE_STALL_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(limits, "STORE_TRANSFER_TIMEOUT_S", 0.03)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = open_store(s3_at(f"http://127.0.0.1:{silent.getsockname()[1]}"))
+        for ask in (READS, WRITES):
+            with pytest.raises(StoreUnreachable, match="in time"):
+                ask(store)
 
 
 @pytest.mark.parametrize("body", [b"", b"shor"])
