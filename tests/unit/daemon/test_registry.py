@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.daemon import ConfigDamaged, ConfigNotWritable, FileRegistry, NameInvalid, write_private_file
 from holdfast.model import PoolUuid, RepositoryId
-from holdfast.service import NameTaken, NameUnknown, PoolConfig, RepositoryConfig
+from holdfast.service import LineLimits, NameTaken, NameUnknown, PoolConfig, RepositoryConfig
 from holdfast.storage import LockMode, StoreOptions
 
 POOL = PoolConfig(
@@ -159,5 +159,21 @@ def test_an_option_that_is_not_understood_is_never_passed_over(
     registry.add_repository(REPOSITORY)
     file = tmp_path / "config/repositories/main.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "options": options}))
+    with pytest.raises(ConfigDamaged):
+        registry.repository("main")
+
+
+@pytest.mark.parametrize("limits", [LineLimits(), LineLimits(up_bytes_per_s_max=1), LineLimits(down_bytes_per_s_max=9)])
+def test_limits_of_the_line_come_back(registry: FileRegistry, limits: LineLimits) -> None:
+    registry.add_repository(replace(REPOSITORY, limits=limits))
+    assert registry.repository("main").limits == limits
+    assert registry.repository("main").place.limits == limits
+
+
+@pytest.mark.parametrize("limits", [{"up_bytes_per_s_max": 0}, {"down_bytes_per_s_max": "fast"}, 5])
+def test_a_limit_that_is_none_is_damage(registry: FileRegistry, tmp_path: Path, limits: object) -> None:
+    registry.add_repository(REPOSITORY)
+    file = tmp_path / "config" / "repositories" / "main.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "limits": limits}))
     with pytest.raises(ConfigDamaged):
         registry.repository("main")
