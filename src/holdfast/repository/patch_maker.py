@@ -25,8 +25,9 @@ __all__ = ["Candidate", "PatchMaker", "Patched"]
 _PAGES_MAX = 64
 """Half a block. Beyond it a patch hardly saves anything, and reading one costs two frames: decision 0013."""
 
-_PROBED = 8
-"""Blocks that are compared before all others of a batch. If none of them pays, the rest was most likely rewritten."""
+_PROBED = 4
+"""So many blocks at the beginning of a batch, and in its middle, are compared before all others: neighbours, because
+they share frames. If none of them pays, the rest was most likely rewritten."""
 
 _LOW = (1 << 64) - 1
 _PAGES = BLOCK_BYTES // layout.PAGE_BYTES
@@ -61,9 +62,10 @@ class PatchMaker:
     def patches(self, candidates: Sequence[Candidate], compressor: Compressor) -> list[Patched]:
         """Return a patch for each of the blocks for which it pays."""
         based = self._with_bases(candidates)
-        made = self._compare(based[:_PROBED], compressor)
+        middle = max(_PROBED, len(based) // 2)
+        made = self._compare(based[:_PROBED] + based[middle : middle + _PROBED], compressor)
         if made:
-            made += self._compare(based[_PROBED:], compressor)
+            made += self._compare(based[_PROBED:middle] + based[middle + _PROBED :], compressor)
         return made
 
     def _with_bases(self, candidates: Sequence[Candidate]) -> list[tuple[Candidate, int]]:

@@ -386,6 +386,20 @@ def test_a_disk_written_anew_does_not_read_all_of_what_was_there() -> None:
     assert read_all(world.repository, stored, world.cancel) == anew
 
 
+def test_a_change_in_the_middle_of_what_was_written_anew_is_noticed() -> None:
+    world = World()
+    first = world.back_up(image_of({block: 2 * block + 2 for block in range(40)}, count=40), run="r-1")
+    kept = {block: 2 * block + 2 for block in range(20, 40)}
+    image = image_of({**{block: 2 * block + 1002 for block in range(20)}, **kept}, count=40)
+    for block in range(20, 40):
+        image = poke(image, block, [7])
+    with world.begin("r-2") as writer:
+        disk = writer.open_disk(len(image), coverage=Coverage.CHANGES, reference=first.disks[0].stored)
+        disk.write(DataRun(0, image))
+        found = kinds(world, disk.finish())
+    assert [kind for _, kind in sorted(found.items())] == [FrameKind.DATA] * 20 + [FrameKind.PATCH] * 20
+
+
 CONTENT = st.tuples(st.sampled_from([0, 1, 2, 2, 4, 4]), st.frozensets(st.sampled_from([0, 1, 64, 127]), max_size=3))
 """A block's content, and the sectors in which it differs from that."""
 
