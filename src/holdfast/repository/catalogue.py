@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 
 import msgspec
 
@@ -37,6 +38,8 @@ _CATALOGUES_MAX = 32
 _MERGED_ROWS_MAX = 16_384
 """A catalogue of so many points (about a megabyte) is left as it is."""
 
+_age = attrgetter("taken_text", "published_text", "key")
+
 
 class DiskSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a listing shows of one disk. The order of the fields is the stored one."""
@@ -60,7 +63,7 @@ class DiskSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return _four_sizes(self.four_sizes)
 
 
-class PointSummary(msgspec.Struct, frozen=True, array_like=True):
+class PointSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a listing shows of one restore point. The order of the fields is the stored one."""
 
     key: str
@@ -165,7 +168,7 @@ def list_summaries(vault: Vault) -> SummaryListing:
     """Return what a listing shows, oldest first; the points that cannot be read apart."""
     catalogues, _ = _read_catalogues(vault)
     found, damaged = _summaries(vault, catalogues)
-    found.sort(key=lambda each: (each.taken_text, each.published_text, each.key))
+    found.sort(key=_age)
     return SummaryListing(tuple(found), tuple(damaged))
 
 
