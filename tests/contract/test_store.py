@@ -358,7 +358,9 @@ def test_a_punched_range_reads_as_zeros_and_the_rest_stays(store: ObjectStore) -
         freed = store.try_punch("a", extents)
         if freed is None:
             assert store.get("a") == content
-            pytest.skip("this file system cannot punch holes")
+            if isinstance(store, PosixStore):
+                pytest.skip("this file system cannot punch holes")
+            return  # buckets and shares never can
         assert freed == 50 + 8192
     expected = bytearray(content)
     expected[100:150] = bytes(50)
