@@ -166,8 +166,9 @@ class LockedS3Store(S3Store):
         """See ``ObjectStore.delete``: every version goes, the object last, so that an interruption leaves it whole."""
         check_key(key)
         found = self._versions.find(self._name(key))
-        if found.first is not None and self.locked_until(key) is not None:
-            # Asked first: removing what lies on top of a locked object is for ``uncover``.
+        if found.above and found.first is not None and self.locked_until(key) is not None:
+            # Asked first: removing what lies on top of a locked object is for ``uncover``. An object by itself is
+            # tried: only the service's refusal proves that it holds what it says it holds.
             raise ObjectLocked(store=self.describe(), key=key, until=self.locked_until(key))
         for each in (*found.above, *([found.first] if found.first else ())):
             self._versions.remove(each, key=key)
