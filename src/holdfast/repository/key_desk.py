@@ -27,6 +27,12 @@ class KeyDesk:
         """How often the data key was rotated, as far as the key in use knows."""
         return self._vault.keys.epoch
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the data key was rotated without the key in use: it reads what is older, and writes nothing."""
+        held = self._vault.keys.held
+        return held.epoch != held.in_force
+
     def fingerprint_of(self, epoch: int) -> str:
         """Return the sixteen hex digits by which the data key of an epoch is recognised; empty when it is not held."""
         try:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from holdfast.core import ExitStatus, HoldfastError, get_log
-from holdfast.repository import HolderFacts, Repository
+from holdfast.repository import HolderFacts, KeyDesk, Repository
 from holdfast.service.config import KeyMemory, RepositoryConfig
 from holdfast.service.workspace import Workspace
 
@@ -18,7 +18,7 @@ __all__ = [
     "DataKeyExchanged",
     "RepositoryExchanged",
     "check_identity",
-    "judge_holders",
+    "judge_keys",
     "recognise_repository",
     "remembered_keys",
 ]
@@ -112,8 +112,14 @@ def remembered_keys(known: KeyMemory, repository: Repository) -> KeyMemory:
     )
 
 
-def judge_holders(holders: Sequence[HolderFacts], *, machine_key: str, proven: Mapping[str, datetime]) -> Iterator[str]:
+def judge_keys(
+    keys: KeyDesk, holders: Sequence[HolderFacts], *, workspace: Workspace, proven: Mapping[str, datetime]
+) -> Iterator[str]:
     """Yield what is wrong with who can open a repository, in sentences for its owner."""
+    if keys.is_outdated:
+        yield "The key in use did not get the newest data key: it reads what is older, and nothing is written."
+        return
+    machine_key = workspace.vault.public_key
     current = [each for each in holders if each.is_current]
     if any(each.kind == "open" for each in current):
         yield "Everybody who can read the store can open it."

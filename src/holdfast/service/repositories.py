@@ -17,6 +17,7 @@ from holdfast.repository import (
     OpenHolder,
     OpenUnlock,
     PassphraseHolder,
+    PassphraseUnlock,
     ProtectionReport,
     RecoveryKey,
     Repository,
@@ -32,7 +33,7 @@ from holdfast.repository import (
 from holdfast.service.config import KeyMemory, RepositoryConfig, RepositoryPlace, SecretMissing, sealed_name
 from holdfast.service.place_view import look_at_place
 from holdfast.service.protection_view import protection_of
-from holdfast.service.recognition import check_identity, judge_holders, recognise_repository, remembered_keys
+from holdfast.service.recognition import check_identity, judge_keys, recognise_repository, remembered_keys
 from holdfast.service.workspace import Workspace
 from holdfast.storage import Finding, ObjectStore, StoreOptions
 
@@ -147,15 +148,23 @@ def connect_repository(
     credentials: GivenCredentials = _NO_CREDENTIALS,
     cancel: Cancellation,
 ) -> RepositoryConfig:
-    """Remember a repository that exists, opened with ``unlock``; this machine becomes one of its key holders."""
+    """Remember a repository that exists, opened with ``unlock``; this machine becomes one of its key holders.
+
+    With a key that was left out when the data key was rotated it does not: the key is kept, sealed for this machine,
+    and what it reads can be restored.
+    """
     workspace.registry.check_repository_name(name)
     with _place(workspace, name, location, options=options, credentials=credentials) as place:
         repository = _open(workspace, workspace.open_store(place, False, cancel), unlock)
-        if not isinstance(unlock, OpenUnlock) and not _opens_for_us(workspace, place, cancel=cancel):
+        if repository.keys.is_outdated:
+            # Nobody can be made a holder with it, and what it still reads must be restorable all the same.
+            workspace.vault.store(_kept_key(name), _secret_of(unlock))
+        elif not isinstance(unlock, OpenUnlock) and not _opens_for_us(workspace, place, cancel=cancel):
             names = {each.name for each in repository.keys.holders()}
             repository.keys.add(IdentityHolder(_free_name(workspace.machine_name, names), workspace.vault.public_key))
         # Whoever opens a repository with a key has proven that the key is kept.
-        holder = None if isinstance(unlock, OpenUnlock) else repository.keys.recognise(unlock)
+        has_none = isinstance(unlock, OpenUnlock) or repository.keys.is_outdated
+        holder = None if has_none else repository.keys.recognise(unlock)
         return _remember(workspace, name, place, repository, proven=holder)
 
 
@@ -252,11 +261,36 @@ def _open_as_config(
         repository = _open(workspace, store, IdentityUnlock(workspace.vault.identity), epoch_seen=config.keys.epoch)
     except WrongKey as refused:
         try:
-            repository = _open(workspace, store, OpenUnlock(), epoch_seen=config.keys.epoch)
+            kept = _kept_unlock(workspace, config.name)
+            repository = _open(workspace, store, kept, epoch_seen=config.keys.epoch)
         except WrongKey:
             # What was tried first is what a person can do something about.
             raise refused from None
     return recognise_repository(workspace, config, repository)
+
+
+def _kept_key(name: str) -> str:
+    """Return the name in the vault of a key that is kept because this machine could not become a holder."""
+    return f"repository/{name}/key"
+
+
+def _kept_unlock(workspace: Workspace, name: str) -> Unlock:
+    try:
+        secret = workspace.vault.load(_kept_key(name))
+    except SecretMissing:
+        return OpenUnlock()
+    is_identity = secret.reveal().lstrip().startswith(("AGE-SECRET-KEY-", "-----BEGIN "))
+    return IdentityUnlock(secret) if is_identity else PassphraseUnlock(secret)
+
+
+def _secret_of(unlock: Unlock) -> Secret:
+    match unlock:
+        case PassphraseUnlock(passphrase):
+            return passphrase
+        case IdentityUnlock(identity):
+            return identity
+        case OpenUnlock():
+            return Secret("")
 
 
 def open_with(workspace: Workspace, name: str, unlock: Unlock, *, cancel: Cancellation) -> Repository:
@@ -297,7 +331,7 @@ def show_repository(workspace: Workspace, name: str, *, cancel: Cancellation) ->
         free_bytes=workspace.open_store(config.place, False, cancel).free_bytes(),
         holders=holders,
         data_key_epoch=repository.keys.epoch,
-        advice=tuple(judge_holders(holders, machine_key=workspace.vault.public_key, proven=config.keys.proven)),
+        advice=tuple(judge_keys(repository.keys, holders, workspace=workspace, proven=config.keys.proven)),
         protection=protection_of(repository, name),
         findings=tuple(look_at_place(config.place)),
     )
@@ -307,6 +341,7 @@ def remove_repository(workspace: Workspace, name: str) -> None:
     """Forget a repository and the credentials sealed for it. Everything in it stays where it is."""
     workspace.registry.remove_repository(name)
     workspace.vault.forget(sealed_name(name))
+    workspace.vault.forget(_kept_key(name))
 
 
 def _remember(

@@ -14,6 +14,7 @@ from holdfast.repository import (
     HolderUndecided,
     IdentityHolder,
     IdentityUnlock,
+    KeyOutdated,
     WrongKey,
     create_repository,
     new_recovery_key,
@@ -85,6 +86,27 @@ def test_a_drill_with_a_key_that_was_left_out_says_what_it_still_opens(
     done = service.drill(workspace, "main", IdentityUnlock(recovery), cancel=CANCEL)
     assert (done.holder, done.is_current) == ("", False)
     assert workspace.registry.repository("main").keys.proven == {}
+
+
+def test_with_nothing_but_a_key_that_was_left_out_the_past_can_be_restored(
+    workspace: Workspace, tmp_path: Path, stores: dict[str, MemoryStore]
+) -> None:
+    recovery = created(workspace)
+    file = stores["/r"].get("keys/recovery.age")
+    service.rotate_data_key(workspace, "main", goes_on=(), leave_out=["recovery"], cancel=CANCEL)
+    stores["/r"].put("keys/recovery.age", file)
+    before = stores["/r"].snapshot()
+    last = make_workspace(tmp_path / "last", stores=stores, name="machine-z")
+    unlock = IdentityUnlock(recovery)
+    service.connect_repository(last, name="main", location="/r", unlock=unlock, cancel=CANCEL)
+    overview = service.show_repository(last, "main", cancel=CANCEL)
+    assert overview.points == 0
+    assert "newest data key" in overview.advice[0]
+    with pytest.raises(KeyOutdated):
+        service.add_holder(last, "main", IdentityHolder("machine-z", last.vault.public_key), cancel=CANCEL)
+    assert stores["/r"].snapshot() == before
+    service.remove_repository(last, "main")
+    assert not list((tmp_path / "last" / "secrets").glob("repository-main*"))
 
 
 def test_two_machines_go_on_after_one_of_them_rotated(
