@@ -18,9 +18,10 @@ from pathlib import Path
 
 from bench.measure import CommandFailed
 from bench.scale_world import ScaleRecipe, make_repository
-from holdfast.core import BLOCK_BYTES, MIB, Cancellation, SystemClock, SystemEntropy
+from holdfast.core import BLOCK_BYTES, MIB, Cancellation, NoProgress, SystemClock, SystemEntropy
 from holdfast.model import Coverage, DataRun, RunId, VmUuid
 from holdfast.repository import OpenUnlock, Repository, open_repository
+from holdfast.repository.layout import POINTS_PREFIX
 from holdfast.storage import MeteredStore, PosixStore
 from holdfast.storage.wrapper import Verb
 
@@ -66,6 +67,28 @@ def _plan_gc(place: _Place) -> str:
     return place.open().plan_gc().explain().splitlines()[0][:_DIGITS]
 
 
+def _space(place: _Place) -> str:
+    space = place.open().space(is_exact=False, progress=NoProgress(), cancel=Cancellation())
+    return f"{len(space.vms)} VMs"
+
+
+def _scrub_status(place: _Place) -> str:
+    return "sound" if place.open().care.scrub_status(cancel=Cancellation()).is_sound else "damaged"
+
+
+def _delete_and_collect(place: _Place) -> str:
+    """Collect after the oldest point of every VM went: one point in a hundred."""
+    repository = place.open()
+    before = ""
+    for info in list(place.store.list(POINTS_PREFIX)):
+        folder = info.key.rpartition("/")[0]
+        if folder != before:
+            place.store.delete(info.key)
+        before = folder
+    report = repository.apply_gc(repository.plan_gc(), cancel=Cancellation())
+    return f"{report.freed_bytes / 1e9:.1f} GB freed"
+
+
 def _increment(place: _Place) -> str:
     """Read the samples of all indexes, and store an increment of a VM: what every backup begins with."""
     repository = place.open()
@@ -87,6 +110,9 @@ STEPS: dict[str, Step] = {
     "usage by kind": _usage,
     "increment of one VM": _increment,
     "plan garbage collection": _plan_gc,
+    "space of every VM": _space,
+    "scrub status": _scrub_status,
+    "delete 1 % of the points and collect": _delete_and_collect,
 }
 
 
