@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,7 @@ from holdfast.repository.frame import Frame
 from holdfast.repository.gc_tidy import collector_lease
 from holdfast.repository.index import IndexedPack, write_index
 from holdfast.repository.layout import MOVED_ROW, TRAILER_ROW, Encoding, FrameKind, PackId
+from holdfast.repository.lease_keeper import LeaseKeeper
 from holdfast.repository.moved import Rows, write_moves
 from holdfast.repository.node_reader import spans_of
 from holdfast.repository.pack import OpenPack, SealedTrailer
@@ -72,29 +73,12 @@ def move_frames(
     """
     keeper = collector_lease(vault, safety=safety)
     written: list[IndexedPack] = []
-
-    def note_durable(pack: DurablePack) -> None:
-        sealed = SealedTrailer(pack.pack, pack.length_bytes, pack.sealed_trailer, pack.epoch)
-        written.append(IndexedPack(sealed, np.frombuffer(pack.rows, dtype=TRAILER_ROW)))
-
     numbers = PackNumbers()
     rows: list[Rows] = []
     moved = MovedFrames()
     with contextlib.ExitStack() as stack:
         putter = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="holdfast-move")) if workers else None
-        dock = PackDock(
-            vault.store,
-            vault.keys,
-            memory=PackMemory(segments_max=_SEGMENTS_MAX),
-            numbers=numbers,
-            notes=TrailerNotes(run=keeper.run),
-            next_pack=keeper.next_pack,
-            lock_until=vault.locked_until_if_new,
-            on_durable=note_durable,
-            putter=putter,
-            bytes_max=pack_bytes_max,
-            cancel=cancel,
-        )
+        dock = _dock(vault, keeper, numbers, written, putter=putter, bytes_max=pack_bytes_max, cancel=cancel)
         stream = dock.open_stream()
         try:
             for job in jobs:
@@ -121,6 +105,37 @@ def move_frames(
         moved = MovedFrames()
     keeper.end()
     return moved
+
+
+def _dock(
+    vault: Vault,
+    keeper: LeaseKeeper,
+    numbers: PackNumbers,
+    written: list[IndexedPack],
+    *,
+    putter: Executor | None,
+    bytes_max: int,
+    cancel: Cancellation,
+) -> PackDock:
+    """Return where the new packs are filled; each is added to ``written`` once it is durable."""
+
+    def note_durable(pack: DurablePack) -> None:
+        sealed = SealedTrailer(pack.pack, pack.length_bytes, pack.sealed_trailer, pack.epoch)
+        written.append(IndexedPack(sealed, np.frombuffer(pack.rows, dtype=TRAILER_ROW)))
+
+    return PackDock(
+        vault.store,
+        vault.keys,
+        memory=PackMemory(segments_max=_SEGMENTS_MAX),
+        numbers=numbers,
+        notes=TrailerNotes(run=keeper.run),
+        next_pack=keeper.next_pack,
+        lock_until=vault.locked_until_if_new,
+        on_durable=note_durable,
+        putter=putter,
+        bytes_max=bytes_max,
+        cancel=cancel,
+    )
 
 
 def _copy(vault: Vault, job: MoveJob, stream: PackStream, numbers: PackNumbers) -> Rows:
