@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from holdfast.core import BLOCK_BYTES
-from holdfast.repository.gather import Gatherer, Lose, PatchRead, Submit, WantedSlots, gather_places
+from holdfast.repository.gather import Gatherer, Lose, Submit, WantedSlots, gather_places
 from holdfast.repository.moved import Moves
 from holdfast.repository.stored_disk import NodeAddress
 from holdfast.repository.vault import Vault
@@ -53,10 +53,6 @@ class BlockReader:
     def read_slots_into(self, out: memoryview, wanted: WantedSlots, *, lose: Lose | None = None) -> None:
         """Fill ``out`` like ``read_into``; damage goes to ``lose`` where there is one."""
         self._here.gather(out, wanted, lose=lose).result()
-
-    def read_patched_into(self, out: memoryview, patches: Sequence[PatchRead], *, lose: Lose) -> None:
-        """Fill ``out`` with the blocks that patches make of their bases; damage goes to ``lose``."""
-        self._here.gather_patched(out, patches, lose=lose).result()
 
     def read(self, place: NodeAddress) -> bytes:
         """Return one block."""

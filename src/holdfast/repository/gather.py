@@ -11,7 +11,7 @@ its pack's trailer names. Whatever is not is an error, or was told to ``lose``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -28,7 +28,17 @@ from holdfast.repository.pack import OpenPack, PackShelf, Patch, parse_patch
 from holdfast.repository.read_plan import FrameRead, Numbers, Request, Want, plan_reads
 from holdfast.repository.stored_disk import NodeAddress
 
-__all__ = ["Gatherer", "Lose", "PatchRead", "Submit", "WantedSlots", "gather_places", "not_the_block"]
+__all__ = [
+    "Gatherer",
+    "Lose",
+    "PatchRead",
+    "Submit",
+    "WantedSlots",
+    "gather_places",
+    "not_the_block",
+    "read_patch",
+    "read_patches",
+]
 
 WantedSlots = Mapping[PackId, tuple[Numbers, Numbers]]
 """By pack: slots, and for each the offset in the buffer where its block goes."""
@@ -258,8 +268,7 @@ class _Round:
     def _take(self, opened: OpenPack, frame: FrameRead, sealed: memoryview) -> None:
         try:
             if frame.kind == FrameKind.PATCH and self._patches is not None:
-                patch = parse_patch(opened.open_frame(frame, sealed), pack=opened.pack, slot=frame.slot)
-                self._patches.append(PatchRead(NodeAddress(opened.pack, frame.slot), patch, frame.wants))
+                self._patches.append(read_patch(opened, frame, sealed))
                 return
             if frame.kind != FrameKind.DATA:
                 raise PackDamaged(pack=opened.pack, slot=frame.slot, reason=_NO_BLOCK[self._patches is None])
@@ -278,6 +287,28 @@ class _Round:
         for frame in frames:
             for want in frame.wants:
                 self._lost[want.token] = damage
+
+
+def read_patches(opened: OpenPack, slots: Numbers) -> Iterator[PatchRead | Damage]:
+    """Yield the patches in these slots of one pack, read with few requests; the damage where one cannot be read."""
+    for request in plan_reads(opened.trailer, slots, slots):
+        try:
+            sealed = opened.read_range(request.offset_bytes, request.length_bytes)
+        except Damage as damage:
+            yield damage
+            continue
+        for frame in request.frames:
+            start = frame.offset_bytes - request.offset_bytes
+            try:
+                yield read_patch(opened, frame, sealed[start : start + frame.length_bytes])
+            except Damage as damage:
+                yield damage
+
+
+def read_patch(opened: OpenPack, frame: FrameRead, sealed: memoryview) -> PatchRead:
+    """Return the patch in a frame. ``PackDamaged``."""
+    patch = parse_patch(opened.open_frame(frame, sealed), pack=opened.pack, slot=frame.slot)
+    return PatchRead(NodeAddress(opened.pack, frame.slot), patch, frame.wants)
 
 
 def gather_places(places: Sequence[NodeAddress], tokens: Sequence[int]) -> WantedSlots:

@@ -22,8 +22,8 @@ Numbers = npt.NDArray[np.int64]
 REQUEST_BYTES_MAX = 4 * MIB
 """Amortises the round trip to an object store, and bounds what one thread holds of a pack."""
 
-_GAP_BYTES_MAX = 128 * KIB
-"""Reading over a gap of this size costs less than another request, even on a local disk."""
+_GAP_BYTES_MAX = 256 * KIB
+"""Reading over a gap of this size costs no more than another request on a local disk, and much less elsewhere."""
 
 
 class Want(NamedTuple):

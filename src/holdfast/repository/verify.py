@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -189,14 +191,17 @@ def _check_packs(
     checks = []
     threads = max(_READERS, workers) if workers else 0
     decoding = threading.BoundedSemaphore(max(1, workers))
+    # What reads bases waits for nobody, so it needs threads of its own.
+    bases = ThreadPoolExecutor(_READERS, thread_name_prefix="holdfast-bases") if workers else None
+    submit = None if bases is None else bases.submit
 
     def check(pack: PackId) -> _Checked:
         began_s = int(vault.clock.now().timestamp())
-        found = check_pack(vault, blocks, pack, cancel=cancel, decoding=decoding)
+        found = check_pack(vault, blocks, pack, cancel=cancel, decoding=decoding, submit=submit)
         pass_over_holes(vault, found, holes)
         return _Checked(found, lengths.get(pack, found.read_bytes), began_s)
 
-    with progress.start("every byte of every pack", total_bytes=sum(lengths.values())) as task:
+    with bases or nullcontext(), progress.start("every byte of every pack", total_bytes=sum(lengths.values())) as task:
         for found in in_order(check, sorted(walk.packs), workers=threads, ahead=threads):
             checks.append(found)
             task.advance(lengths.get(found.check.pack, 0))

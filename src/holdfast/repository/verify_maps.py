@@ -12,11 +12,13 @@ import numpy as np
 from holdfast.repository import layout
 from holdfast.repository.damage import Damage, MapDamaged, PackDamaged, PackMissing
 from holdfast.repository.disk_map import Leaf, Root, blocks_of_leaf, read_leaf, read_root
+from holdfast.repository.gather import read_patches
 from holdfast.repository.layout import FrameKind, PackId
 from holdfast.repository.map_reader import read_node
 from holdfast.repository.moved import MovedSlots, Moves
-from holdfast.repository.pack import parse_patch
+from holdfast.repository.pack import OpenPack
 from holdfast.repository.pack_table import PackTable
+from holdfast.repository.read_plan import Numbers
 from holdfast.repository.stored_disk import NodeAddress, StoredDisk
 from holdfast.repository.vault import Vault
 
@@ -115,10 +117,11 @@ class MapWalk:
     def _check_slots(self, uses: Uses, group: MovedSlots, pack: PackId) -> int:
         """Return the live bytes of slots that a leaf names in one pack and that lie in one pack now."""
         try:
-            trailer = self._vault.shelf.open(group.pack).trailer
+            opened = self._vault.shelf.open(group.pack)
         except Damage as damage:
             self.broken.note(damage)
             return 0
+        trailer = opened.trailer
         if int(group.slots.max(initial=0)) >= len(trailer):
             missing = NodeAddress(group.pack, int(group.slots.max()))
             self.broken.slots[missing] = "a map refers to it, but there is no such slot"
@@ -126,20 +129,23 @@ class MapWalk:
         kinds = trailer.rows["kind"][group.slots]
         for slot in group.slots[kinds == FrameKind.MAP].tolist():
             self.broken.slots[NodeAddress(group.pack, slot)] = "a map refers to it as a block, but it is a map node"
-        for slot in group.slots[kinds == FrameKind.PATCH].tolist():
-            self._count_base(uses, NodeAddress(group.pack, slot))
+        self._count_bases(uses, opened, group.slots[kinds == FrameKind.PATCH])
         if group.pack != pack and pack not in self._moves.emptied:
             self._healed.add(pack)
         return int(trailer.shares(group.slots).sum())
 
-    def _count_base(self, uses: Uses, address: NodeAddress) -> None:
-        try:
-            plain = self._vault.shelf.open(address.pack).fetch(address.slot, kind=FrameKind.PATCH)
-            patch = parse_patch(plain, pack=address.pack, slot=address.slot)
-            base = NodeAddress(patch.base_pack, patch.base_slot)
-            _count(uses, base.pack, 1, self._length(base))
-        except Damage as damage:
-            self.broken.note(damage)
+    def _count_bases(self, uses: Uses, opened: OpenPack, slots: Numbers) -> None:
+        """Count what the patches in these slots build on."""
+        for found in read_patches(opened, slots):
+            if isinstance(found, Damage):
+                self.broken.note(found)
+                continue
+            base = NodeAddress(found.patch.base_pack, found.patch.base_slot)
+            try:
+                for _ in found.wants:
+                    _count(uses, base.pack, 1, self._length(base))
+            except Damage as damage:
+                self.broken.note(damage)
 
     def _length(self, address: NodeAddress) -> int:
         place = self._moves.resolve(address)

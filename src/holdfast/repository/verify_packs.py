@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,11 +14,10 @@ from holdfast.repository import layout
 from holdfast.repository.block_reader import BlockReader
 from holdfast.repository.damage import Damage, PackDamaged, PackMissing
 from holdfast.repository.disk_map import node_id
-from holdfast.repository.gather import PatchRead, not_the_block
+from holdfast.repository.gather import Gatherer, PatchRead, Submit, not_the_block, read_patch
 from holdfast.repository.layout import FrameKind, PackId
-from holdfast.repository.pack import OpenPack, parse_patch
+from holdfast.repository.pack import OpenPack
 from holdfast.repository.read_plan import FrameRead, plan_reads
-from holdfast.repository.stored_disk import NodeAddress
 from holdfast.repository.vault import Vault
 
 __all__ = ["PackCheck", "check_pack"]
@@ -49,10 +48,12 @@ def check_pack(
     *,
     cancel: Cancellation,
     decoding: AbstractContextManager[object] | None = None,
+    submit: Submit | None = None,
 ) -> PackCheck:
     """Return what is wrong with a pack, read from the store anew. Raises only what the store itself raises.
 
-    ``decoding`` is held while frames are decoded and not while the store is waited for.
+    ``decoding`` is held while frames are decoded and not while the store is waited for; ``submit`` reads what patches
+    build on elsewhere.
     """
     check = PackCheck(pack)
     vault.shelf.forget(pack)
@@ -61,7 +62,8 @@ def check_pack(
         check.read_bytes += layout.PACK_HEADER.size
         if bytes(opened.read_range(0, layout.PACK_HEADER.size)) != opened.header:
             check.whole = "its header is not the one that was written"
-        _check_frames(vault, blocks, opened, check, cancel, nullcontext() if decoding is None else decoding)
+        bases = blocks.gatherer(submit=submit, decoding=decoding)
+        _check_frames(vault, bases, opened, check, cancel)
     except PackMissing:
         check.is_missing = True
         check.whole = "it is missing"
@@ -70,28 +72,21 @@ def check_pack(
     return check
 
 
-def _check_frames(
-    vault: Vault,
-    blocks: BlockReader,
-    opened: OpenPack,
-    check: PackCheck,
-    cancel: Cancellation,
-    decoding: AbstractContextManager[object],
-) -> None:
+def _check_frames(vault: Vault, bases: Gatherer, opened: OpenPack, check: PackCheck, cancel: Cancellation) -> None:
     slots = np.arange(len(opened.trailer))
     patches: list[PatchRead] = []
     for request in plan_reads(opened.trailer, slots, slots):
         cancel.check()
         sealed = opened.read_range(request.offset_bytes, request.length_bytes)
         check.read_bytes += request.length_bytes
-        with decoding:
+        with bases.decoding:
             for frame in request.frames:
                 start = frame.offset_bytes - request.offset_bytes
                 _check_frame(vault, opened, frame, sealed[start : start + frame.length_bytes], check, patches)
         if len(patches) >= _PATCHES_AT_ONCE_MAX:
-            _check_patches(blocks, patches, check)
+            _check_patches(bases, patches, check)
             patches = []
-    _check_patches(blocks, patches, check)
+    _check_patches(bases, patches, check)
 
 
 def _check_frame(
@@ -101,8 +96,7 @@ def _check_frame(
     check.frames += 1
     try:
         if frame.kind == FrameKind.PATCH:
-            patch = parse_patch(opened.open_frame(frame, sealed), pack=opened.pack, slot=frame.slot)
-            patches.append(PatchRead(NodeAddress(opened.pack, frame.slot), patch, frame.wants))
+            patches.append(read_patch(opened, frame, sealed))
         else:
             _check_content(vault, opened, frame, sealed, check)
     except PackDamaged as damage:
@@ -124,7 +118,7 @@ def _check_content(vault: Vault, opened: OpenPack, frame: FrameRead, sealed: mem
             check.slots[want.token] = not_the_block(check.pack, want.token).reason
 
 
-def _check_patches(blocks: BlockReader, patches: Sequence[PatchRead], check: PackCheck) -> None:
+def _check_patches(bases: Gatherer, patches: Sequence[PatchRead], check: PackCheck) -> None:
     """Make the blocks of patches, and compare each with its id."""
     if not patches:
         return
@@ -142,5 +136,5 @@ def _check_patches(blocks: BlockReader, patches: Sequence[PatchRead], check: Pac
             check.slots[slot] = f"the block that it patches: {damage}"
 
     before = len(check.slots)
-    blocks.read_patched_into(out, placed, lose=note)
+    bases.gather_patched(out, placed, lose=note).result()
     check.block_bytes += (len(patches) - len(check.slots) + before) * BLOCK_BYTES
