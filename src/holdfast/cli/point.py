@@ -139,6 +139,9 @@ def show(point: str, *, repository: str, common: Common = _NO_COMMON) -> int:
         grades = service.check_grades(session.workspace, repository, [found.key], cancel=session.cancel)
         if found.id in grades:
             out.say(grades[found.id].explain())
+        until = service.held_until(session.workspace, repository, found, cancel=session.cancel)
+        if until is not None:
+            out.say(f"held against deletion until {until:%Y-%m-%d %H:%M} UTC")
         for disk in found.disks:
             sizes = disk.stored.sizes
             out.say(f"disk {disk.facts.position} {disk.facts.name!r}: {disk.facts.change_reason}")
@@ -146,7 +149,7 @@ def show(point: str, *, repository: str, common: Common = _NO_COMMON) -> int:
                 f"  provisioned {format_bytes(sizes.provisioned_bytes)}, read {format_bytes(sizes.read_bytes)}, "
                 f"new {format_bytes(sizes.new_bytes)}, stored {format_bytes(sizes.stored_bytes)}"
             )
-        document = {**point_document(summary_of(found)), "checked": grades.get(found.id)}
+        document = {**point_document(summary_of(found)), "checked": grades.get(found.id), "held_until": until}
         out.result({**document, "vm_record": facts.vm_record})
         return ExitStatus.OK
 

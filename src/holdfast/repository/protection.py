@@ -140,6 +140,10 @@ class Protection:
             verdict=verdict, reason=reason, next_step=next_step, tried_at=now, days=days, newest=newest
         )
 
+    def held_until(self, point: RestorePoint) -> datetime | None:
+        """Return until when the store says that it holds a point, and a few packs of it that are looked at."""
+        return self._held(point).until
+
     def not_tried(self, *, reason: str, next_step: str) -> ProtectionReport:
         """Return the report of a trial that could not be made."""
         return ProtectionReport(

@@ -16,7 +16,7 @@ from holdfast.service.config import (
 from holdfast.service.costs import PricesUnknown, RepositoryCosts, estimate_repository_costs
 from holdfast.service.disks import restore_disk
 from holdfast.service.history import list_runs, list_waiting_runs, show_run
-from holdfast.service.immutability import LockDaysUnclear, lock_repository, parse_lock_days, show_protection
+from holdfast.service.immutability import LockDaysUnclear, held_until, lock_repository, parse_lock_days, show_protection
 from holdfast.service.keys import (
     Drill,
     add_holder,
@@ -121,6 +121,7 @@ __all__ = [
     "explain_cleaning",
     "explain_restore",
     "heal",
+    "held_until",
     "limit_line",
     "list_holders",
     "list_points",

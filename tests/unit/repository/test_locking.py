@@ -441,3 +441,11 @@ def test_a_moved_record_that_no_point_of_a_run_needs_is_left_to_end() -> None:
     world.clock.advance(15 * DAY_S)
     back_up_increment(world, first.disks[0].stored, run="r-2", previous=first)
     assert lock_of(world.memory, record) == until
+
+
+def test_a_point_tells_until_when_it_is_held_and_its_weakest_pack_counts() -> None:
+    world = lockable()
+    point = world.back_up(IMAGE, run="r-1")
+    assert world.repository.protection.held_until(point) == lock_of(world.memory, point.key)
+    world.memory._locks.pop(sorted(needed_keys(point))[0])
+    assert world.repository.protection.held_until(point) is None
