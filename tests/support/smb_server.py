@@ -89,9 +89,21 @@ class SmbServer:
 
     def cut_connections(self) -> None:
         """Kill the processes that serve clients, as a restart of the server does to them."""
+        self._signal_connections("-9")
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let nobody get an answer until the block ends."""
+        self._signal_connections("-STOP")
+        try:
+            yield
+        finally:
+            self._signal_connections("-CONT")
+
+    def _signal_connections(self, signal: str) -> None:
         found = subprocess.run(["pgrep", "-P", str(self.process.pid), "-x", "smbd"], capture_output=True, check=False)
         for process in found.stdout.split():
-            subprocess.run(["kill", "-9", process.decode()], capture_output=True, check=False)
+            subprocess.run(["kill", signal, process.decode()], capture_output=True, check=False)
 
 
 def find_smbd() -> str | None:

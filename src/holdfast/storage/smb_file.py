@@ -34,7 +34,7 @@ from smbprotocol.open import (
 from holdfast.storage.smb_errors import os_failure
 from holdfast.storage.smb_talk import CREDIT_BYTES, NoMoreNames, SmbTalk
 
-__all__ = ["SmbEntry", "SmbFile"]
+__all__ = ["SmbEntry", "SmbFile", "parse_entries"]
 
 _ENTRY = struct.Struct("<IIqqqqqqII")
 """[MS-FSCC] 2.4.10 FileDirectoryInformation: next entry, index, four times, length, allocation, attributes, length of
@@ -167,7 +167,7 @@ class SmbFile:
                 return
             response = SMB2QueryDirectoryResponse()
             response.unpack(answer)
-            yield from _parse_entries(response["buffer"].get_value())
+            yield from parse_entries(response["buffer"].get_value())
             flags = 0
 
     def free_bytes(self) -> int:
@@ -225,12 +225,15 @@ def _pieces(views: Sequence[memoryview], length_bytes_max: int) -> Iterator[byte
         yield b"".join(joined)
 
 
-def _parse_entries(buffer: bytes) -> Iterator[SmbEntry]:
+def parse_entries(buffer: bytes) -> Iterator[SmbEntry]:
+    """Yield the names in one answer to a request for names ([MS-FSCC] 2.4.10); ``OSError`` when it is not one."""
     start = 0
     while True:
         if start + _ENTRY.size > len(buffer):
             raise os_failure(errno.EIO, reason="the server's listing breaks off")
         step, _, _, _, written, _, length_bytes, _, attributes, name_bytes = _ENTRY.unpack_from(buffer, start)
+        if length_bytes < 0 or start + _ENTRY.size + name_bytes > len(buffer):
+            raise os_failure(errno.EIO, reason="the server's listing is not one")
         raw = buffer[start + _ENTRY.size : start + _ENTRY.size + name_bytes]
         name = raw.decode("utf-16-le", errors="replace")
         if name not in (".", ".."):

@@ -28,6 +28,8 @@ from holdfast.storage import (
 from holdfast.storage.self_test import PROBE_PREFIX
 from holdfast.storage.wrapper import StoreWrapper
 
+pytestmark = pytest.mark.slow(reason="objects of 64 MiB in memory")
+
 CLOCK = ManualClock()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.core import Cancellation, ExitStatus, ManualClock, Retry, Secret, SeededEntropy
+from holdfast.core import Cancellation, ExitStatus, ManualClock, Retry, Secret, SeededEntropy, limits
 from holdfast.model import Extent
 from holdfast.storage import (
     KeyRefused,
@@ -23,6 +23,8 @@ from holdfast.storage import (
     RetryStore,
     StoreEmpty,
     StoreError,
+    StoreFailed,
+    StoreFull,
     StoreMissing,
     StoreNotAFolder,
     StoreNotWritable,
@@ -30,6 +32,7 @@ from holdfast.storage import (
     StoreUnreachable,
     open_store,
 )
+from holdfast.storage.errors import error_of_os
 from holdfast.storage.place import StoreCredentials
 from holdfast.storage.smb import SmbStore
 from holdfast.storage.smb_errors import SmbLoginRefused, SmbShareMissing, SmbUserMissing, failure_of_status
@@ -37,7 +40,7 @@ from holdfast.storage.smb_file import SmbFile
 from holdfast.storage.smb_place import parse_smb_location
 from tests.support.smb_server import PASSWORD, SmbServer, new_smb_store, shared_smb_server
 
-pytestmark = pytest.mark.judge
+pytestmark = [pytest.mark.judge, pytest.mark.slow(reason="a real Samba answers")]
 
 
 @pytest.fixture
@@ -232,6 +235,22 @@ class TestCauses:
             thread.join()
         assert isinstance(failure, StoreUnreachable)
 
+    @pytest.mark.parametrize(
+        ("status", "kind"),
+        [
+            (0xC000007F, StoreFull),
+            (0xC0000044, StoreFull),
+            (0xC00000A2, StoreNotWritable),
+            (0xC0000022, StoreNotWritable),
+            (0xC0000203, StoreUnreachable),
+            (0xC0000043, StoreUnreachable),
+            (0xC0000185, StoreFailed),
+        ],
+    )
+    def test_what_a_server_says_becomes_what_a_disk_would_mean(self, status: int, kind: type[StoreError]) -> None:
+        failure = error_of_os(failure_of_status(status), store="share", key="a", writing=True)
+        assert isinstance(failure, kind)
+
     def test_a_status_that_nobody_knows_is_told_by_its_number(self) -> None:
         assert "0xC0001234" in str(failure_of_status(0xC0001234))
         assert "DFS" in str(failure_of_status(0xC0000257))
@@ -266,6 +285,43 @@ class TestConnections:
             store.get("a")
         store.put("a", b"x" * 3_000_000)
         assert store.size("a") == 3_000_000
+
+    def test_a_put_whose_answer_got_lost_succeeds_when_it_is_repeated(
+        self, server: SmbServer, store: SmbStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        link_to = SmbFile.link_to
+        cuts: list[str] = []
+
+        def link_and_cut(opened: SmbFile, path: str) -> None:
+            link_to(opened, path)
+            if not cuts:
+                cuts.append(path)
+                server.cut_connections()
+
+        monkeypatch.setattr(SmbFile, "link_to", link_and_cut)
+        patient = RetryStore(store, clock=ManualClock(), entropy=SeededEntropy(1), cancel=Cancellation())
+        patient.put("a", b"x" * 3_000_000)
+        assert len(cuts) == 1
+        assert store.get("a") == b"x" * 3_000_000
+        with pytest.raises(ObjectExists):
+            patient.put("a", b"y")
+
+    def test_a_server_that_no_longer_answers_is_unreachable_and_asked_anew_by_the_next_call(
+        self, server: SmbServer, store: SmbStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.put("a", b"x")
+        monkeypatch.setattr(limits, "SMB_ANSWER_TIMEOUT_S", 1.0)
+        with server.frozen(), pytest.raises(StoreUnreachable) as refusal:
+            store.get("a")
+        assert "timeout" in str(refusal.value)
+        # What the frozen server says in the end is heard by nobody.
+        assert store.get_range("a", offset_bytes=0, length_bytes=1) == b"x"
+        assert store.size("a") == 1
+
+    def test_a_server_that_never_says_a_word_is_unreachable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "SMB_CONNECT_TIMEOUT_S", 1)
+        with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(StoreUnreachable):
+            SmbStore(parse_smb_location(f"smb://keeper@127.0.0.1:{silent.getsockname()[1]}/b/x"), password=PASSWORD)
 
     def test_closing_logs_out(self, server: SmbServer, store: SmbStore) -> None:
         store.put("a", b"x")
