@@ -120,6 +120,8 @@ def heal(
 
 def explain_healing(healed: HealReport) -> str:
     """Return what a healing did."""
+    if healed.failure:
+        return f"Healing was given up: {healed.failure}"
     stored = f", {format_bytes(healed.stored_bytes)} stored for it" if healed.stored_bytes else ""
     return f"Damaged slots healed: {healed.healed_slots}{stored}; left without a whole copy: {healed.left_slots}."
 

@@ -15,15 +15,16 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.core import Cancellation, Progress
+from holdfast.core import Cancellation, Cancelled, HoldfastError, Progress
 from holdfast.model import PointId, RunId
-from holdfast.repository.config import NeedsNewerHoldfast
+from holdfast.repository.crew import in_order
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.damage_report import MISSING, DamageFound, DamageReport, Reasons, report_damage
 from holdfast.repository.heal import Donor, HealReport, heal_from_donor, heal_from_known
-from holdfast.repository.layout import PACK_TABLE_ROW, PackId
+from holdfast.repository.layout import PackId
 from holdfast.repository.moved import read_moves
-from holdfast.repository.point import RestorePoint, each_point, read_pack_tables
+from holdfast.repository.point import RestorePoint, each_point
+from holdfast.repository.point_tables import read_table
 from holdfast.repository.proofs import read_proofs
 from holdfast.repository.quarantine import read_quarantine, settle_quarantine
 from holdfast.repository.run_writer import RunWriter
@@ -46,7 +47,7 @@ class ScrubReport:
     damage: tuple[DamageFound, ...]
     damaged_points: tuple[PointDamaged, ...]
     healed: HealReport | None
-    """What was healed; None when there was nothing to heal, or nothing may be written."""
+    """What was healed; None when there was nothing to heal."""
 
     @property
     def is_sound(self) -> bool:
@@ -125,7 +126,7 @@ class Caretaker:
 
         Stopped or killed at any moment, the next scrub continues. Raises no damage.
         """
-        plan = plan_scrub(self._vault, cancel=cancel)
+        plan = plan_scrub(self._vault, workers=self._workers, cancel=cancel)
         passed = run_scrub(self._vault, plan, budget=budget, workers=self._workers, progress=progress, cancel=cancel)
         reasons = Reasons(
             packs={**dict.fromkeys(plan.missing, MISSING), **passed.pack_reasons}, slots=passed.slot_reasons
@@ -146,7 +147,7 @@ class Caretaker:
 
     def scrub_status(self, *, cancel: Cancellation) -> ScrubReport:
         """Return what is known without reading any data: nothing is checked or changed."""
-        plan = plan_scrub(self._vault, cancel=cancel)
+        plan = plan_scrub(self._vault, workers=self._workers, cancel=cancel)
         report = self._report(plan, Reasons(packs=dict.fromkeys(plan.missing, MISSING)))
         return ScrubReport(
             packs=0,
@@ -160,7 +161,7 @@ class Caretaker:
 
     def heal(self, donor: Donor | None, *, progress: Progress, cancel: Cancellation) -> HealingDone:
         """Heal what is known to be damaged: from what the repository has, then from a donor if there is one."""
-        plan = plan_scrub(self._vault, cancel=cancel)
+        plan = plan_scrub(self._vault, workers=self._workers, cancel=cancel)
         reasons = Reasons(packs=dict.fromkeys(plan.missing, MISSING))
         self._judge(plan, reasons)
         with self._begin_run(self._run_id(), cancel) as writer:
@@ -180,18 +181,20 @@ class Caretaker:
     def grades(self, keys: Iterable[str]) -> dict[PointId, CheckGrade]:
         """Return since when the data of restore points is checked; ``keys`` name their objects. Damaged ones lack."""
         moves, proofs, quarantine = read_moves(self._vault), read_proofs(self._vault), read_quarantine(self._vault)
-        spared = quarantine.harmless & quarantine.packs
-        grades = {}
-        for key in keys:
+        harmful, spared = quarantine.harmful, quarantine.harmless & quarantine.packs
+
+        def grade(key: str) -> tuple[PointId, CheckGrade] | None:
             with contextlib.suppress(PointDamaged):
-                tables = read_pack_tables(self._vault, key)
+                tables = read_table(self._vault, key)
                 if tables is not None:
-                    named = np.concatenate([np.frombuffer(table, dtype=PACK_TABLE_ROW)["pack"] for table in tables])
-                    packs = sorted(moves.holders_of(PackId(each) for each in named.tolist()) - spared)
+                    named = {PackId(pack) for disk in tables.disks for pack in disk.rows["pack"].tolist()}
+                    packs = sorted(moves.holders_of(named) - spared)
                     checked_s = proofs.checked_s(np.array(packs, dtype="V16"))
-                    damaged = len(quarantine.harmful.intersection(packs))
-                    grades[PointId(key.rpartition("/")[2])] = _grade(checked_s, damaged_packs=damaged)
-        return grades
+                    return PointId(tables.id), _grade(checked_s, damaged_packs=len(harmful.intersection(packs)))
+            return None
+
+        found = in_order(grade, keys, workers=self._workers, ahead=2 * self._workers)
+        return dict(each for each in found if each is not None)
 
     def _judge(self, plan: ScrubPlan, reasons: Reasons) -> DamageReport:
         """Return whom all known damage hits, and make the quarantine say it."""
@@ -219,14 +222,17 @@ class Caretaker:
         return dataclasses.replace(plan, checked_s=checked_s).status(self._vault.clock.now())
 
     def _try_heal(self, cancel: Cancellation) -> HealReport | None:
-        """Heal from what the repository has; None when there is nothing to heal, or nothing may be written."""
+        """Heal from what the repository has; None when there is nothing to heal. What prevents it is in the report."""
         if not read_quarantine(self._vault).harmful:
             return None
         try:
             with self._begin_run(self._run_id(), cancel) as writer:
                 return heal_from_known(writer.session)[0]
-        except NeedsNewerHoldfast:
-            return None
+        except Cancelled:
+            raise
+        except HoldfastError as prevented:
+            # What was found is worth telling even if nothing can be done about it here.
+            return HealReport(failure=str(prevented))
 
     def _run_id(self) -> RunId:
         return RunId(f"heal-{self._vault.entropy.token_bytes(6).hex()}")

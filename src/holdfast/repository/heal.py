@@ -61,12 +61,15 @@ class HealReport:
     """Damaged slots for which no copy was found."""
     stored_bytes: int = 0
     """What was stored anew, from a donor."""
+    failure: str = ""
+    """Why healing was given up; empty when it was not."""
 
     def __add__(self, other: HealReport) -> HealReport:
         return HealReport(
             healed_slots=self.healed_slots + other.healed_slots,
             left_slots=other.left_slots,
             stored_bytes=self.stored_bytes + other.stored_bytes,
+            failure=self.failure or other.failure,
         )
 
 

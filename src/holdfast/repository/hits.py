@@ -93,6 +93,8 @@ class HitSearch:
         self._with_witnesses = with_witnesses
         self.dependents: set[NodeAddress] = set()
         """Patches that are whole themselves, but whose base is damaged."""
+        self.hit_places: set[NodeAddress] = set()
+        """The broken places that some disk leads to."""
         self.witnesses: dict[NodeAddress, list[Witness]] = {}
         """By damaged place, when they are asked for: disks that hold its content."""
 
@@ -117,6 +119,7 @@ class HitSearch:
         for first_block, hit in self._hits_in(disk):
             blocks = hit.blocks + first_block
             lost.setdefault(hit.pack, []).append(blocks)
+            self.hit_places |= {NodeAddress(hit.pack, slot) for slot in np.unique(hit.slots).tolist()}
             if self._with_witnesses:
                 self._remember(point, disk, hit, blocks)
         for pack, found in lost.items():

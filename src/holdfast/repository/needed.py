@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from holdfast.core import Cancellation
 from holdfast.repository.damage import PointDamaged
-from holdfast.repository.layout import PACK_TABLE_ROW, POINTS_PREFIX, PackId
+from holdfast.repository.layout import PackId
 from holdfast.repository.moved import Moves
-from holdfast.repository.point import read_pack_tables
+from holdfast.repository.point_tables import read_tables
 from holdfast.repository.vault import Vault
 
 __all__ = ["NeededPacks", "read_needed"]
@@ -33,26 +33,20 @@ class NeededPacks:
     damaged_points: tuple[PointDamaged, ...]
 
 
-def read_needed(vault: Vault, *, moves: Moves, cancel: Cancellation) -> NeededPacks:
+def read_needed(vault: Vault, *, moves: Moves, workers: int, cancel: Cancellation) -> NeededPacks:
     """Return what all points need. A point that is deleted meanwhile may count or not."""
     merged: PackArray = np.zeros(0, dtype="V16")
     fresh: list[PackArray] = []
     fresh_rows = 0
     damaged = []
-    for info in list(vault.names(POINTS_PREFIX)):
+    for point in read_tables(vault, workers=workers):
         cancel.check()
-        try:
-            tables = read_pack_tables(vault, info.key)
-            # Copied, because a view of 16 bytes in each row would keep all 32.
-            named = [np.frombuffer(table, dtype=PACK_TABLE_ROW)["pack"].copy() for table in tables or ()]
-        except PointDamaged as damage:
-            damaged.append(damage)
+        if isinstance(point, PointDamaged):
+            damaged.append(point)
             continue
-        except ValueError as cause:
-            damaged.append(PointDamaged(key=info.key, reason=str(cause)))
-            continue
-        fresh += named
-        fresh_rows += sum(len(each) for each in named)
+        # Copied, because a view of 16 bytes in each row would keep all 32.
+        fresh += [disk.rows["pack"].copy() for disk in point.disks]
+        fresh_rows += sum(len(disk.rows) for disk in point.disks)
         if fresh_rows > max(_ROWS_MERGED_MIN, len(merged) // 2):
             merged, fresh, fresh_rows = np.unique(np.concatenate([merged, *fresh])), [], 0
     packs = np.unique(np.concatenate([merged, *fresh]))

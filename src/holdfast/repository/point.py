@@ -21,7 +21,6 @@ from holdfast.repository.lock_terms import NO_HOLD, Hold
 from holdfast.repository.pack_table import PackUse
 from holdfast.repository.point_wire import (
     PointWire,
-    TablesWire,
     disk_from_wire,
     disk_to_wire,
     facts_from_wire,
@@ -42,7 +41,6 @@ __all__ = [
     "find_published",
     "point_key",
     "publish_point",
-    "read_pack_tables",
     "read_point",
     "read_points",
 ]
@@ -196,19 +194,6 @@ def read_point(vault: Vault, key: str) -> RestorePoint | None:
         return None
     except (SealBroken, msgspec.DecodeError, ValueError) as cause:
         raise PointDamaged(key=key, reason=str(cause)) from cause
-
-
-def read_pack_tables(vault: Vault, key: str) -> list[bytes] | None:
-    """Return the pack tables of one point's disks as they are stored; None when it is gone. ``PointDamaged``."""
-    try:
-        wire = msgspec.msgpack.decode(vault.read(key, kind=ObjectKind.POINT), type=TablesWire)
-    except ObjectMissing:
-        return None
-    except (SealBroken, msgspec.DecodeError) as cause:
-        raise PointDamaged(key=key, reason=str(cause)) from cause
-    if wire.version != _POINT_VERSION:
-        raise PointDamaged(key=key, reason=f"it has version {wire.version}, which this Holdfast does not know")
-    return [disk.packs for disk in wire.disks]
 
 
 def each_point(vault: Vault) -> Iterator[RestorePoint]:

@@ -25,7 +25,7 @@ from holdfast.repository.stored_disk import NodeAddress
 from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectMissing, RangeNotSatisfiable
 
-__all__ = ["DiskTable", "PointTables", "SeenPoints", "read_tables"]
+__all__ = ["DiskTable", "PointTables", "SeenPoints", "read_table", "read_tables"]
 
 _AHEAD_PER_WORKER = 2
 """Points read ahead: the largest table, of 16 TiB, takes 8 MB."""
@@ -116,6 +116,17 @@ def read_tables(
     for found in in_order(read, names, workers=workers, ahead=_AHEAD_PER_WORKER * workers):
         if found is not None:
             yield found
+
+
+def read_table(vault: Vault, key: str) -> PointTables | None:
+    """Return the tables of one point, None when it is gone. ``PointDamaged``."""
+    try:
+        found = _open(vault, key, vault.store.get(key))
+    except ObjectMissing:
+        return None
+    if isinstance(found, PointDamaged):
+        raise found
+    return found
 
 
 def _open(vault: Vault, key: str, sealed: bytes) -> PointTables | PointDamaged:

@@ -32,7 +32,7 @@ from holdfast.repository.layout import PackId
 from holdfast.repository.pack_table import PackTable
 from holdfast.repository.stored_disk import NodeAddress, StoredDisk
 
-__all__ = ["PointWire", "TablesWire", "disk_from_wire", "disk_to_wire", "facts_from_wire", "facts_to_wire"]
+__all__ = ["PointWire", "disk_from_wire", "disk_to_wire", "facts_from_wire", "facts_to_wire"]
 
 
 class _SizesWire(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,17 +90,6 @@ class PointWire(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     disks: tuple[DiskWire, ...]
     packs_held_until: str | None = None
     origin: _OriginWire | None = None
-
-
-class _TableWire(msgspec.Struct, frozen=True, kw_only=True):
-    packs: bytes
-
-
-class TablesWire(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a point only what tells which packs it needs."""
-
-    version: int
-    disks: tuple[_TableWire, ...]
 
 
 def disk_to_wire(facts: DiskFacts, stored: StoredDisk) -> DiskWire:

@@ -209,7 +209,11 @@ class Repository:
     def verify(
         self, points: Sequence[RestorePoint] | None, *, progress: Progress, cancel: Cancellation
     ) -> VerifyReport:
-        """Return what a check of every map and every byte found; of some points, or of all. Raises no damage."""
+        """Return what a check of every map and every byte found; of some points, or of all. Raises no damage.
+
+        What is damaged goes into quarantine, and is healed as far as the repository has the same content elsewhere. What
+        was read counts for the scrub.
+        """
         return self.care.verify(points, progress=progress, cancel=cancel)
 
     def delete_point(self, point: PointId) -> None:

@@ -114,13 +114,13 @@ class ScrubPass:
     """And single slots."""
 
 
-def plan_scrub(vault: Vault, *, cancel: Cancellation) -> ScrubPlan:
+def plan_scrub(vault: Vault, *, workers: int, cancel: Cancellation) -> ScrubPlan:
     """Return what there is to read: never read packs first, then those whose last reading is the longest ago."""
     # First, because sorting them takes the most memory.
     proofs = read_proofs(vault)
     present, lengths = _list_packs(vault, cancel)
     # The points are read after the packs were listed: what they need of packs that came later is no loss.
-    needed = read_needed(vault, moves=read_moves(vault), cancel=cancel)
+    needed = read_needed(vault, moves=read_moves(vault), workers=workers, cancel=cancel)
     at = np.minimum(np.searchsorted(present, needed.packs), max(0, len(present) - 1))
     is_there = present[at] == needed.packs if len(present) else np.zeros(len(needed.packs), dtype=np.bool_)
     packs, lengths = needed.packs[is_there], lengths[at[is_there]]

@@ -19,7 +19,7 @@ from holdfast.repository.crew import in_order
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.damage_report import DamageFound, DamageReport, Reasons, report_damage
 from holdfast.repository.heal import HealReport
-from holdfast.repository.hits import HitDisk
+from holdfast.repository.hits import HitDisk, HitSearch
 from holdfast.repository.hole_check import pass_over_holes
 from holdfast.repository.holes import read_holes
 from holdfast.repository.layout import PackId, pack_key
@@ -43,6 +43,8 @@ class _Checked(NamedTuple):
     check: PackCheck
     length_bytes: int
     began_s: int
+    holes: dict[int, str]
+    """Damaged slots that look punched, and what is wrong with them if somebody needs them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ class VerifyReport:
     damaged_points: tuple[PointDamaged, ...]
     """Points whose own object cannot be read."""
     healed: HealReport | None = None
-    """What was healed of the damage that was found; None when there was none, or nothing may be written."""
+    """What was healed of the damage that was found; None when there was none."""
     not_quarantined: str = ""
     """Why damaged packs could not be put in quarantine; empty when they are, or when there are none."""
 
@@ -88,6 +90,7 @@ def verify(
         points, damaged_points = listing.points, listing.damaged
     walk = _walk(vault, points, progress=progress, cancel=cancel)
     checks = _check_packs(vault, points, walk, workers=workers, progress=progress, cancel=cancel)
+    _look_into_holes(reading, points, checks)
     broken = _all_broken(walk, [each.check for each in checks])
     not_quarantined, healed = "", None
     damage: tuple[DamageFound, ...] = ()
@@ -110,9 +113,9 @@ def verify(
         points=len(points),
         disks=sum(len(point.disks) for point in points),
         packs=len(checks),
-        frames=sum(check.frames for check, _, _ in checks),
-        read_bytes=sum(check.read_bytes for check, _, _ in checks),
-        block_bytes=sum(check.block_bytes for check, _, _ in checks),
+        frames=sum(check.frames for check, *_ in checks),
+        read_bytes=sum(check.read_bytes for check, *_ in checks),
+        block_bytes=sum(check.block_bytes for check, *_ in checks),
         damage=damage,
         damaged_points=damaged_points,
         not_quarantined=not_quarantined,
@@ -120,11 +123,22 @@ def verify(
     )
 
 
+def _look_into_holes(reading: Vault, points: Sequence[RestorePoint], checks: Sequence[_Checked]) -> None:
+    """Call those punched slots damaged that somebody needs: nothing should have punched them."""
+    holes = {each.check.pack: frozenset(each.holes) for each in checks if each.holes}
+    search = HitSearch(reading, moves=read_moves(reading), broken=holes)
+    for point in points if holes else ():
+        search.add(point)
+    for each in checks:
+        needed = {slot for slot in each.holes if NodeAddress(each.check.pack, slot) in search.hit_places}
+        each.check.slots.update({slot: each.holes[slot] for slot in needed})
+
+
 def _write_down(vault: Vault, checks: Sequence[_Checked], broken: Broken) -> None:
     """Keep later backups from building on what is broken, and note what was read, in this order."""
     settle_quarantine(
         vault,
-        checked={check.pack for check, _, _ in checks},
+        checked={check.pack for check, *_ in checks},
         broken=_by_pack(broken),
         harmless=frozenset(),
         forgotten=frozenset(),
@@ -198,8 +212,8 @@ def _check_packs(
     def check(pack: PackId) -> _Checked:
         began_s = int(vault.clock.now().timestamp())
         found = check_pack(vault, blocks, pack, cancel=cancel, decoding=decoding, submit=submit)
-        pass_over_holes(vault, found, holes)
-        return _Checked(found, lengths.get(pack, found.read_bytes), began_s)
+        passed_over = pass_over_holes(vault, found, holes)
+        return _Checked(found, lengths.get(pack, found.read_bytes), began_s, passed_over)
 
     with bases or nullcontext(), progress.start("every byte of every pack", total_bytes=sum(lengths.values())) as task:
         for found in in_order(check, sorted(walk.packs), workers=threads, ahead=threads):

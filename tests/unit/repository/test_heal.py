@@ -25,7 +25,7 @@ from holdfast.repository.donors import ImageDonor, RepositoryDonor
 from holdfast.repository.layout import MOVED_PREFIX, QUARANTINE_PREFIX, FrameKind, pack_key
 from holdfast.repository.quarantine import read_quarantine
 from holdfast.repository.vault import Vault
-from holdfast.storage import MemoryStore
+from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, SimulatedCrash
 from tests.support.repositories import World, image_of, key_ring, write_whole
 
 IMAGE = image_of({0: 2, 2: 4, 4: 6, 6: 8}, count=8)
@@ -365,3 +365,42 @@ def test_collection_leaves_what_is_damaged_and_keeps_what_healed_it(*, can_punch
         assert [hit.point for damage in report.damage for hit in damage.hits] == ([] if is_healed else [kept.id])
     if is_healed:
         assert world.restore(kept) == small
+
+
+@pytest.mark.parametrize("effect", [FaultEffect.CRASH_BEFORE, FaultEffect.CRASH_AFTER])
+def test_killed_anywhere_a_healing_costs_nothing_and_is_done_by_the_next(effect: FaultEffect) -> None:
+    world = World()
+    old = world.back_up(IMAGE, run="r-1")
+    (key,) = world.keys("packs/")
+    _flip(world, key)
+    assert not world.verify().is_sound
+    frozen = {each: world.memory.get(each) for each in world.keys("")}
+    counter = FaultyStore(world.memory)
+    world.store = counter
+    world.reopen()
+    before = counter.operations
+    assert _heal(world, _image_donor(IMAGE)).is_sound
+    for at in range(before + 1, counter.operations + 1):
+        world.memory = MemoryStore()
+        for name, content in frozen.items():
+            world.memory.put(name, content)
+        world.store = FaultyStore(world.memory, [Fault(at=at, effect=effect)])
+        world.reopen()
+        with pytest.raises(SimulatedCrash):
+            _heal(world, _image_donor(IMAGE))
+        world.store = world.memory
+        world.reopen()
+        assert _heal(world, _image_donor(IMAGE)).is_sound
+        assert _is_clean(world, [old], IMAGE)
+
+
+def test_what_prevents_healing_is_told_and_the_damage_too() -> None:
+    world = World()
+    world.back_up(IMAGE, run="r-1")
+    (key,) = world.keys("packs/")
+    _flip(world, key)
+    world.memory.put("features/write/from-the-future", b"")
+    report = world.reopen().verify(None, progress=NoProgress(), cancel=world.cancel)
+    assert not report.is_sound
+    assert report.healed is not None
+    assert "from-the-future" in report.healed.failure

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
 from holdfast.core import BLOCK_BYTES, Cancelled, NoProgress
-from holdfast.model import VmUuid
+from holdfast.model import Extent, VmUuid
 from holdfast.repository import Repository, RestorePoint, ScrubBudget, ScrubReport
-from holdfast.repository.layout import PROOFS_PREFIX, QUARANTINE_PREFIX, pack_key
+from holdfast.repository.holes import PackHoles, write_holes
+from holdfast.repository.layout import PROOFS_PREFIX, QUARANTINE_PREFIX, pack_key, parse_pack_key
+from holdfast.repository.proofs import read_proofs
+from holdfast.repository.quarantine import read_quarantine
+from holdfast.repository.vault import Vault
 from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, SimulatedCrash
 from holdfast.storage.wrapper import StoreWrapper
-from tests.support.repositories import World, image_of
+from tests.support.repositories import World, image_of, key_ring
 
 EVERYTHING = ScrubBudget()
 
@@ -150,6 +155,7 @@ def test_killed_anywhere_the_next_scrub_continues(effect: FaultEffect) -> None:
         with pytest.raises(SimulatedCrash):
             _scrub_of(world.reopen(), world)
         world.store = memory
+        _check_that_no_proof_says_more_than_the_quarantine(world, bad)
         report = _scrub_of(world.reopen(), world)
         assert [each.object for each in report.damage] == [bad]
         assert report.status.never_packs == 0
@@ -306,12 +312,42 @@ def test_each_point_says_since_when_its_data_is_checked() -> None:
     assert "1 of 2 packs damaged" in grades[new.id].explain()
 
 
+def test_a_punched_hole_is_no_damage_unless_somebody_needs_it() -> None:
+    world = World()
+    point = world.back_up(image_of({0: 2, 2: 4, 4: 6}, count=6), run="r-1")
+    vault = Vault(world.memory, key_ring(world.memory), clock=world.clock, entropy=world.entropy)
+    opened = vault.shelf.open(point.disks[0].stored.root.pack)
+    offset_bytes, length_bytes = opened.frame_extent(1)
+    dead = np.zeros(len(opened.trailer), dtype=np.bool_)
+    dead[1] = True
+    hole = PackHoles(opened.pack, dead, length_bytes, length_bytes)
+    write_holes(vault, [hole], punched=True)
+    assert world.memory.try_punch(pack_key(opened.pack), [Extent(offset_bytes=offset_bytes, length_bytes=length_bytes)])
+    assert _scrub_of(world.reopen(), world).damage == (), "a scrub walks no maps, and takes it for what it is called"
+    assert world.keys(QUARANTINE_PREFIX) == []
+    report = world.reopen().verify(None, progress=NoProgress(), cancel=world.cancel)
+    assert [damage.slots for damage in report.damage] == [(1,)], "a verification sees that a map leads there"
+    world.repository.delete_point(point.id)
+    other = world.back_up(image_of({0: 2, 4: 6}, count=6), run="r-3")
+    assert opened.pack in {pack for pack, _ in other.packs()}
+    report = world.reopen().verify(None, progress=NoProgress(), cancel=world.cancel)
+    assert report.damage == ()
+
+
 def test_proofs_of_a_verification_count_for_the_scrub() -> None:
     world = World()
     _five(world)
     assert world.verify().is_sound
     assert len(world.keys(PROOFS_PREFIX)) == 1
     assert world.repository.care.scrub_status(cancel=world.cancel).status.never_packs == 0
+
+
+def _check_that_no_proof_says_more_than_the_quarantine(world: World, bad: str) -> None:
+    vault = Vault(world.memory, key_ring(world.memory), clock=world.clock, entropy=world.entropy)
+    pack = parse_pack_key(bad)
+    assert pack is not None
+    is_proven = bool(read_proofs(vault).checked_s(np.array([pack], dtype="V16"))[0])
+    assert not is_proven or pack in read_quarantine(vault).harmful
 
 
 def _again(world: World) -> World:
