@@ -65,12 +65,12 @@ class SmbStore:
         if not place.user:
             raise SmbUserMissing(store=place.describe())
         random = entropy or SystemEntropy()
-        guid = random.token_bytes(16)
         self._place = place
         self._entropy = random
         self._lock = threading.Lock()
         self._known_folders: set[str] = set()
-        self._links = SmbLinks(lambda: SmbLink(place, password=password, client_guid=guid))
+        # A name of its own for each: servers with several channels hand connections of one client to one process.
+        self._links = SmbLinks(lambda: SmbLink(place, password=password, client_guid=random.token_bytes(16)))
         try:
             if create:
                 self._create()

@@ -184,8 +184,9 @@ class SmbTalk:
             reason = "user or password cannot be used for a login"
             raise SmbLoginRefused(store=place.describe(), login=place.login, reason=reason) from None
         except Exception as cause:
-            if isinstance(cause, SMBException) and self._connection.transport.connected:
-                reason = "it took us for a guest, or does not sign what it says"
+            # How the library leaves a session that it takes for a guest's.
+            if isinstance(cause, SMBException) and session.session_id is None:
+                reason = "it took us for a guest"
                 raise SmbLoginRefused(store=place.describe(), login=place.login, reason=reason) from cause
             raise os_failure(errno.ENOTCONN, reason=_first_line(cause)) from cause
         return session

@@ -37,9 +37,7 @@ def test_names_lengths_and_kinds_come_out_as_they_went_in(entries: list[tuple[st
 
 
 @given(entries=ENTRIES, data=st.data())
-def test_a_spoiled_page_is_refused_or_read_as_another_one(
-    entries: list[tuple[str, bool, int]], data: st.DataObject
-) -> None:
+def test_a_spoiled_page_is_refused_or_another(entries: list[tuple[str, bool, int]], data: st.DataObject) -> None:
     page = bytearray(page_of(entries))
     if data.draw(st.booleans()):
         page[data.draw(st.integers(0, len(page) - 1))] ^= data.draw(st.integers(1, 255))
