@@ -116,6 +116,7 @@ def test_an_interrupted_test_cleans_up(cli: Cli, tmp_path: Path) -> None:
         process.kill()
         process.wait()
     assert "Traceback" not in told
+    assert "What the test stored is removed" in told
     assert list((tmp_path / "repository").rglob("probe*")) == []
 
 

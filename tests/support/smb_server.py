@@ -48,7 +48,7 @@ _CONFIG = """[global]
   disable spoolss = yes
   load printers = no
   server min protocol = SMB2
-  map to guest = never
+  map to guest = {guests}
   strict sync = yes
 [backup]
   path = {home}/backup
@@ -112,8 +112,8 @@ def find_smbd() -> str | None:
 
 
 @contextlib.contextmanager
-def running_smb_server(home: Path) -> Iterator[SmbServer]:
-    """Run a server in an empty folder until the block ends."""
+def running_smb_server(home: Path, *, guests: str = "never") -> Iterator[SmbServer]:
+    """Run a server in an empty folder until the block ends; ``guests`` is Samba's ``map to guest``."""
     smbd = find_smbd()
     assert smbd is not None, NO_SAMBA
     port = _free_port()
@@ -123,7 +123,7 @@ def running_smb_server(home: Path) -> Iterator[SmbServer]:
     me = subprocess.run(["id", "-un"], capture_output=True, check=True).stdout.decode().strip()
     (home / "users").write_text(f"{me} = keeper\n")
     config = home / "smb.conf"
-    config.write_text(_CONFIG.format(home=home, port=port))
+    config.write_text(_CONFIG.format(home=home, port=port, guests=guests))
     smbpasswd = shutil.which("smbpasswd", path="/usr/bin:/usr/local/bin") or "smbpasswd"
     typed = f"{PASSWORD.reveal()}\n" * 2
     subprocess.run([smbpasswd, "-c", config, "-s", "-a", me], input=typed.encode(), capture_output=True, check=True)

@@ -11,7 +11,7 @@ from holdfast import service
 from holdfast.cli.place_options import NO_PLACE_OPTIONS, PlaceOptions, given_credentials
 from holdfast.cli.places import remembered_location
 from holdfast.cli.session import Common, Session, run_command
-from holdfast.core import ExitStatus, format_bytes
+from holdfast.core import Cancelled, ExitStatus, HoldfastError, format_bytes
 from holdfast.storage import Finding, SelfTest, Severity
 
 __all__ = ["examine", "say_findings"]
@@ -19,6 +19,19 @@ __all__ = ["examine", "say_findings"]
 _NO_COMMON = Common()
 
 _STYLES = {Severity.GOOD: "green", Severity.NOTE: None, Severity.WARNING: "yellow", Severity.RISK: "bold red"}
+
+
+class PlaceTestStopped(HoldfastError):
+    """The test of a place was asked to stop."""
+
+    code = "cli.place-test-stopped"
+    exit_status = ExitStatus.INTERRUPTED
+    effect = "What the test stored is removed; nothing else was touched."
+    advice = "Run it again; there is no verdict."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the test was stopped: {reason}")
+        self.reason = reason
 
 
 def examine(
@@ -45,26 +58,32 @@ def examine(
     """
 
     def body(session: Session) -> ExitStatus:
-        with session.progress() as progress:
-            if not _is_location(name):
-                outcome = service.examine_repository(
-                    session.workspace, name, with_lock=lock, progress=progress, cancel=session.cancel
-                )
-            else:
-                where = remembered_location(name)
-                outcome = service.examine_location(
-                    session.workspace,
-                    where,
-                    options=place.store_options(),
-                    credentials=given_credentials(place.credentials, location=where),
-                    with_lock=lock,
-                    progress=progress,
-                    cancel=session.cancel,
-                )
+        try:
+            outcome = _examined(session, name, place, with_lock=lock)
+        except Cancelled as stop:
+            raise PlaceTestStopped(str(stop)) from stop
         _tell(session, outcome)
         return ExitStatus.OK if outcome.is_fit else ExitStatus.REFUSED
 
     return run_command(common, body)
+
+
+def _examined(session: Session, name: str, place: PlaceOptions, *, with_lock: bool) -> SelfTest:
+    with session.progress() as progress:
+        if not _is_location(name):
+            return service.examine_repository(
+                session.workspace, name, with_lock=with_lock, progress=progress, cancel=session.cancel
+            )
+        where = remembered_location(name)
+        return service.examine_location(
+            session.workspace,
+            where,
+            options=place.store_options(),
+            credentials=given_credentials(place.credentials, location=where),
+            with_lock=with_lock,
+            progress=progress,
+            cancel=session.cancel,
+        )
 
 
 def _is_location(text: str) -> bool:

@@ -38,7 +38,7 @@ from holdfast.storage.smb import SmbStore
 from holdfast.storage.smb_errors import SmbLoginRefused, SmbShareMissing, SmbUserMissing, failure_of_status
 from holdfast.storage.smb_file import SmbFile
 from holdfast.storage.smb_place import parse_smb_location
-from tests.support.smb_server import PASSWORD, SmbServer, new_smb_store, shared_smb_server
+from tests.support.smb_server import PASSWORD, SmbServer, new_smb_store, running_smb_server, shared_smb_server
 
 pytestmark = [pytest.mark.judge, pytest.mark.slow(reason="a real Samba answers")]
 
@@ -179,6 +179,12 @@ class TestCauses:
 
     def test_an_unknown_user_is_told_as_such(self, server: SmbServer) -> None:
         assert isinstance(self.failure(server.location().replace("keeper@", "nobody-here@")), SmbLoginRefused)
+
+    def test_a_server_that_takes_strangers_for_guests_is_refused(self, tmp_path: Path) -> None:
+        with running_smb_server(tmp_path, guests="bad user") as open_house:
+            failure = self.failure(open_house.location().replace("keeper@", "nobody-here@"))
+        assert isinstance(failure, SmbLoginRefused)
+        assert "guest" in str(failure)
 
     def test_a_share_needs_a_user(self, server: SmbServer) -> None:
         assert isinstance(self.failure(server.location().replace("keeper@", "")), SmbUserMissing)
