@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,13 @@ def test_it_verifies(repository: Repository) -> None:
 
 
 def test_the_same_run_is_filed_under_the_same_names_today() -> None:
-    # Names follow from keys, ids and times alone; compressed bytes may change with the zstd library.
+    # These names follow from keys, ids and times alone; others are random, and what only helps has come since.
     frozen = frozen_store()
-    assert sorted(made_objects()) == sorted(frozen.snapshot())
+
+    def names(objects: Iterable[str]) -> list[str]:
+        return sorted(key for key in objects if key.startswith(("points/", "keys/", "holdfast.json")))
+
+    assert names(made_objects()) == names(frozen.snapshot())
     assert made_objects()["holdfast.json"] == frozen.get("holdfast.json")
 
 
