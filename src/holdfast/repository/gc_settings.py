@@ -7,7 +7,10 @@ from datetime import timedelta
 
 from holdfast.core import KIB, limits
 
-__all__ = ["GcSettings"]
+__all__ = ["HOLE_BYTES", "GcSettings"]
+
+HOLE_BYTES = 4096
+"""What file systems give space back in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +27,7 @@ class GcSettings:
     pack look fuller than it is."""
     moved_live_part_max: float = 0.4
     """Only packs that are no more live than this are copied: it gives back one and a half times of what it copies."""
-    hole_bytes: int = 4096
-    """What file systems give space back in."""
+    hole_bytes: int = HOLE_BYTES
     looked_again_after: timedelta = timedelta(days=30)
     """A pack in which nothing came back is looked at again when less of it is needed by its points' tables, or after
     so long: tables do not tell when the last of several disks that need different parts of a pack has gone."""

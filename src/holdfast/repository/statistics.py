@@ -17,7 +17,7 @@ from holdfast.repository.damage import Damage
 from holdfast.repository.gc_census import ListedPacks, list_packs, sound_tables
 from holdfast.repository.gc_look import walk_points
 from holdfast.repository.holes import read_holes
-from holdfast.repository.layout import PackId
+from holdfast.repository.layout import BLOCKS_PER_FRAME_MAX, PackId
 from holdfast.repository.moved import Moves, read_moves
 from holdfast.repository.pack_set import PackSet, as_ids
 from holdfast.repository.point_tables import PointTables, read_tables
@@ -76,6 +76,8 @@ class SpaceReport:
     shared_bytes: int
     dead_bytes: int
     """What no point needs: waits for garbage collection, belongs to a backup that runs, or was punched."""
+    hindered_bytes: int
+    """What of the dead bytes shares frames with blocks that are needed: it comes back when those are dead too."""
     overhead_bytes: int
     """Headers and trailers of packs that are needed; counted only frame by frame."""
     punched_bytes: int
@@ -107,7 +109,7 @@ def measure_space(
 
 
 def freed_by_deleting(vault: Vault, point: str, *, workers: int, cancel: Cancellation) -> int:
-    """Return how many bytes of frames only this point needs, by a walk over the points that use the same packs."""
+    """Return the length of the frames that only this point needs, by a walk over the points that use the same packs."""
     listed, moves = list_packs(vault), read_moves(vault)
     tally = _PackTally(listed, moves)
     names: list[PackSet] = []
@@ -121,7 +123,11 @@ def freed_by_deleting(vault: Vault, point: str, *, workers: int, cancel: Cancell
     frames = _FrameTally(vault, listed, moves, tally, workers=workers, cancel=cancel)
     for _ in frames.run(listed.packs.common(PackSet(meant))):
         cancel.check()
-    return sum(each.unique_bytes for each in frames.report(0).points if each.point == point)
+    return sum(
+        freed_bytes
+        for (id, _, _), freed_bytes in zip(tally.points, frames.freed_bytes.tolist(), strict=True)
+        if id == point
+    )
 
 
 class _PackTally:
@@ -174,6 +180,7 @@ class _PackTally:
             unique_bytes=int(unique.sum()),
             shared_bytes=int(lengths[self.vm_of == _SEVERAL].sum()),
             dead_bytes=int(lengths[self.vm_of == _NOBODY].sum()),
+            hindered_bytes=0,
             overhead_bytes=0,
             punched_bytes=punched_bytes,
             vms=self.vm_spaces(unique, np.array(self.vm_bytes, dtype=np.int64) - unique),
@@ -242,7 +249,10 @@ class _FrameTally:
         self._used = np.zeros(len(packs.vms), dtype=np.int64)
         self._points = np.zeros(len(packs.points), dtype=np.int64)
         self._shared_once_bytes = 0
+        self._hindered_bytes = 0
         self._overhead_bytes = 0
+        self.freed_bytes = np.zeros(len(packs.points), dtype=np.int64)
+        """For each point the length of the frames that die with it."""
 
     def run(self, packs: PackSet) -> Iterator[int]:
         """Count all slots of some packs; yield the lengths of those that were counted."""
@@ -283,7 +293,9 @@ class _FrameTally:
         self._used += batch.used_bytes
         self._points += _sums(batch.point_of, batch.shares, len(self._points))
         self._shared_once_bytes += int(batch.shares[batch.vm_of == _SEVERAL].sum())
+        self._hindered_bytes += batch.hindered_bytes()
         self._overhead_bytes += length_bytes - int(batch.shares.sum())
+        self.freed_bytes += batch.freed_bytes(len(self.freed_bytes))
 
     def report(self, punched_bytes: int) -> SpaceReport:
         """Return the sums frame by frame."""
@@ -295,6 +307,7 @@ class _FrameTally:
             unique_bytes=int(self._unique.sum()),
             shared_bytes=self._shared_once_bytes,
             dead_bytes=pack_bytes - used_bytes,
+            hindered_bytes=self._hindered_bytes,
             overhead_bytes=self._overhead_bytes,
             punched_bytes=punched_bytes,
             vms=self._packs.vm_spaces(self._unique, self._used - self._unique),
@@ -311,6 +324,8 @@ class _SlotOwners:
         ordered = [by_pack[pack] for pack in self.packs]
         self._starts = np.cumsum([0, *(len(trailer) for trailer in ordered)])
         self.shares = np.concatenate([trailer.shares(np.arange(len(trailer))) for trailer in ordered])
+        self._places = np.concatenate([trailer.rows["index"] for trailer in ordered])
+        self._frames = np.cumsum(np.concatenate([trailer.rows["index"] == 0 for trailer in ordered])) - 1
         self.vm_of: Owners = np.full(len(self.shares), _NOBODY, dtype=np.int64)
         self.point_of: Owners = np.full(len(self.shares), _NOBODY, dtype=np.int64)
         self.used_bytes = np.zeros(vms, dtype=np.int64)
@@ -327,6 +342,25 @@ class _SlotOwners:
                 self.used_bytes[self._vm] += int(self.shares[places].sum())
             self._is_used[places] = False
         self._vm, self._points = vm, points
+
+    def hindered_bytes(self) -> int:
+        """Return how much of what nobody needs lies in frames of which something is needed."""
+        is_needed = np.zeros(int(self._frames[-1]) + 1, dtype=np.bool_)
+        is_needed[self._frames[self.point_of != _NOBODY]] = True
+        return int(self.shares[(self.point_of == _NOBODY) & is_needed[self._frames]].sum())
+
+    def freed_bytes(self, points: int) -> Owners:
+        """Return for each point the length of the frames of which nobody else needs anything."""
+        owners: Owners = np.full(int(self._frames[-1]) + 1, _NOBODY, dtype=np.int64)
+        lengths = np.zeros(len(owners), dtype=np.int64)
+        np.add.at(lengths, self._frames, self.shares)
+        for place in range(BLOCKS_PER_FRAME_MAX):
+            # The slots of a frame come one after the other; each round looks at one of every frame.
+            here = np.flatnonzero((self._places == place) & (self.point_of != _NOBODY))
+            frames, found = self._frames[here], self.point_of[here]
+            before = owners[frames]
+            owners[frames] = np.where((before == _NOBODY) | (before == found), found, _SEVERAL)
+        return _sums(owners, lengths, points)
 
     def need(self, place: int, slots: Slots, owner: int) -> None:
         """See ``NeededSlots.need``."""
