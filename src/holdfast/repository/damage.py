@@ -18,8 +18,9 @@ class Damage(HoldfastError):
     exit_status = ExitStatus.DAMAGED
     effect = "What was asked for cannot be read whole; restore points that do not use this object are not concerned."
     advice = (
-        "Run 'holdfast point verify': it names the restore points that are hit, and keeps later backups from building "
-        "on the damage, so that the next one stores new copies of what it reads."
+        "Run 'holdfast point verify': it names the restore points that are hit, keeps later backups from building on "
+        "the damage, and heals what is stored elsewhere too; 'holdfast repository heal' takes more from a mirror or an "
+        "image of the disk."
     )
 
 

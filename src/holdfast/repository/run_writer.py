@@ -37,7 +37,7 @@ _log = get_log(__name__)
 
 
 class DiskNoLongerStored(HoldfastError):
-    """A stored disk needs packs that garbage collection has taken, or is about to."""
+    """A stored disk needs packs that garbage collection has taken, or is about to, or in which there is damage."""
 
     code = "repository.disk-no-longer-stored"
     retry = Retry.LATER
@@ -46,7 +46,7 @@ class DiskNoLongerStored(HoldfastError):
     advice = "Read the disk whole instead of its changes, or store it again; the next run does so by itself."
 
     def __init__(self, *, packs: int, example: str) -> None:
-        super().__init__(f"{packs} packs that this disk needs are gone or condemned, e.g. {example}")
+        super().__init__(f"{packs} packs that this disk needs are gone, condemned or damaged, e.g. {example}")
         self.packs, self.example = packs, example
 
 
