@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from holdfast.storage import (
     LockMode,
     MemoryStore,
     ObjectExists,
+    ObjectLocked,
     ObjectMissing,
     ObjectStore,
     Parts,
@@ -40,8 +42,9 @@ from holdfast.storage.obstore_errors import (
     ServiceFailed,
     WrongRegion,
 )
-from holdfast.storage.s3 import BucketKeepsVersions
+from holdfast.storage.s3 import BucketKeepsVersions, LockExtraMissing
 from holdfast.storage.s3_access import s3_access
+from holdfast.storage.s3_versions import LockUnavailable
 from tests.support.scripted_http import ScriptedAnswer, make_certificate, scripted_service
 
 KEY_ID, KEY = "AKIDOFTHETEST", "the+secret/key=of+the+test"
@@ -364,6 +367,75 @@ def test_azures_signature_is_never_told() -> None:
             store.get("a")
     assert "sig=SECRETSIGNATURE" in service.asked[0].path
     assert "SECRETSIGNATURE" not in str(refused.value) + repr(refused.value.__cause__) + store.describe()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (refusal(403, "AccessDenied", "Access Denied"), StoreNotReadable),
+        (refusal(403, "InvalidAccessKeyId"), CredentialsRefused),
+        (refusal(404, "NoSuchBucket"), BucketMissing),
+        (refusal(503, "SlowDown"), StoreUnreachable),
+        (refusal(400, "InvalidRequest", "first line\nsecond line"), ServiceFailed),
+    ],
+)
+def test_a_bucket_with_locks_tells_refusals_as_any_other(answer: ScriptedAnswer, kind: type[StoreError]) -> None:
+    with scripted_service(answer) as service:
+        store = open_store(s3_at(service.url, object_lock=LockMode.COMPLIANCE))
+        with pytest.raises(StoreError) as refused:
+            list(store.list(""))
+        assert len(service.asked) == 1
+        with pytest.raises(StoreError):
+            open_store(s3_at(service.url, object_lock=LockMode.COMPLIANCE), create=True)
+    assert type(refused.value) is kind
+    assert "second line" not in str(refused.value)
+    assert KEY not in str(refused.value)
+
+
+def test_a_bucket_with_locks_checks_certificates_and_reach_too(tmp_path: Path) -> None:
+    server, authority = make_certificate(tmp_path)
+    versions = b"<?xml version='1.0'?><ListVersionsResult><IsTruncated>false</IsTruncated></ListVersionsResult>"
+    with scripted_service(ScriptedAnswer(200, versions), certificate=server) as service:
+        with pytest.raises(CertificateUnknown):
+            list(open_store(s3_at(service.url, object_lock=LockMode.NONE)).list(""))
+        trusting = s3_at(service.url, object_lock=LockMode.NONE, ca_file=str(authority))
+        assert list(open_store(trusting).list("")) == []
+    with pytest.raises(StoreUnreachable):
+        list(open_store(trusting).list(""))
+
+
+def test_a_bucket_where_locks_are_switched_off_is_refused() -> None:
+    told = b"<?xml version='1.0'?><ObjectLockConfiguration></ObjectLockConfiguration>"
+    for answer in (ScriptedAnswer(200, told), refusal(404, "ObjectLockConfigurationNotFoundError")):
+        with scripted_service(answer) as service, pytest.raises(LockUnavailable):
+            open_store(s3_at(service.url, object_lock=LockMode.GOVERNANCE), create=True)
+
+
+def test_a_legal_hold_is_a_lock_without_an_end_and_a_missing_right_is_none() -> None:
+    listing = (
+        b"<?xml version='1.0'?><ListVersionsResult><IsTruncated>false</IsTruncated><Version><Key>some/prefix/a</Key>"
+        b"<VersionId>v1</VersionId><IsLatest>true</IsLatest><Size>1</Size></Version></ListVersionsResult>"
+    )
+    held, free = {"x-amz-object-lock-legal-hold": "ON"}, {"x-amz-object-lock-legal-hold": "OFF"}
+    for headers, kind in ((held, ObjectLocked), (free, StoreNotWritable)):
+        answers = (
+            ScriptedAnswer(200, listing),
+            refusal(403, "AccessDenied"),
+            ScriptedAnswer(200, headers=headers),
+        )
+        with scripted_service(*answers) as service, pytest.raises(StoreError) as refused:
+            open_store(s3_at(service.url, object_lock=LockMode.GOVERNANCE)).delete("a")
+        assert type(refused.value) is kind
+        assert not isinstance(refused.value, ObjectLocked) or refused.value.until is None
+        assert [each.method for each in service.asked] == ["GET", "DELETE", "HEAD"]
+
+
+def test_without_the_extra_a_bucket_with_locks_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "holdfast.storage.s3_versions", None)
+    with pytest.raises(LockExtraMissing) as refused:
+        open_store(s3_at("http://127.0.0.1:1", object_lock=LockMode.GOVERNANCE))
+    assert "holdfast[s3lock]" in refused.value.next_step()
+    assert open_store(s3_at("http://127.0.0.1:1")).describe()
 
 
 # -- what is proven before a repository is made
