@@ -14,7 +14,7 @@ from holdfast.repository import DiskNoLongerStored, FrameWay, GcReport, GcSettin
 from holdfast.repository.gc_geometry import carve, dead_frames
 from holdfast.repository.gc_look import SlotLook
 from holdfast.repository.holes import PackHoles, read_holes, write_holes
-from holdfast.repository.layout import PackId, pack_key, parse_pack_key
+from holdfast.repository.layout import FrameKind, PackId, pack_key, parse_pack_key
 from holdfast.repository.moved import read_moves
 from holdfast.repository.pack_set import PackSet
 from holdfast.repository.stored_disk import StoredDisk
@@ -388,3 +388,36 @@ def test_a_collectors_lease_does_not_hold_the_next_collection_up() -> None:
     world, _ = world_with_dead_frames(NoHoles)
     collect(world)
     assert world.keys("leases/") == []
+
+
+@pytest.mark.parametrize("store", [None, NoHoles])
+def test_the_block_that_a_patch_is_made_against_lives_as_long_as_the_patch(store: type[StoreWrapper] | None) -> None:
+    memory = MemoryStore()
+    world = World(store(memory) if store else memory, memory=memory)
+    image = image_of(FIRST, count=9)
+    first = world.back_up(image, run="r-1")
+    changed = bytearray(image)
+    for block in range(4):
+        changed[block * 65536 + 5 : block * 65536 + 9] = b"page"
+    # All others change whole, so that nothing but bases is needed of the first pack.
+    changed[4 * 65536 :] = image_of({number: 2 * number + 60 for number in range(9)}, count=9)[4 * 65536 :]
+    point = world.back_up_changes(bytes(changed), range(9), run="r-2", reference=first.disks[0].stored)
+    vault = vault_of(world)
+    kinds = [kind for pack in packs_of(world) for kind in vault.shelf.open(pack).trailer.rows["kind"].tolist()]
+    assert kinds.count(FrameKind.PATCH) == 4
+    world.repository.delete_point(first.id)
+    report = collect(world)
+    assert report.punched_packs + report.emptied_packs == 1
+    collect(world)
+    world.reopen()
+    assert world.restore(point) == bytes(changed)
+    assert world.verify().damage == ()
+    newest = bytearray(changed)
+    newest[9:13] = b"edit"
+    after = world.back_up_changes(bytes(newest), [0], run="r-3", reference=point.disks[0].stored)
+    world.repository.delete_point(point.id)
+    collect(world)
+    collect(world)
+    world.reopen()
+    assert world.restore(after) == bytes(newest)
+    assert world.verify().damage == ()
