@@ -10,7 +10,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -86,7 +85,7 @@ def _run_and_kill(place: str, roles: list[str], *, seed: int, chance: random.Ran
             assert worker.stdout is not None
             if worker.stdout.readline() != "ready\n":
                 raise AssertionError(f"a worker did not begin: {worker.communicate(timeout=_START_S_MAX)[1]}")
-        time.sleep(chance.uniform(0, _INSTANT_S_MAX))
+        SystemClock().sleep(chance.uniform(0, _INSTANT_S_MAX))
     finally:
         for worker in chance.sample(workers, len(workers)):
             worker.kill()
