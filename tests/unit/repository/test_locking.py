@@ -356,6 +356,7 @@ def test_a_holder_that_is_removed_is_refused_while_held_and_goes_afterwards_by_i
     with pytest.raises(HolderHeld) as refusal:
         world.repository.keys.remove("guest")
     assert refusal.value.until is not None
+    set_days(world, DAYS)
     for number in range(2, 9):
         world.clock.advance(5 * DAY_S)
         world.back_up(IMAGE, run=f"r-{number}")
