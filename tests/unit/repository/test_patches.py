@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.core import BLOCK_BYTES, SeededEntropy
@@ -400,6 +400,19 @@ def test_a_change_in_the_middle_of_what_was_written_anew_is_noticed() -> None:
     assert [kind for _, kind in sorted(found.items())] == [FrameKind.DATA] * 20 + [FrameKind.PATCH] * 20
 
 
+def test_threads_make_the_same_patches() -> None:
+    world = World(workers=2)
+    image = image_of({block: 2 * block + 2 for block in range(0, 80, 2)}, count=80)
+    point = world.back_up(image, run="r-0")
+    for number in (1, 2):
+        written = range(4 * number, 80, 10)
+        for block in written:
+            image = poke(image, block, [number, 100], mark=number)
+        point = increment(world, image, written, run=f"r-{number}", before=point)
+        found = kinds(world, point.disks[0].stored)
+        assert {found[block] for block in written if block % 2 == 0} == {FrameKind.PATCH}
+
+
 CONTENT = st.tuples(st.sampled_from([0, 1, 2, 2, 4, 4]), st.frozensets(st.sampled_from([0, 1, 64, 127]), max_size=3))
 """A block's content, and the sectors in which it differs from that."""
 
@@ -414,6 +427,7 @@ def pictured(blocks: Mapping[int, tuple[int, frozenset[int]]]) -> bytes:
     return image
 
 
+@settings(max_examples=40)
 @given(st.lists(STEP, min_size=1, max_size=6))
 def test_any_history_restores_and_its_tables_agree(
     steps: list[tuple[dict[int, tuple[int, frozenset[int]]], bool, int]],
