@@ -71,10 +71,14 @@ class NoMoreNames(Exception):
 class _BoundedConnection(Connection):  # type: ignore[misc]  # the library has no types
     """The library's connection, with an end to every wait."""
 
+    is_leaving = False
+    """Whether only goodbyes are said, which nobody needs to wait for."""
+
     def receive(self, request: Any, *rest: Any, **more: Any) -> Any:
         """Return an answer; a silent server is an error after a while."""
         more["resolve_symlinks"] = False
-        more["timeout"] = more.get("timeout") or limits.SMB_ANSWER_TIMEOUT_S
+        longest_s = limits.SMB_GOODBYE_TIMEOUT_S if self.is_leaving else limits.SMB_ANSWER_TIMEOUT_S
+        more["timeout"] = more.get("timeout") or longest_s
         return super().receive(request, *rest, **more)
 
 
@@ -117,8 +121,9 @@ class SmbTalk:
     def close(self) -> None:
         """Log out and hang up; a server that has gone is left alone. Safe to call twice."""
         if self.is_usable:
+            self._connection.is_leaving = True
             with contextlib.suppress(OSError), self.failures():
-                self._connection.disconnect(timeout=limits.SMB_GOODBYE_TIMEOUT_S)
+                self._connection.disconnect()
         self._drop()
 
     def may_ask(self, pending: int) -> bool:

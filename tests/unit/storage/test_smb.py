@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -323,6 +324,16 @@ class TestConnections:
         # What the frozen server says in the end is heard by nobody.
         assert store.get_range("a", offset_bytes=0, length_bytes=1) == b"x"
         assert store.size("a") == 1
+
+    def test_a_frozen_server_does_not_hold_up_the_end(
+        self, server: SmbServer, store: SmbStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(limits, "SMB_GOODBYE_TIMEOUT_S", 0.1)
+        store.put("a", b"x")
+        with server.frozen():
+            begin_s = time.monotonic()
+            store.close()
+            assert time.monotonic() - begin_s < 10
 
     def test_a_server_that_never_says_a_word_is_unreachable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, "SMB_CONNECT_TIMEOUT_S", 1)
