@@ -8,6 +8,7 @@ pack that is missing is told by every scrub, whatever its budget.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +38,9 @@ from holdfast.storage import ObjectMissing
 __all__ = ["ScrubBudget", "ScrubPass", "ScrubPlan", "ScrubStatus", "plan_scrub", "run_scrub"]
 
 _RECENT_S = 30 * 24 * 60 * 60
+
+_READERS = 6
+"""Packs read at once: while one thread decodes, others wait for the store. As many are read again after a kill."""
 
 _LISTED_AT_ONCE = 65_536
 _LISTED_ROW = np.dtype([("pack", "V16"), ("length", "<u4")])
@@ -143,10 +147,11 @@ def run_scrub(
 
     Stopped in between, what was read until then is written down, and the next scrub continues.
     """
-    scrub = _Scrub(vault, plan, budget, cancel)
+    scrub = _Scrub(vault, plan, budget, cancel, decoders=workers)
+    threads = max(_READERS, workers) if workers else 0
     with progress.start("packs, oldest proof first", total_bytes=scrub.total_bytes) as task:
         try:
-            for read in in_order(scrub.read, scrub.chosen(), workers=workers, ahead=workers):
+            for read in in_order(scrub.read, scrub.chosen(), workers=threads, ahead=threads):
                 scrub.take(read)
                 task.advance(read.length_bytes)
         except Cancelled:
@@ -167,11 +172,14 @@ class _Read:
 class _Scrub:
     """A scrub that is going on. ``read`` may run in several threads, everything else in one."""
 
-    def __init__(self, vault: Vault, plan: ScrubPlan, budget: ScrubBudget, cancel: Cancellation) -> None:
+    def __init__(
+        self, vault: Vault, plan: ScrubPlan, budget: ScrubBudget, cancel: Cancellation, *, decoders: int
+    ) -> None:
         self._vault = vault
         self._plan = plan
         self._budget = budget
         self._cancel = cancel
+        self._decoding = threading.BoundedSemaphore(max(1, decoders))
         self._started_s = vault.clock.monotonic_s()
         self._moves = read_moves(vault)
         self._blocks = BlockReader(vault, moves=self._moves)
@@ -208,7 +216,7 @@ class _Scrub:
         """Read one pack, every byte of it."""
         pack, length_bytes = chosen
         began_s = int(self._vault.clock.now().timestamp())
-        check = check_pack(self._vault, self._blocks, pack, cancel=self._cancel)
+        check = check_pack(self._vault, self._blocks, pack, cancel=self._cancel, decoding=self._decoding)
         pass_over_holes(self._vault, check, self._holes)
         # A pack is read once in a scrub; its trailer only takes the room of others.
         self._vault.shelf.forget(pack)
