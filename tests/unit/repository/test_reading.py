@@ -20,7 +20,7 @@ from holdfast.repository import MissingLog, NodeAddress, PackDamaged, PackMissin
 from holdfast.repository.disk_map import Leaf, Root, node_id, write_leaf, write_root
 from holdfast.repository.layout import PACK_HEADER, PAGE_BYTES, Encoding, FrameKind, PackId, pack_key
 from holdfast.repository.moved import write_moves
-from holdfast.repository.pack import OpenPack
+from holdfast.repository.pack import OpenPack, PackShelf
 from holdfast.repository.read_ahead import WINDOW_BLOCKS
 from holdfast.repository.read_plan import FrameRead
 from holdfast.repository.sealing import KeyRing
@@ -41,6 +41,7 @@ class Shelf:
     keys: KeyRing
     blocks: dict[NodeAddress, bytes] = field(default_factory=dict)
     nodes: dict[NodeAddress, HandFrame] = field(default_factory=dict)
+    bases: dict[NodeAddress, NodeAddress] = field(default_factory=dict)
     packs: int = 0
 
     def put(self, frames: list[HandFrame], contents: list[bytes]) -> PackId:
@@ -69,7 +70,9 @@ class Shelf:
             ids = [block_id(self.keys, bytes(block))]
             frames.append(HandFrame(ids=ids, plain=plain, kind=FrameKind.PATCH, encoding=Encoding.ZSTD))
             contents.append(bytes(block))
-        return self.put(frames, contents)
+        pack = self.put(frames, contents)
+        self.bases.update({NodeAddress(pack, slot): base for slot, (base, _) in enumerate(wanted)})
+        return pack
 
     def disk(self, entries: Sequence[NodeAddress | None], *, tail_bytes: int) -> tuple[StoredDisk, bytes]:
         """Return a disk whose blocks lie there, and its content; its last block is short by ``tail_bytes``."""
@@ -106,6 +109,17 @@ class Shelf:
         content[start:end] = bytes(len(content[start:end]))
         self.world.memory.restore({**self.world.memory.snapshot(), pack_key(pack): bytes(content)})
 
+    def punch_unused(self, entries: Sequence[NodeAddress | None]) -> None:
+        """Make holes of all frames of which no block is needed, as garbage collection does."""
+        needed = {place for place in entries if place is not None}
+        needed |= {self.bases[place] for place in needed if place in self.bases}
+        shelf = PackShelf(self.world.store, self.keys)
+        for pack in {place.pack for place in self.blocks}:
+            opened = shelf.open(pack)
+            used = {opened.frame_extent(place.slot) for place in needed if place.pack == pack}
+            for offset, length in {opened.frame_extent(slot) for slot in range(len(opened.trailer))} - used:
+                self.spoil(pack, offset, offset + length)
+
 
 def new_shelf(*, workers: int = 0) -> Shelf:
     world = World(workers=workers)
@@ -140,6 +154,7 @@ def test_every_disk_reads_the_same_in_every_way(
     entries = draw.draw(st.lists(st.sampled_from(places), min_size=1, max_size=24))
     tail_bytes = 512 * draw.draw(st.integers(0, 127)) if entries[-1] is None else 0
     disk, image = shelf.disk(entries, tail_bytes=tail_bytes)
+    shelf.punch_unused(entries)
     _move_some(shelf, whole, draw)
     shelf.world.reopen()
     source = shelf.world.repository.source(disk, cancel=shelf.world.cancel)
