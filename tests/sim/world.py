@@ -67,12 +67,16 @@ assert TEST_SAFETY.clock_skew_s > _DELAY_S_MAX + 2 * _SKEW_S_MAX
 
 
 class _NoHoles(StoreWrapper):
-    """A store that cannot give back a part of an object."""
+    """A store that cannot give back a part of an object, and may tell so only when it is tried."""
+
+    def __init__(self, inner: ObjectStore, *, seems_able: bool) -> None:
+        super().__init__(inner)
+        self._seems_able = seems_able
 
     def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
         """See ``ObjectStore.try_punch``."""
         self._inner.size(key)
-        return None
+        return 0 if self._seems_able and not extents else None
 
 
 class _SkewedClock:
@@ -115,7 +119,9 @@ class World:
         self.clock = ManualClock()
         self.entropy = SeededEntropy(seed)
         self.memory = MemoryStore()
-        self.store: ObjectStore = self.memory if self.chance.random() < _PUNCH_CHANCE else _NoHoles(self.memory)
+        self.store: ObjectStore = self.memory
+        if self.chance.random() >= _PUNCH_CHANCE:
+            self.store = _NoHoles(self.memory, seems_able=self.chance.random() < 0.3)
         self.stage = Stage(self.chance, self.clock, delay_s_max=_DELAY_S_MAX)
         self.guests: dict[VmUuid, Content] = {vm: mutate({}, self.chance) for vm in _VMS}
         self.expected: dict[RunId, Content] = {}

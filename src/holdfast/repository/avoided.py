@@ -7,6 +7,7 @@ writer neither offers such a slot as a known block, nor inherits a map or a base
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,15 @@ from holdfast.repository.stored_disk import NodeAddress
 
 __all__ = ["NOTHING_AVOIDED", "AvoidedSlots"]
 
+_NO_SLOTS: npt.NDArray[np.uint16] = np.zeros(0, dtype=np.uint16)
+
 
 class AvoidedSlots:
     """Which slots of which packs must not be used. A value."""
 
     __slots__ = ("_slots",)
 
-    def __init__(self, slots: Mapping[PackId, Collection[int] | npt.NDArray[np.int64]]) -> None:
+    def __init__(self, slots: Mapping[PackId, Collection[int] | npt.NDArray[np.integer[Any]]]) -> None:
         self._slots: dict[PackId, npt.NDArray[np.uint16]] = {
             pack: np.unique(np.array(avoided if isinstance(avoided, np.ndarray) else list(avoided), dtype=np.uint16))
             for pack, avoided in slots.items()
@@ -34,6 +37,10 @@ class AvoidedSlots:
     def of_pack(self, pack: PackId) -> frozenset[int]:
         """Return the slots of one pack to keep clear of."""
         return frozenset(self._slots[pack].tolist()) if pack in self._slots else frozenset()
+
+    def slots_of(self, pack: PackId) -> npt.NDArray[np.uint16]:
+        """Return the same, ascending."""
+        return self._slots.get(pack, _NO_SLOTS)
 
     def meets(self, packs: Iterable[PackId]) -> bool:
         """Return whether any of the packs has such a slot; only then is it worth looking at single places."""
@@ -60,7 +67,7 @@ class AvoidedSlots:
 
     def __or__(self, other: AvoidedSlots) -> AvoidedSlots:
         packs = self._slots.keys() | other._slots.keys()
-        return AvoidedSlots({pack: self.of_pack(pack) | other.of_pack(pack) for pack in packs})
+        return AvoidedSlots({pack: np.union1d(self.slots_of(pack), other.slots_of(pack)) for pack in packs})
 
     def __len__(self) -> int:
         return sum(len(avoided) for avoided in self._slots.values())

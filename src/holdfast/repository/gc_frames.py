@@ -147,7 +147,14 @@ class _Collector:
         vault = self._vault
         look = SlotLook(vault, *batch, workers=self._settings.workers, cancel=self._cancel)
         look.look(read_moves(vault))
-        book = read_holes(vault)
+        way = self._way
+        self._decide_and_carry_out(look)
+        if self._way is not way:
+            # The store seemed to be able to punch, and cannot.
+            self._decide_and_carry_out(look)
+
+    def _decide_and_carry_out(self, look: SlotLook) -> None:
+        book = read_holes(self._vault)
         works = self._decide(look, book)
         if works:
             self._carry_out(look, works, book)
@@ -208,7 +215,7 @@ class _Collector:
         return None
 
     def _carry_out(self, look: SlotLook, works: Sequence[_Work], book: HolesBook) -> None:
-        vault = self._vault
+        vault, way = self._vault, self._way
         require_holes(vault)
         began_s = vault.clock.monotonic_s()
         planned = [PackHoles(look.packs.pack(work.place), work.dead, 0, look.estimates[work.place]) for work in works]
@@ -223,7 +230,8 @@ class _Collector:
         until_s = began_s + self._safety.collection_s
         done = self._punch(look, [work for work in free if not work.is_moved], until_s=until_s)
         done += self._move(look, [work for work in free if work.is_moved], until_s=until_s)
-        if done == len(works):
+        if done == len(works) or self._way is not way:
+            # All of it was done, or none of it can be: what was not punched may be used again.
             vault.store.delete(own.key)
 
     def _is_free(
@@ -250,6 +258,8 @@ class _Collector:
             if trailer is None or self._vault.clock.monotonic_s() > until_s:
                 self.report.is_complete = False
                 continue
+            if self._way is FrameWay.MOVE and not work.is_retired:
+                break
             before = gone.get(pack)
             still = work.dead & dead_frames(trailer, look.live[work.place])
             still = dead_frames(trailer, ~still)
@@ -278,7 +288,6 @@ class _Collector:
         except ObjectMissing:
             return None
         if freed_bytes is None:
-            # The store seemed to be able to. From here on frames are moved; this collection leaves the pack.
             self._way = FrameWay.MOVE
             return None
         return carving.freed_bytes

@@ -119,10 +119,10 @@ class HolesBook:
 
     def avoided(self) -> AvoidedSlots:
         """Return every slot that nothing new may refer to."""
-        slots: dict[PackId, npt.NDArray[np.int64]] = {}
+        slots: dict[PackId, npt.NDArray[np.uint16]] = {}
         for record in self.records:
             for each in record.holes():
-                dead = np.flatnonzero(each.dead)
+                dead = np.flatnonzero(each.dead).astype(np.uint16)
                 before = slots.get(each.pack)
                 slots[each.pack] = dead if before is None else np.union1d(before, dead)
         return AvoidedSlots(slots)

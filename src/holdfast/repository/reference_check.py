@@ -49,9 +49,7 @@ class _Found:
     def __init__(self, packs: PackSet, avoided: AvoidedSlots, moves: Moves) -> None:
         self.is_met = False
         self._slots = [
-            None
-            if packs.pack(place) in moves.emptied
-            else np.array(sorted(avoided.of_pack(packs.pack(place))), dtype=np.int64)
+            None if packs.pack(place) in moves.emptied else avoided.slots_of(packs.pack(place))
             for place in range(len(packs))
         ]
 

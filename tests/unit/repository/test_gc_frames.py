@@ -37,6 +37,13 @@ class NoHoles(StoreWrapper):
         return None
 
 
+class SeemsToPunch(StoreWrapper):
+    """A store that finds out only when it is tried that it cannot, as a mount of an old server."""
+
+    def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
+        return None if extents else 0
+
+
 def world_with_dead_frames(store: type[StoreWrapper] | None = None) -> tuple[World, RestorePoint]:
     """Return a world whose oldest pack is needed in part, and the point that needs it."""
     memory = MemoryStore()
@@ -249,6 +256,18 @@ def test_live_frames_are_moved_where_holes_cannot_be_punched() -> None:
     assert world.restore(newer) == image_of(NEWER, count=9)
     assert world.verify().is_sound
     assert world.verify().damage == ()
+
+
+def test_a_store_that_only_seems_to_punch_is_found_out_and_frames_move() -> None:
+    world, newer = world_with_dead_frames(SeemsToPunch)
+    plan = world.repository.plan_gc(settings=THOROUGH)
+    assert plan.way is FrameWay.PUNCH
+    report = world.repository.apply_gc(plan, settings=THOROUGH, cancel=world.cancel)
+    assert (report.emptied_packs, report.punched_packs, report.punched_bytes) == (1, 0, 0)
+    assert collect(world).deleted_packs == 1
+    assert read_holes(vault_of(world)).plans == ()
+    world.reopen()
+    assert world.restore(newer) == image_of(NEWER, count=9)
 
 
 def test_an_increment_builds_upon_a_point_whose_frames_have_moved() -> None:
