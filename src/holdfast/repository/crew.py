@@ -20,8 +20,8 @@ __all__ = ["WORKERS_MAX", "BufferShelf", "Crew", "default_workers", "in_order"]
 WORKERS_MAX = 4
 """Python's own share is about 20 us per block, so more threads than this only wait for each other."""
 
-_PUTTERS = 2
-"""Packs stored at once: one is written while the next is sealed; a second hides the latency of a remote store."""
+_PUTTERS = 3
+"""Packs stored at once, as far as memory allows: a remote store gives each request a part of the line only."""
 
 _FETCHERS = 8
 """Requests at once for what the reference has: hides the latency of a remote store, where each takes 30 ms."""

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from holdfast.core import Cancellation, Secret
+from holdfast.core import Cancellation, Secret, limits
 from holdfast.repository import (
     Compression,
     HolderFacts,
@@ -35,7 +35,7 @@ from holdfast.service.place_view import look_at_place
 from holdfast.service.protection_view import protection_of
 from holdfast.service.recognition import check_identity, judge_keys, recognise_repository, remembered_keys
 from holdfast.service.workspace import Workspace
-from holdfast.storage import Finding, ObjectStore, StoreOptions
+from holdfast.storage import Finding, ObjectStore, StoreOptions, holds_files
 
 __all__ = [
     "CreatedRepository",
@@ -133,6 +133,7 @@ def create_repository(
             clock=workspace.clock,
             entropy=workspace.entropy,
             compression=compression,
+            pack_bytes_max=limits.PACK_BYTES_MAX if holds_files(location) else limits.PACK_BYTES_MAX_SERVICE,
         )
         config = _remember(workspace, name, place, repository)
     return CreatedRepository(config=config, recovery_key=recovery.secret if recovery else None)

@@ -34,7 +34,7 @@ from holdfast.storage.faulty import Fault, FaultEffect, FaultyStore, SimulatedCr
 from holdfast.storage.findings import Finding, Severity
 from holdfast.storage.keys import check_key
 from holdfast.storage.lagging import LaggingStore
-from holdfast.storage.location import FOLDER, SCHEMES, folder_of, open_store, scheme_of
+from holdfast.storage.location import FOLDER, SCHEMES, folder_of, holds_files, open_store, scheme_of
 from holdfast.storage.memory import MemoryStore
 from holdfast.storage.metered import Meter, MeteredStore
 from holdfast.storage.mounts import Mount, find_mount, judge_mount
@@ -114,6 +114,7 @@ __all__ = [
     "find_versions",
     "folder_of",
     "holds",
+    "holds_files",
     "is_smb_location",
     "judge_mount",
     "open_store",

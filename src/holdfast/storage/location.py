@@ -25,7 +25,7 @@ from holdfast.storage.store import ObjectStore
 if TYPE_CHECKING:
     from holdfast.storage.smb import SmbStore
 
-__all__ = ["FOLDER", "SCHEMES", "Scheme", "folder_of", "open_store", "scheme_of"]
+__all__ = ["FOLDER", "SCHEMES", "Scheme", "folder_of", "holds_files", "open_store", "scheme_of"]
 
 _log = get_log(__name__)
 
@@ -59,6 +59,11 @@ def scheme_of(location: str) -> str:
         known = ", ".join(f"{each}://" for each in sorted(SCHEMES))
         raise LocationRefused(location=location, reason=f"{scheme}:// is not supported; folders are, and {known}")
     return scheme
+
+
+def holds_files(location: str) -> bool:
+    """Return whether objects are files in folders there, on a disk or a share, and not a service's."""
+    return scheme_of(location) in (FOLDER, SMB_SCHEME)
 
 
 def _open_folder(place: StorePlace, create: bool) -> ObjectStore:
