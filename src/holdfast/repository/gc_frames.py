@@ -216,7 +216,7 @@ class _Collector:
 
     def _carry_out(self, look: SlotLook, works: Sequence[_Work], book: HolesBook) -> None:
         vault, way = self._vault, self._way
-        require_holes(vault)
+        with_room(vault, lambda: require_holes(vault))
         began_s = vault.clock.monotonic_s()
         planned = [PackHoles(look.packs.pack(work.place), work.dead, 0, look.estimates[work.place]) for work in works]
         own = with_room(vault, lambda: write_holes(vault, planned, punched=False))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -19,7 +19,18 @@ from holdfast.repository.moved import read_moves
 from holdfast.repository.pack_set import PackSet
 from holdfast.repository.stored_disk import StoredDisk
 from holdfast.repository.vault import Vault
-from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, ObjectStore, SimulatedCrash
+from holdfast.storage import (
+    Fault,
+    FaultEffect,
+    FaultyStore,
+    MemoryStore,
+    ObjectInfo,
+    ObjectStore,
+    Parts,
+    SimulatedCrash,
+    StoreFull,
+)
+from holdfast.storage.store import as_views
 from holdfast.storage.wrapper import StoreWrapper
 from tests.support.repositories import TEST_SAFETY, World, disk_facts, image_of, key_ring, write_changes, write_whole
 
@@ -154,6 +165,47 @@ def test_a_running_backup_is_waited_for_and_what_it_publishes_is_spared() -> Non
     assert collect(world).punched_bytes > 0
 
 
+class BeforeLeases(StoreWrapper):
+    """A store on which something happens once after a plan of holes is there, right before leases are listed."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        super().__init__(inner)
+        self.happens: Callable[[], None] | None = None
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        if prefix == "leases/" and self.happens is not None and list(self._inner.list("holes/")):
+            act, self.happens = self.happens, None
+            act()
+        return self._inner.list(prefix)
+
+
+@pytest.mark.parametrize("wrapper", [None, NoHoles])
+def test_what_was_published_between_the_first_look_and_the_leases_is_spared(wrapper: type[StoreWrapper] | None) -> None:
+    world, disk = world_without_the_first_point()
+    plain = world.store
+    store = BeforeLeases(wrapper(plain) if wrapper else plain)
+    world.store = store
+    world.reopen()
+    changed = image_of({**FIRST, 8: 60}, count=9)
+    writer = world.begin("r-9")
+    stored = write_changes(writer, changed, [8], reference=disk)
+
+    def publish() -> None:
+        writer.publish(world.facts("r-9"), [(disk_facts(len(changed)), stored)])
+        writer.close()
+
+    plan = world.repository.plan_gc(settings=THOROUGH)
+    store.happens = publish
+    report = world.repository.apply_gc(plan, settings=THOROUGH, cancel=world.cancel)
+    assert store.happens is None
+    assert report.poor_waiting_packs == 0, "its lease has ended"
+    collect(world)
+    world.reopen()
+    (point,) = [each for each in world.repository.points() if each.facts.run == "r-9"]
+    assert world.restore(point) == changed
+    assert world.verify().damage == ()
+
+
 def test_a_backup_that_began_after_the_plan_is_not_waited_for() -> None:
     world, _ = world_without_the_first_point()
     before = world.begin("r-8")
@@ -238,6 +290,39 @@ def test_a_locked_pack_keeps_its_dead_frames_until_the_lock_ends() -> None:
     assert (report.punched_bytes, report.locked_packs, report.locked_until) == (0, 1, until)
     clock.advance(2 * 86400)
     assert collect(world).punched_bytes > 0
+
+
+class Full(StoreWrapper):
+    """A store without a byte left: what is put must fit into what was deleted."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        super().__init__(inner)
+        self.room_bytes = 0
+
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
+        length_bytes = 1 + sum(len(view) for view in as_views(parts))
+        if length_bytes > self.room_bytes:
+            raise StoreFull(store="full", key=key)
+        self.room_bytes -= length_bytes
+        super().put(key, parts, locked_until=locked_until)
+
+    def delete(self, key: str) -> None:
+        self.room_bytes += sum(info.length_bytes for info in self.list(key))
+        super().delete(key)
+
+    def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
+        freed_bytes = super().try_punch(key, extents)
+        self.room_bytes += freed_bytes or 0
+        return freed_bytes
+
+
+def test_holes_are_punched_on_a_store_without_a_byte_left() -> None:
+    world, newer = world_with_dead_frames()
+    world.store = Full(world.memory)
+    world.reopen()
+    assert collect(world).punched_bytes > 0
+    assert world.restore(newer) == image_of(NEWER, count=9)
+    assert world.verify().is_sound
 
 
 def test_live_frames_are_moved_where_holes_cannot_be_punched() -> None:
