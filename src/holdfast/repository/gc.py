@@ -330,7 +330,7 @@ def _locked(vault: Vault, dead: DeadPacks, is_free: Chosen) -> tuple[list[Wait],
 
 def _damaged_records(holes: HolesBook) -> Iterator[Wait]:
     for key in holes.damaged:
-        what = f"{key} cannot be read: until it is repaired, backups store everything anew; this collection repairs it"
+        what = f"{key} cannot be read: until a collection has made it anew, backups store everything that they read"
         yield Wait(kind=WaitKind.RECORD, what=what, until=None, packs=0, length_bytes=0)
 
 
