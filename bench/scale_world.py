@@ -41,16 +41,16 @@ from holdfast.repository import (
     create_repository,
     layout,
 )
-from holdfast.repository.catalogue import write_catalogue
-from holdfast.repository.disk_map import Leaf, Root, blocks_of_leaf, leaf_count, node_id, write_leaf, write_root
-from holdfast.repository.epochs import hold_keys
-from holdfast.repository.frame import Compressor, Frame, FrameCipher
-from holdfast.repository.index import IndexedPack, write_index
+from holdfast.repository.keys.epochs import hold_keys
 from holdfast.repository.layout import LEAF_BLOCKS, Encoding, FrameKind, PackId, pack_key
-from holdfast.repository.pack import SealedTrailer
-from holdfast.repository.point import publish_point
+from holdfast.repository.packs.disk_map import Leaf, Root, blocks_of_leaf, leaf_count, node_id, write_leaf, write_root
+from holdfast.repository.packs.frame import Compressor, Frame, FrameCipher
+from holdfast.repository.packs.index import IndexedPack, write_index
+from holdfast.repository.packs.pack import SealedTrailer
+from holdfast.repository.packs.trailer import TrailerNotes, write_trailer
+from holdfast.repository.points.catalogue import write_catalogue
+from holdfast.repository.points.point import publish_point
 from holdfast.repository.sealing import KeyRing
-from holdfast.repository.trailer import TrailerNotes, write_trailer
 from holdfast.repository.vault import Vault
 from holdfast.storage import PosixStore
 from holdfast.storage.posix_calls import PosixCalls

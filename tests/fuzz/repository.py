@@ -12,25 +12,25 @@ from dataclasses import dataclass
 from holdfast.core import ManualClock, SeededEntropy
 from holdfast.model import RepositoryId
 from holdfast.repository import OpenUnlock, RestorePoint, open_repository
-from holdfast.repository.block_reader import BlockReader
-from holdfast.repository.catalogue import list_summaries
-from holdfast.repository.condemned import list_condemned
-from holdfast.repository.disk_map import read_leaf, read_root
-from holdfast.repository.epochs import hold_keys
-from holdfast.repository.frame import decode_frame
-from holdfast.repository.holes import read_holes
-from holdfast.repository.immutability import read_lock_policy
-from holdfast.repository.index import list_index_heads
+from holdfast.repository.keys.epochs import hold_keys
 from holdfast.repository.layout import Encoding, FrameKind, ObjectKind, PackId, pack_key
-from holdfast.repository.lease import list_leases
-from holdfast.repository.moved import read_moves
-from holdfast.repository.pack import parse_patch
-from holdfast.repository.point import read_points
-from holdfast.repository.proofs import read_proofs
-from holdfast.repository.quarantine import read_quarantine
+from holdfast.repository.packs.disk_map import read_leaf, read_root
+from holdfast.repository.packs.frame import decode_frame
+from holdfast.repository.packs.index import list_index_heads
+from holdfast.repository.packs.pack import parse_patch
+from holdfast.repository.packs.stored_disk import NodeAddress
+from holdfast.repository.packs.trailer import parse_trailer
+from holdfast.repository.points.catalogue import list_summaries
+from holdfast.repository.points.point import read_points
+from holdfast.repository.reading.block_reader import BlockReader
+from holdfast.repository.records.condemned import list_condemned
+from holdfast.repository.records.holes import read_holes
+from holdfast.repository.records.immutability import read_lock_policy
+from holdfast.repository.records.lease import list_leases
+from holdfast.repository.records.moved import read_moves
+from holdfast.repository.records.proofs import read_proofs
+from holdfast.repository.records.quarantine import read_quarantine
 from holdfast.repository.sealing import KeyRing
-from holdfast.repository.stored_disk import NodeAddress
-from holdfast.repository.trailer import parse_trailer
 from holdfast.repository.vault import Vault
 from tests.fuzz.target import Target, once
 from tests.support.repositories import World, image_of, key_ring

@@ -32,11 +32,11 @@ from holdfast.repository import (
     create_repository,
     open_repository,
 )
-from holdfast.repository.gc_geometry import carve, dead_frames, live_frame_bytes
-from holdfast.repository.gc_look import SlotLook
 from holdfast.repository.layout import PACKS_PREFIX, POINTS_PREFIX, PackId, pack_key, parse_pack_key
-from holdfast.repository.moved import read_moves
-from holdfast.repository.pack_set import PackSet
+from holdfast.repository.packs.pack_set import PackSet
+from holdfast.repository.records.moved import read_moves
+from holdfast.repository.space.gc_geometry import carve, dead_frames, live_frame_bytes
+from holdfast.repository.space.gc_look import SlotLook
 from holdfast.repository.vault import Vault
 from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, ObjectStore, SimulatedCrash, StoreUnreachable
 from holdfast.storage.wrapper import StoreWrapper

@@ -1,6 +1,7 @@
 """Rules on packages: a package has a front door, it says what it offers, and outsiders use nothing else.
 
-``holdfast.formats`` is a house without a hall: each format below it is a package with a door of its own.
+``holdfast.formats`` is a house without a hall: each format below it is a package with a door of its own. A package
+whose ``__init__`` offers nothing is a room of the package around it: who lives there walks in, all others use the door.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ def _door_between(module: Module, target: str, doors: Mapping[str, frozenset[str
     parts = target.split(".")
     for depth in range(1, len(parts) + 1):
         package = ".".join(parts[:depth])
-        if package in _HALLS or package not in doors:
+        is_room = doors.get(package) is None and home[: depth - 1] == parts[: depth - 1]
+        if package in _HALLS or package not in doors or is_room:
             continue
         if home[:depth] != parts[:depth]:
             return package

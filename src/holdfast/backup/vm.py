@@ -240,7 +240,8 @@ def _retain(work: Work, vm: VmUuid, point: str) -> tuple[str, ...]:
         until = [each.until for each in result.held if each.until is not None]
         last = f", the last until {max(until):%Y-%m-%d %H:%M} UTC" if until else ""
         count = len(result.held)
-        what = f"{count} restore point{'s are' if count > 1 else ' is'} due and held{last}; a later run deletes what is due"
+        points_are = "restore points are" if count > 1 else "restore point is"
+        what = f"{count} {points_are} due and held{last}; a later run deletes what is due"
         work.context.progress.note(f"{points[0].facts.vm.name}: {what}")
     return result.deleted
 

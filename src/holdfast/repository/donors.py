@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from holdfast.core import Cancellation
 from holdfast.model import DiskSource, VmUuid
 from holdfast.repository.damage import Damage
-from holdfast.repository.hits import Witness
-from holdfast.repository.point import PointDisk, RestorePoint
+from holdfast.repository.points.point import PointDisk, RestorePoint
+from holdfast.repository.reading.hits import Witness
 from holdfast.repository.repository import Repository
 
 __all__ = ["ImageDonor", "RepositoryDonor"]

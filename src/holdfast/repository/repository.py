@@ -14,9 +14,8 @@ from datetime import datetime
 
 from holdfast.core import Cancellation, Clock, Entropy, ExitStatus, HoldfastError, Progress, limits
 from holdfast.model import DiskReader, DiskSource, PointId, RepositoryId, RunId, VmUuid
-from holdfast.repository.block_reader import BlockReader
-from holdfast.repository.care import Caretaker
-from holdfast.repository.catalogue import SummaryListing, list_summaries
+from holdfast.repository.care.care import Caretaker
+from holdfast.repository.care.verify import VerifyReport
 from holdfast.repository.config import (
     Compression,
     NeedsNewerHoldfast,
@@ -29,33 +28,34 @@ from holdfast.repository.config import (
 )
 from holdfast.repository.crew import default_workers
 from holdfast.repository.damage import PointDamaged
-from holdfast.repository.deletion import DeletionPlan, plan_deletion
-from holdfast.repository.epochs import check_epoch, hold_keys, try_hold_keys
-from holdfast.repository.gc import apply_gc, plan_gc
-from holdfast.repository.gc_plan import GcPlan, GcReport
-from holdfast.repository.gc_settings import GcSettings
-from holdfast.repository.holders import store_holder
-from holdfast.repository.immutability import refresh_terms
-from holdfast.repository.key_desk import KeyDesk
-from holdfast.repository.keys import NewHolder, Unlock, holder_file
+from holdfast.repository.keys.epochs import check_epoch, hold_keys, try_hold_keys
+from holdfast.repository.keys.holders import store_holder
+from holdfast.repository.keys.key_desk import KeyDesk
+from holdfast.repository.keys.keys import NewHolder, Unlock, holder_file
 from holdfast.repository.layout import CONFIG_KEY, POINTS_PREFIX
-from holdfast.repository.map_changes import ChangeReader
-from holdfast.repository.map_reader import MapReader
-from holdfast.repository.missing import MissingLog
-from holdfast.repository.moved import read_moves
-from holdfast.repository.point import PointAmbiguous, PointUnknown, RestorePoint, read_point, read_points
-from holdfast.repository.protection import Protection
-from holdfast.repository.run_writer import RunWriter, begin_run, end_leases_of
+from holdfast.repository.maps.map_changes import ChangeReader
+from holdfast.repository.maps.map_reader import MapReader
+from holdfast.repository.packs.stored_disk import StoredDisk
+from holdfast.repository.points.catalogue import SummaryListing, list_summaries
+from holdfast.repository.points.point import PointAmbiguous, PointUnknown, RestorePoint, read_point, read_points
+from holdfast.repository.reading.block_reader import BlockReader
+from holdfast.repository.reading.missing import MissingLog
+from holdfast.repository.reading.salvage import salvaging_vault
+from holdfast.repository.reading.source import RepositorySource
+from holdfast.repository.records.immutability import refresh_terms
+from holdfast.repository.records.moved import read_moves
 from holdfast.repository.safety import SAFETY, Safety
-from holdfast.repository.salvage import salvaging_vault
 from holdfast.repository.sealing import KEY_BYTES, KeyRing
-from holdfast.repository.session import WriteSettings
-from holdfast.repository.source import RepositorySource
-from holdfast.repository.statistics import SpaceReport, measure_space
-from holdfast.repository.stored_disk import StoredDisk
-from holdfast.repository.usage import Usage, measure_usage
+from holdfast.repository.space.deletion import DeletionPlan, plan_deletion
+from holdfast.repository.space.gc import apply_gc, plan_gc
+from holdfast.repository.space.gc_plan import GcPlan, GcReport
+from holdfast.repository.space.gc_settings import GcSettings
+from holdfast.repository.space.statistics import SpaceReport, measure_space
+from holdfast.repository.space.usage import Usage, measure_usage
 from holdfast.repository.vault import Vault
-from holdfast.repository.verify import VerifyReport
+from holdfast.repository.writing.protection import Protection
+from holdfast.repository.writing.run_writer import RunWriter, begin_run, end_leases_of
+from holdfast.repository.writing.session import WriteSettings
 from holdfast.storage import ObjectExists, ObjectStore
 
 __all__ = ["PlaceNotEmpty", "Repository", "RepositoryExists", "create_repository", "open_repository"]
@@ -211,8 +211,8 @@ class Repository:
     ) -> VerifyReport:
         """Return what a check of every map and every byte found; of some points, or of all. Raises no damage.
 
-        What is damaged goes into quarantine, and is healed as far as the repository has the same content elsewhere. What
-        was read counts for the scrub.
+        What is damaged goes into quarantine, and is healed as far as the repository has the same content elsewhere.
+        What was read counts for the scrub.
         """
         return self.care.verify(points, progress=progress, cancel=cancel)
 

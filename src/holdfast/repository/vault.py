@@ -11,7 +11,7 @@ from datetime import datetime
 from holdfast.core import Clock, Entropy
 from holdfast.repository.layout import ObjectKind
 from holdfast.repository.lock_terms import LockTerms
-from holdfast.repository.pack import PackShelf
+from holdfast.repository.packs.pack import PackShelf
 from holdfast.repository.sealing import KeyRing
 from holdfast.storage import ObjectInfo, ObjectStore
 

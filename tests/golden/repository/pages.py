@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from holdfast.repository.layout import FrameKind, parse_pack_key
-from holdfast.repository.pack import OpenPack, PackShelf
+from holdfast.repository.packs.pack import OpenPack, PackShelf
 from holdfast.storage import MemoryStore
 from tests.golden.repository.make import FOLDER
 from tests.golden.repository.make_epochs import FOLDER as EPOCHS_FOLDER

@@ -388,7 +388,7 @@ def test_an_index_that_cannot_be_written_costs_time_never_the_points(
     def refuse(_: object) -> None:
         raise _Refused("full")
 
-    monkeypatch.setattr("holdfast.repository.run_writer.WriteSession.write_index", refuse)
+    monkeypatch.setattr("holdfast.repository.writing.run_writer.WriteSession.write_index", refuse)
     assert runner.run("r-1", web.uuid).vms[0].point is not None
     assert "index was not written" in runner.told()
 

@@ -21,7 +21,7 @@ from holdfast.repository import (
     create_repository,
     open_repository,
 )
-from holdfast.repository.keys import OpenUnlock
+from holdfast.repository.keys.keys import OpenUnlock
 from holdfast.storage import MemoryStore
 from tests.support.repositories import WEB, World, disk_facts, image_of, write_whole
 

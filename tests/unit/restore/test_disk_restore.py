@@ -16,7 +16,7 @@ from holdfast.formats.qcow2 import Qcow2Reader
 from holdfast.formats.vhd import VhdFile
 from holdfast.repository import RestorePoint
 from holdfast.repository.layout import LEAF_BYTES, FrameKind, PackId, pack_key
-from holdfast.repository.pack import OpenPack
+from holdfast.repository.packs.pack import OpenPack
 from holdfast.repository.vault import Vault
 from holdfast.restore import RestoredFile, find_disk, restore_disk
 from tests.sim.disks import SIZE_BYTES, Palette, write_content

@@ -153,7 +153,7 @@ def test_a_damaged_point_stops_itself_and_no_other(source: World, target: World)
     points = history(source)
     other = image_of({0: 5}, count=3)
     points.append((source.back_up(other, run="r-9", vm=OTHER), other))
-    damaged = next(iter(points[1][0].disks[0].stored.packs.packs - points[0][0].disks[0].stored.packs.packs))
+    damaged = next(iter({*points[1][0].disks[0].stored.packs.packs} - {*points[0][0].disks[0].stored.packs.packs}))
     state = dict(source.memory.snapshot())
     key = pack_key(damaged)
     state[key] = state[key][:60] + bytes([state[key][60] ^ 1]) + state[key][61:]

@@ -1,0 +1,1 @@
+"""Is everything still whole? Verification, scrub and what they find."""

@@ -1,0 +1,1 @@
+"""Disk maps: which blocks make a disk, read, built, compared."""

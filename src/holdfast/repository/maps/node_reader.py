@@ -1,0 +1,94 @@
+"""Reading many map nodes with few requests: leaves that were stored together are fetched together.
+
+Invariant: every node is authenticated and its id compared before it is handed out; one that is not what it should be
+is told with its place and harms no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from holdfast.core import KIB, MIB
+from holdfast.repository.crew import in_order
+from holdfast.repository.damage import Damage, MapDamaged
+from holdfast.repository.layout import FrameKind, PackId
+from holdfast.repository.packs.disk_map import node_id
+from holdfast.repository.packs.pack import OpenPack
+from holdfast.repository.packs.stored_disk import NodeAddress
+from holdfast.repository.vault import Vault
+
+__all__ = ["FrameSpan", "read_nodes", "spans_of"]
+
+_GAP_BYTES_MAX = 128 * KIB
+"""Reading over a gap of this size costs less than another request, even on a local disk."""
+
+_REQUEST_BYTES_MAX = 4 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSpan:
+    """Neighbouring frames of one pack that one request reads."""
+
+    offset_bytes: int
+    length_bytes: int
+    slots: tuple[int, ...]
+
+
+def spans_of(opened: OpenPack, slots: Iterable[int]) -> Iterator[FrameSpan]:
+    """Yield the requests that read the frames of some slots. ``PackDamaged`` when there is no such slot."""
+    extents = sorted((*opened.frame_extent(slot), slot) for slot in set(slots))
+    first = 0
+    for number, (offset_bytes, length_bytes, _) in enumerate(extents):
+        end = offset_bytes + length_bytes
+        start = extents[first][0]
+        following = extents[number + 1] if number + 1 < len(extents) else None
+        reach = 0 if following is None else following[0] + following[1] - start
+        if following is None or following[0] - end > _GAP_BYTES_MAX or reach > _REQUEST_BYTES_MAX:
+            yield FrameSpan(start, end - start, tuple(slot for _, _, slot in extents[first : number + 1]))
+            first = number + 1
+
+
+def read_nodes(
+    vault: Vault, places: Iterable[NodeAddress], *, workers: int
+) -> Iterator[tuple[NodeAddress, bytes | Damage]]:
+    """Yield place and plain bytes of each node, pack by pack; the damage for one that cannot be read.
+
+    The places are where nodes lie now: moves were followed before.
+    """
+    by_pack: dict[PackId, list[int]] = {}
+    for place in places:
+        by_pack.setdefault(place.pack, []).append(place.slot)
+    for group in in_order(
+        lambda item: _read_pack(vault, *item), sorted(by_pack.items()), workers=workers, ahead=2 * workers
+    ):
+        yield from group
+
+
+def _read_pack(vault: Vault, pack: PackId, slots: Sequence[int]) -> list[tuple[NodeAddress, bytes | Damage]]:
+    """Return the nodes of one pack; at most as many as a run stored together, so a few MiB."""
+    try:
+        opened = vault.shelf.open(pack)
+        spans = list(spans_of(opened, slots))
+    except Damage as damage:
+        return [(NodeAddress(pack, slot), damage) for slot in slots]
+    return [each for span in spans for each in _read_span(vault, opened, span)]
+
+
+def _read_span(vault: Vault, opened: OpenPack, span: FrameSpan) -> list[tuple[NodeAddress, bytes | Damage]]:
+    try:
+        sealed = opened.read_range(span.offset_bytes, span.length_bytes)
+    except Damage as damage:
+        return [(NodeAddress(opened.pack, slot), damage) for slot in span.slots]
+    found: list[tuple[NodeAddress, bytes | Damage]] = []
+    for slot in span.slots:
+        offset_bytes, length_bytes = opened.frame_extent(slot)
+        start = offset_bytes - span.offset_bytes
+        try:
+            plain = opened.plain(slot, sealed[start : start + length_bytes], kind=FrameKind.MAP)
+            if node_id(vault.keys, plain) != opened.trailer.id_of(slot):
+                raise MapDamaged(pack=opened.pack, slot=slot, reason="it is not the node that its trailer names")
+            found.append((NodeAddress(opened.pack, slot), plain))
+        except Damage as damage:
+            found.append((NodeAddress(opened.pack, slot), damage))
+    return found

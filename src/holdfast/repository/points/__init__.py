@@ -1,0 +1,1 @@
+"""Restore points: published, read, listed, walked."""

@@ -1,0 +1,1 @@
+"""Reading disks: planned in large requests, in parallel, proven block by block."""

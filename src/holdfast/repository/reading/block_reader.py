@@ -1,0 +1,61 @@
+"""Reading blocks by their places, in the thread that asks.
+
+Invariant: see ``gather``: what comes out was proven, block by block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from holdfast.core import BLOCK_BYTES
+from holdfast.repository.packs.stored_disk import NodeAddress
+from holdfast.repository.reading.gather import Gatherer, Lose, Submit, WantedSlots, gather_places
+from holdfast.repository.records.moved import Moves
+from holdfast.repository.vault import Vault
+
+__all__ = ["BlockReader", "Wanted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A block to read, and where in the output it goes."""
+
+    place: NodeAddress
+    at: int
+
+
+class BlockReader:
+    """Reads blocks by their places. Thread-safe."""
+
+    def __init__(self, vault: Vault, *, moves: Moves) -> None:
+        self._vault = vault
+        self._moves = moves
+        self._here = self.gatherer()
+
+    def gatherer(
+        self, *, submit: Submit | None = None, decoding: AbstractContextManager[object] | None = None
+    ) -> Gatherer:
+        """Return a gatherer of the same packs whose work runs elsewhere."""
+        return Gatherer(
+            self._vault.shelf,
+            self._moves,
+            block_key=self._vault.keys.block_id_key,
+            submit=submit,
+            decoding=decoding,
+        )
+
+    def read_into(self, out: memoryview, wanted: Sequence[Wanted]) -> None:
+        """Fill ``out`` at the wanted offsets. ``PackMissing``, ``PackDamaged``."""
+        self.read_slots_into(out, gather_places([each.place for each in wanted], [each.at for each in wanted]))
+
+    def read_slots_into(self, out: memoryview, wanted: WantedSlots, *, lose: Lose | None = None) -> None:
+        """Fill ``out`` like ``read_into``; damage goes to ``lose`` where there is one."""
+        self._here.gather(out, wanted, lose=lose).result()
+
+    def read(self, place: NodeAddress) -> bytes:
+        """Return one block."""
+        block = bytearray(BLOCK_BYTES)
+        self.read_into(memoryview(block), [Wanted(place, 0)])
+        return bytes(block)

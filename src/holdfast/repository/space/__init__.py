@@ -1,0 +1,1 @@
+"""Whose space it is, and how it comes back."""

@@ -1,0 +1,354 @@
+"""Giving back the space of dead frames in packs that are still needed: in place, or by moving what is live.
+
+Which slots are dead is found out by walking maps, for a batch of packs at a time. Then the dead slots are planned in a
+record of holes, leases are waited for, and the points are looked at again, exactly as for whole packs; the argument is
+in ``docs/formats/holes.md``. Invariant: a frame is punched, or left behind in an emptied pack, only while the
+collector's own plan names it, after a look at the points that was taken when no writer was left that might use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+
+from holdfast.core import Cancellation, Progress
+from holdfast.repository.crew import in_order
+from holdfast.repository.damage import Damage
+from holdfast.repository.layout import PackId, pack_key
+from holdfast.repository.packs.pack_set import PackSet
+from holdfast.repository.packs.trailer import Trailer
+from holdfast.repository.records.holes import (
+    Dead,
+    HolesBook,
+    HolesRecord,
+    PackHoles,
+    merge_plan_bits,
+    read_holes,
+    require_holes,
+    write_holes,
+)
+from holdfast.repository.records.lease import Lease, list_leases
+from holdfast.repository.records.moved import read_moves
+from holdfast.repository.safety import Safety
+from holdfast.repository.space.gc_census import list_packs
+from holdfast.repository.space.gc_geometry import Carving, carve, dead_frames, live_frame_bytes
+from holdfast.repository.space.gc_look import SlotLook
+from holdfast.repository.space.gc_plan import FrameWay, GcPlan
+from holdfast.repository.space.gc_settings import GcSettings
+from holdfast.repository.space.gc_tidy import with_room
+from holdfast.repository.space.repack import MoveJob, move_frames
+from holdfast.repository.vault import Vault
+from holdfast.storage import ObjectLocked, ObjectMissing
+
+__all__ = ["FrameReport", "give_back_frames"]
+
+
+@dataclass(slots=True)
+class FrameReport:
+    """What came back of packs that are still needed."""
+
+    punched_packs: int = 0
+    punched_bytes: int = 0
+    emptied: PackSet = field(default_factory=PackSet)
+    moved_bytes: int = 0
+    waiting_packs: int = 0
+    locked_packs: int = 0
+    locked_until: datetime | None = None
+    is_complete: bool = True
+
+    def note_lock(self, until: datetime | None) -> None:
+        """Count a pack that the store holds as it is."""
+        self.locked_packs += 1
+        if until is not None:
+            self.locked_until = until if self.locked_until is None else max(self.locked_until, until)
+
+
+def give_back_frames(
+    vault: Vault,
+    plan: GcPlan,
+    *,
+    safety: Safety,
+    settings: GcSettings,
+    progress: Progress,
+    cancel: Cancellation,
+) -> FrameReport:
+    """Look at the packs that a plan calls poor, batch by batch, and give back what can be given back of them."""
+    collector = _Collector(vault, plan, safety=safety, settings=settings, cancel=cancel)
+    began_s = vault.clock.monotonic_s()
+    with progress.start("giving back dead frames", total_bytes=plan.poor_bytes or None) as task:
+        for batch in collector.batches():
+            cancel.check()
+            if settings.budget_s is not None and vault.clock.monotonic_s() - began_s >= settings.budget_s:
+                collector.report.is_complete = False
+                break
+            before = collector.report.punched_bytes + collector.report.moved_bytes
+            collector.collect(batch)
+            task.advance(collector.report.punched_bytes + collector.report.moved_bytes - before)
+    if len(plan.poor):
+        collector.finish()
+    return collector.report
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is to be done with one pack of a batch."""
+
+    place: int
+    dead: Dead
+    """The slots that the plan names."""
+    is_moved: bool = False
+    is_retired: bool = False
+    """Only to be named: a damaged record may have named them."""
+
+
+class _Collector:
+    """Works on batches. Everything that a crash may interrupt is in the order of ``docs/formats/holes.md``."""
+
+    def __init__(
+        self, vault: Vault, plan: GcPlan, *, safety: Safety, settings: GcSettings, cancel: Cancellation
+    ) -> None:
+        self._vault = vault
+        self._plan = plan
+        self._safety = safety
+        self._settings = settings
+        self._cancel = cancel
+        self._way = plan.way
+        self._handled: list[PackId] = []
+        self.report = FrameReport()
+
+    def batches(self) -> Iterator[tuple[PackSet, list[int]]]:
+        """Yield packs, and how many slots each has, by what fits into memory at once."""
+        packs: list[PackId] = []
+        counts: list[int] = []
+        workers = self._settings.workers
+        for pack, slots in in_order(self._slots, iter(self._plan.poor), workers=workers, ahead=4 * workers):
+            if slots is None:
+                continue
+            if packs and sum(counts) + slots > self._settings.batch_slots_max:
+                yield PackSet(packs), counts
+                packs, counts = [], []
+            packs.append(pack)
+            counts.append(slots)
+        if packs:
+            yield PackSet(packs), counts
+
+    def _slots(self, pack: PackId) -> tuple[PackId, int | None]:
+        """Return how many slots a pack has; None when its trailer cannot be read, which verification reports."""
+        try:
+            return pack, len(self._vault.shelf.open(pack).trailer)
+        except Damage:
+            return pack, None
+
+    def collect(self, batch: tuple[PackSet, list[int]]) -> None:
+        """Do everything for one batch."""
+        vault = self._vault
+        look = SlotLook(vault, *batch, workers=self._settings.workers, cancel=self._cancel)
+        look.look(read_moves(vault))
+        way = self._way
+        self._decide_and_carry_out(look)
+        if self._way is not way:
+            # The store seemed to be able to punch, and cannot.
+            self._decide_and_carry_out(look)
+
+    def _decide_and_carry_out(self, look: SlotLook) -> None:
+        book = read_holes(self._vault)
+        works = self._decide(look, book)
+        if works:
+            self._carry_out(look, works, book)
+
+    def finish(self) -> None:
+        """Remove plans of collectors that are gone, and damaged records, once newer records say what they said."""
+        now, book = self._vault.clock.now(), read_holes(self._vault)
+        handled, present = PackSet(self._handled), list_packs(self._vault).packs
+        for record in book.plans:
+            if record.is_abandoned(now, self._safety) and not record.packs().common(present).without(handled):
+                self._vault.store.delete(record.key)
+        unknown = present.without(handled).without(self._plan.dead.packs).without(self._plan.emptied)
+        if book.damaged and self.report.is_complete and not unknown:
+            for key in book.damaged:
+                self._vault.store.delete(key)
+
+    def _decide(self, look: SlotLook, book: HolesBook) -> list[_Work]:
+        """Return what pays; note what does not, so that it is not looked at again soon."""
+        gone = book.gone(look.packs)
+        claimed = merge_plan_bits(
+            (each for each in book.plans if each.is_abandoned(self._vault.clock.now(), self._safety)), look.packs
+        )
+        works, idle = [], []
+        for place, pack in enumerate(look.packs):
+            trailer = self._trailer(pack)
+            if trailer is None:
+                continue
+            dead = dead_frames(trailer, look.live[place])
+            before = gone.get(pack)
+            named = before.dead if before is not None else np.zeros(len(trailer), dtype=np.bool_)
+            # What an abandoned plan meant may have been punched by it.
+            named = named | (claimed.get(pack, named) & dead)
+            work = self._work(place, trailer, dead, named, before, is_repair=bool(book.damaged))
+            if work is not None:
+                works.append(work)
+            else:
+                freed_bytes = carve(trailer, named, self._settings.hole_bytes).freed_bytes
+                idle.append(PackHoles(pack, named, freed_bytes, look.estimates[place]))
+        self._write_done(idle)
+        return works
+
+    def _work(
+        self, place: int, trailer: Trailer, dead: Dead, named: Dead, before: PackHoles | None, *, is_repair: bool
+    ) -> _Work | None:
+        if self._way is FrameWay.MOVE:
+            length_bytes = int(trailer.rows["length"].sum())
+            is_poor = live_frame_bytes(trailer, dead) <= self._settings.moved_live_part_max * length_bytes
+            if is_poor and dead.any():
+                return _Work(place, dead, is_moved=True)
+            return _Work(place, dead, is_retired=True) if is_repair and (dead & ~named).any() else None
+        carving = carve(trailer, dead, self._settings.hole_bytes)
+        freed_before_bytes = 0 if before is None else before.freed_bytes
+        wanted = carving.slots | named
+        if is_repair:
+            wanted = wanted | dead
+        if carving.freed_bytes > freed_before_bytes or (wanted & ~named).any():
+            return _Work(place, wanted)
+        return None
+
+    def _carry_out(self, look: SlotLook, works: Sequence[_Work], book: HolesBook) -> None:
+        vault, way = self._vault, self._way
+        with_room(vault, lambda: require_holes(vault))
+        began_s = vault.clock.monotonic_s()
+        planned = [PackHoles(look.packs.pack(work.place), work.dead, 0, look.estimates[work.place]) for work in works]
+        own = with_room(vault, lambda: write_holes(vault, planned, punched=False))
+        # Leases are looked at after the plan is durable: a writer that is not seen here sees the plan.
+        now = vault.clock.now()
+        running = [lease for lease in list_leases(vault) if not lease.has_ended(now, self._safety)]
+        # And points after the leases: what a writer that is gone has published shows.
+        look.look_again(read_moves(vault))
+        free = [work for work in works if self._is_free(look, work, running, own, book)]
+        self.report.waiting_packs += len(works) - len(free)
+        until_s = began_s + self._safety.collection_s
+        done = self._punch(look, [work for work in free if not work.is_moved], until_s=until_s)
+        done += self._move(look, [work for work in free if work.is_moved], until_s=until_s)
+        if done == len(works) or self._way is not way:
+            # All of it was done, or none of it can be: what was not punched may be used again.
+            vault.store.delete(own.key)
+
+    def _is_free(
+        self, look: SlotLook, work: _Work, running: Sequence[Lease], own: HolesRecord, book: HolesBook
+    ) -> bool:
+        """Return whether every running writer has seen plans that name all the slots."""
+        others = [lease for lease in running if not lease.has_seen(own.key)]
+        pack = PackSet([look.packs.pack(work.place)])
+        for lease in others:
+            seen = (each for each in book.plans if lease.has_seen(each.key))
+            named = merge_plan_bits(seen, pack).get(look.packs.pack(work.place))
+            if named is None or bool((work.dead & ~named).any()):
+                return False
+        return True
+
+    def _punch(self, look: SlotLook, works: Sequence[_Work], *, until_s: float) -> int:
+        """Punch what is still dead; return how many packs are done with."""
+        gone = read_holes(self._vault).gone(look.packs) if works else {}
+        holes: list[PackHoles] = []
+        for work in works:
+            self._cancel.check()
+            pack = look.packs.pack(work.place)
+            trailer = self._trailer(pack)
+            if trailer is None or self._vault.clock.monotonic_s() > until_s:
+                self.report.is_complete = False
+                continue
+            if self._way is FrameWay.MOVE and not work.is_retired:
+                break
+            before = gone.get(pack)
+            still = work.dead & dead_frames(trailer, look.live[work.place])
+            still = dead_frames(trailer, ~still)
+            if before is not None:
+                still = still | before.dead
+            carving = carve(trailer, still, self._settings.hole_bytes)
+            freed_bytes = 0 if work.is_retired else self._try_punch(pack, carving)
+            if freed_bytes is None:
+                continue
+            if not work.is_retired:
+                self.report.punched_packs += 1
+                self.report.punched_bytes += freed_bytes - (0 if before is None else before.freed_bytes)
+            holes.append(PackHoles(pack, still, freed_bytes, look.estimates[work.place]))
+        self._write_done(holes)
+        return len(holes)
+
+    def _try_punch(self, pack: PackId, carving: Carving) -> int | None:
+        """Return how many bytes of a pack are given back now; None when that is not possible yet, or never here."""
+        if not carving.extents:
+            return 0
+        try:
+            freed_bytes = self._vault.store.try_punch(pack_key(pack), carving.extents)
+        except ObjectLocked as locked:
+            self.report.note_lock(locked.until)
+            return None
+        except ObjectMissing:
+            return None
+        if freed_bytes is None:
+            self._way = FrameWay.MOVE
+            return None
+        return carving.freed_bytes
+
+    def _move(self, look: SlotLook, works: Sequence[_Work], *, until_s: float) -> int:
+        """Move what is not proven dead out of packs; return how many are emptied."""
+        jobs = []
+        for work in works:
+            pack = look.packs.pack(work.place)
+            trailer = self._trailer(pack)
+            if trailer is None or self._is_locked(pack):
+                continue
+            dead = work.dead & dead_frames(trailer, look.live[work.place])
+            keep = ~dead_frames(trailer, ~dead)
+            jobs.append(MoveJob(pack, keep, live_frame_bytes(trailer, ~keep)))
+        if self._settings.budget_bytes is not None:
+            jobs = self._within_budget(jobs, self._settings.budget_bytes)
+        if not jobs:
+            return 0
+        moved = move_frames(
+            self._vault,
+            jobs,
+            safety=self._safety,
+            pack_bytes_max=self._settings.pack_bytes_max,
+            until_s=until_s,
+            workers=self._settings.workers,
+            cancel=self._cancel,
+        )
+        self._handled += moved.emptied
+        self.report.emptied = self.report.emptied.joined(PackSet(moved.emptied))
+        self.report.moved_bytes += moved.copied_bytes
+        return len(moved.emptied)
+
+    def _within_budget(self, jobs: Sequence[MoveJob], budget_bytes: int) -> list[MoveJob]:
+        """Return the poorest packs, as many as may be copied."""
+        left_bytes, chosen = budget_bytes - self.report.moved_bytes, []
+        for job in sorted(jobs, key=lambda each: each.length_bytes):
+            if job.length_bytes > left_bytes:
+                self.report.is_complete = False
+                break
+            left_bytes -= job.length_bytes
+            chosen.append(job)
+        return chosen
+
+    def _is_locked(self, pack: PackId) -> bool:
+        """Return whether a pack is held as it is, so that copying its frames would give nothing back."""
+        try:
+            until = self._vault.store.locked_until(pack_key(pack))
+        except ObjectMissing:
+            return True
+        if until is not None:
+            self.report.note_lock(until)
+        return until is not None
+
+    def _write_done(self, holes: Sequence[PackHoles]) -> None:
+        if holes:
+            with_room(self._vault, lambda: write_holes(self._vault, holes, punched=True))
+            self._handled += [each.pack for each in holes]
+
+    def _trailer(self, pack: PackId) -> Trailer | None:
+        try:
+            return self._vault.shelf.open(pack).trailer
+        except Damage:
+            return None

@@ -1,0 +1,1 @@
+"""Writing disks: one run under a lease, from blocks to a published point."""
