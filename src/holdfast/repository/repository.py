@@ -138,7 +138,7 @@ class Repository:
 
     def points(self, *, vm: VmUuid | None = None) -> list[RestorePoint]:
         """Return all restore points that can be read, oldest first; of one VM, or of all."""
-        return list(read_points(self._vault, vm=vm).points)
+        return list(read_points(self._vault, vm=vm, workers=self._workers).points)
 
     def summaries(self) -> SummaryListing:
         """Return what a listing shows of all points, oldest first, without reading most of them."""
@@ -146,7 +146,7 @@ class Repository:
 
     def damaged_points(self) -> list[PointDamaged]:
         """Return what is wrong with the restore points that cannot be read."""
-        return list(read_points(self._vault).damaged)
+        return list(read_points(self._vault, workers=self._workers).damaged)
 
     def point(self, point: str) -> RestorePoint:
         """Return the point whose id is, or begins with, ``point``. ``PointUnknown``, ``PointAmbiguous``, damage."""

@@ -86,7 +86,7 @@ def verify(
     damaged_points: tuple[PointDamaged, ...] = ()
     is_of_all = points is None
     if points is None:
-        listing = read_points(vault)
+        listing = read_points(vault, workers=workers)
         points, damaged_points = listing.points, listing.damaged
     walk = _walk(vault, points, progress=progress, cancel=cancel)
     checks = _check_packs(vault, points, walk, workers=workers, progress=progress, cancel=cancel)

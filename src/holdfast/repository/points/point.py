@@ -15,6 +15,7 @@ import msgspec
 
 from holdfast.core import ExitStatus, HoldfastError, format_time, parse_time
 from holdfast.model import DiskFacts, FourSizes, PointFacts, PointId, VmUuid
+from holdfast.repository.crew import read_small
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.layout import POINTS_PREFIX, ObjectKind, PackId
 from holdfast.repository.lock_terms import NO_HOLD, Hold
@@ -166,21 +167,22 @@ def find_published(vault: Vault, facts: PointFacts) -> RestorePoint | None:
     return None
 
 
-def read_points(vault: Vault, *, vm: VmUuid | None = None) -> PointListing:
+def read_points(vault: Vault, *, vm: VmUuid | None = None, workers: int = 0) -> PointListing:
     """Return all points, oldest first; the damaged ones apart."""
     prefix = POINTS_PREFIX if vm is None else _folder(vault, vm)
-    points: list[RestorePoint] = []
-    damaged: list[PointDamaged] = []
-    for info in list(vault.names(prefix)):
-        try:
-            point = read_point(vault, info.key)
-        except PointDamaged as damage:
-            damaged.append(damage)
-            continue
-        if point is not None:
-            points.append(point)
+    names = [info.key for info in vault.names(prefix)]
+    found = list(read_small(lambda key: _read_or_damage(vault, key), names, workers=workers))
+    damaged = [each for each in found if isinstance(each, PointDamaged)]
+    points = [each for each in found if isinstance(each, RestorePoint)]
     points.sort(key=lambda each: (each.facts.taken_at, each.published_at, each.id))
     return PointListing(tuple(points), tuple(damaged))
+
+
+def _read_or_damage(vault: Vault, key: str) -> RestorePoint | PointDamaged | None:
+    try:
+        return read_point(vault, key)
+    except PointDamaged as damage:
+        return damage
 
 
 def read_point(vault: Vault, key: str) -> RestorePoint | None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from holdfast.repository import layout
-from holdfast.repository.crew import in_order
+from holdfast.repository.crew import read_small
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.layout import OBJECT_HEADER, PACK_TABLE_ROW, POINTS_PREFIX, ObjectKind, PackId
 from holdfast.repository.packs.pack_set import PackIds
@@ -26,9 +26,6 @@ from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectMissing, RangeNotSatisfiable
 
 __all__ = ["DiskTable", "PointTables", "SeenPoints", "read_table", "read_tables"]
-
-_AHEAD_PER_WORKER = 2
-"""Points read ahead: the largest table, of 16 TiB, takes 8 MB."""
 
 _POINT_VERSION = 1
 
@@ -113,7 +110,7 @@ def read_tables(
             seen.add(key, sealed)
         return found
 
-    for found in in_order(read, names, workers=workers, ahead=_AHEAD_PER_WORKER * workers):
+    for found in read_small(read, names, workers=workers):
         if found is not None:
             yield found
 
