@@ -18,7 +18,7 @@ from holdfast.backup.references import keep_reference, release_superseded, why_d
 from holdfast.backup.retention import apply_retention, newest_of, plan_retention
 from holdfast.backup.snapshot import LineRemover, SnapshotDisk, SnapshotFacts, SnapshotTaker
 from holdfast.backup.transfer import DiskJob, TransferredDisk, transfer_disk
-from holdfast.core import Clock, Entropy, HoldfastError, limits
+from holdfast.core import Clock, Entropy, HoldfastError, format_minute, limits
 from holdfast.model import (
     ChangeSource,
     DiskUuid,
@@ -238,7 +238,7 @@ def _retain(work: Work, vm: VmUuid, point: str) -> tuple[str, ...]:
     result = apply_retention(work.repository, plan)
     if result.held:
         until = [each.until for each in result.held if each.until is not None]
-        last = f", the last until {max(until):%Y-%m-%d %H:%M} UTC" if until else ""
+        last = f", the last until {format_minute(max(until))}" if until else ""
         count = len(result.held)
         points_are = "restore points are" if count > 1 else "restore point is"
         what = f"{count} {points_are} due and held{last}; a later run deletes what is due"

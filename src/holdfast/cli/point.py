@@ -10,7 +10,7 @@ from holdfast import service
 from holdfast.cli.confirm import confirm_destruction
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.cli.verification import explain_verification
-from holdfast.core import ExitStatus, format_bytes
+from holdfast.core import ExitStatus, format_bytes, format_minute
 from holdfast.repository import PointSummary, summary_of
 
 __all__ = ["app", "point_document", "point_rows"]
@@ -141,7 +141,7 @@ def show(point: str, *, repository: str, common: Common = _NO_COMMON) -> int:
             out.say(grades[found.id].explain())
         until = service.held_until(session.workspace, repository, found, cancel=session.cancel)
         if until is not None:
-            out.say(f"held against deletion until {until:%Y-%m-%d %H:%M} UTC")
+            out.say(f"held against deletion until {format_minute(until)}")
         for disk in found.disks:
             sizes = disk.stored.sizes
             out.say(f"disk {disk.facts.position} {disk.facts.name!r}: {disk.facts.change_reason}")

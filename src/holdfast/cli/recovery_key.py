@@ -10,7 +10,7 @@ from holdfast.cli.asking import NotAnswered, asking
 from holdfast.cli.qr import qr_lines, write_qr
 from holdfast.cli.session import Session
 from holdfast.cli.unlocking import unlock_from
-from holdfast.core import Secret, format_time
+from holdfast.core import Secret, format_minute
 from holdfast.repository import WrongKey
 
 __all__ = ["ask_back", "say_drill", "show_recovery_key"]
@@ -75,4 +75,4 @@ def say_drill(session: Session, repository: str, done: service.Drill) -> None:
         out.say(f"Who else can open it: {', '.join(f'{each.name} ({each.kind})' for each in done.others)}.")
     else:
         out.warn("Nobody else can open it. Add a second key holder: holdfast repository key add")
-    out.say(f"Remembered here: {format_time(done.proven_at)}.")
+    out.say(f"Remembered here: {format_minute(done.proven_at)}.")

@@ -26,7 +26,7 @@ from holdfast.cli.repository_undelete import undelete
 from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.cli.unlocking import read_unlock
-from holdfast.core import ExitStatus, format_bytes, format_time
+from holdfast.core import ExitStatus, format_bytes, format_minute
 from holdfast.repository import (
     Compression,
 )
@@ -224,7 +224,7 @@ def show(name: str, *, common: Common = _NO_COMMON) -> int:
         out.gap()
         say_holders(session, overview.holders)
         for holder, moment in sorted(overview.config.keys.proven.items()):
-            out.say(f"{holder}: key last proven {format_time(moment)}")
+            out.say(f"{holder}: key last proven {format_minute(moment)}")
         if overview.data_key_epoch:
             out.say(f"Data key number {overview.data_key_epoch}; what is older is sealed with those before it.")
         for each in overview.advice:

@@ -16,7 +16,7 @@ from holdfast.cli.recovery_key import ask_back, say_drill, show_recovery_key
 from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.cli.unlocking import read_unlock
-from holdfast.core import ExitStatus, Secret, format_time
+from holdfast.core import ExitStatus, Secret, format_minute
 from holdfast.repository import HolderFacts, IdentityHolder, NewHolder, PassphraseHolder, new_recovery_key
 
 __all__ = ["app", "say_holders"]
@@ -209,7 +209,7 @@ def key_rotate(
         if until is None:
             session.out.say("The old one does not open it any more.")
         else:
-            session.out.warn(f"The old one opens it too until {format_time(until)}: its file is locked in the store.")
+            session.out.warn(f"The old one opens it too until {format_minute(until)}: its file is locked in the store.")
         recovery_key = secret.reveal() if secret else None
         told = {"rotated": holder, "recovery_key": recovery_key, "recovery_key_proven": proven}
         session.out.result({**told, "old_key_opens_until": until})

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from holdfast import service
 from holdfast.cli.session import Common, Session, run_command
-from holdfast.core import ExitStatus, HoldfastError
+from holdfast.core import ExitStatus, HoldfastError, format_minute
 from holdfast.repository import LockingReport, ProtectionReport, Verdict
 
 __all__ = ["lock", "lock_new", "say_protection"]
@@ -60,7 +60,7 @@ def lock(
         protection = service.show_protection(session.workspace, name, cancel=session.cancel)
         say_protection(session, protection)
         newest = [
-            (each.point, each.vm_name, f"{each.until:%Y-%m-%d %H:%M} UTC" if each.until else "not held")
+            (each.point, each.vm_name, format_minute(each.until) if each.until else "not held")
             for each in protection.newest
         ]
         if newest:
@@ -76,7 +76,7 @@ def lock(
 def say_protection(session: Session, protection: ProtectionReport) -> None:
     """Tell what a trial has shown."""
     headline, style = _HEADLINES[protection.verdict]
-    until = f" until {protection.held_until:%Y-%m-%d %H:%M} UTC" if protection.held_until else ""
+    until = f" until {format_minute(protection.held_until)}" if protection.held_until else ""
     is_proven = protection.verdict is Verdict.PROTECTED
     out = session.out
     out.say(f"{headline}{until if is_proven else ''}: {protection.reason}", style=style)

@@ -11,7 +11,7 @@ from holdfast import service
 from holdfast.cli.budget import parse_budget
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.cli.verification import explain_damage
-from holdfast.core import ExitStatus, format_bytes
+from holdfast.core import ExitStatus, format_bytes, format_minute
 from holdfast.repository import HealReport, ScrubBudget, ScrubReport
 
 __all__ = ["heal", "scrub"]
@@ -139,7 +139,7 @@ def _explain(report: ScrubReport, budget: ScrubBudget) -> list[str]:
         never = format_bytes(state.never_bytes)
         lines.append(f"Not read since they were stored: {state.never_packs}, {never}.")
     elif state.oldest_at is not None:
-        lines.append(f"Oldest proof: {state.oldest_at:%Y-%m-%d %H:%M} UTC.")
+        lines.append(f"Oldest proof: {format_minute(state.oldest_at)}.")
     scrubs = _round_scrubs(report, budget)
     if scrubs is not None:
         lines.append(f"Scrubs of this budget for a full round: {scrubs}.")

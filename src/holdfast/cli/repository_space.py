@@ -10,7 +10,7 @@ from holdfast import service
 from holdfast.cli.budget import parse_budget
 from holdfast.cli.output import Output
 from holdfast.cli.session import Common, Session, run_command
-from holdfast.core import ExitStatus, format_bytes
+from holdfast.core import ExitStatus, format_bytes, format_minute
 from holdfast.repository import GcPlan, GcReport, SpaceReport
 
 __all__ = ["gc", "usage"]
@@ -136,7 +136,7 @@ def _tell(out: Output, report: GcReport) -> None:
             "collection deletes them."
         )
     if report.locked_packs:
-        until = "" if report.locked_until is None else f", the last until {report.locked_until:%Y-%m-%d %H:%M} UTC"
+        until = "" if report.locked_until is None else f", the last until {format_minute(report.locked_until)}"
         out.say(f"{report.locked_packs} packs are locked{until}: they come back with a collection after that.")
     if report.waiting_packs or report.poor_waiting_packs:
         out.say(

@@ -3,7 +3,7 @@
 from holdfast.core import limits
 from holdfast.core.attempts import repeat_patiently
 from holdfast.core.cancel import Cancellation, Cancelled
-from holdfast.core.clock import Clock, ManualClock, SystemClock, format_time, parse_time
+from holdfast.core.clock import Clock, ManualClock, SystemClock, format_minute, format_time, parse_time
 from holdfast.core.entropy import Entropy, SeededEntropy, SystemEntropy
 from holdfast.core.errors import ExitStatus, HoldfastError, Retry, iter_error_classes, mapped
 from holdfast.core.log import configure_log, get_log
@@ -46,6 +46,7 @@ __all__ = [
     "configure_log",
     "format_bytes",
     "format_duration",
+    "format_minute",
     "format_rate",
     "format_time",
     "get_log",

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from holdfast.core.cancel import Cancellation
 
-__all__ = ["Clock", "ManualClock", "SystemClock", "format_time", "parse_time"]
+__all__ = ["Clock", "ManualClock", "SystemClock", "format_minute", "format_time", "parse_time"]
 
 
 class Clock(Protocol):
@@ -82,6 +82,12 @@ def format_time(moment: datetime) -> str:
     """Return a stored time: UTC, seconds, ISO 8601 with ``Z``, e.g. ``2026-11-20T09:08:20Z``."""
     assert moment.tzinfo is not None
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def format_minute(moment: datetime) -> str:
+    """Return a time as people are told it, to the minute: ``2026-11-20 09:08 UTC``."""
+    assert moment.tzinfo is not None
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def parse_time(text: str) -> datetime:

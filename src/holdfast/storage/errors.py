@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from datetime import datetime
 
-from holdfast.core import ExitStatus, HoldfastError, Retry, format_bytes
+from holdfast.core import ExitStatus, HoldfastError, Retry, format_bytes, format_minute
 
 __all__ = [
     "KeyRefused",
@@ -125,7 +125,7 @@ class ObjectLocked(StoreError):
     advice = "Wait until then; a lock that protects against ransomware cannot be lifted for anybody else either."
 
     def __init__(self, *, store: str, key: str, until: datetime | None) -> None:
-        when = "" if until is None else f" until {until:%Y-%m-%d %H:%M} UTC"
+        when = "" if until is None else f" until {format_minute(until)}"
         super().__init__(f"{store}: object {key} is locked{when}")
         self.store, self.key, self.until = store, key, until
 

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.core import Cancellation, Cancelled, Clock, ManualClock, SystemClock, format_time, parse_time
+from holdfast.core import (
+    Cancellation,
+    Cancelled,
+    Clock,
+    ManualClock,
+    SystemClock,
+    format_minute,
+    format_time,
+    parse_time,
+)
 
 
 def test_a_manual_clock_moves_only_when_told() -> None:
@@ -52,6 +61,11 @@ def test_the_system_clock_tells_utc_and_runs_forward() -> None:
 def test_a_stored_time_is_utc_whatever_zone_it_came_in() -> None:
     moment = datetime(2026, 11, 20, 10, 8, 20, tzinfo=timezone(timedelta(hours=1)))
     assert format_time(moment) == "2026-11-20T09:08:20Z"
+
+
+def test_people_are_told_utc_whatever_zone_a_time_came_in() -> None:
+    moment = datetime(2026, 11, 20, 10, 8, 59, tzinfo=timezone(timedelta(hours=1)))
+    assert format_minute(moment) == "2026-11-20 09:08 UTC"
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(9990, 1, 1), timezones=st.timezones()))

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.core import Cancellation, Cancelled, HoldfastError, Progress
+from holdfast.core import Cancellation, Cancelled, HoldfastError, Progress, format_minute
 from holdfast.model import PointId, RunId
 from holdfast.repository.care.scrub import ScrubBudget, ScrubPlan, ScrubStatus, plan_scrub, run_scrub
 from holdfast.repository.care.verify import VerifyReport, verify
@@ -87,7 +87,7 @@ class CheckGrade:
             return f"in doubt: {self.damaged_packs} of {self.packs} packs damaged"
         if self.checked_at is None:
             return f"not checked: {self.unread_packs} of {self.packs} packs not read yet"
-        return f"data checked {self.checked_at:%Y-%m-%d %H:%M} UTC"
+        return f"data checked {format_minute(self.checked_at)}"
 
 
 class Caretaker:

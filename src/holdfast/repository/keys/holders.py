@@ -13,7 +13,7 @@ from datetime import datetime
 import msgspec
 from blake3 import blake3
 
-from holdfast.core import ExitStatus, HoldfastError, format_time
+from holdfast.core import ExitStatus, HoldfastError, format_minute, format_time
 from holdfast.repository.keys.epochs import check_epoch, epoch_in_force
 from holdfast.repository.keys.keys import (
     HolderExists,
@@ -84,7 +84,7 @@ class HolderHeld(HoldfastError):
     )
 
     def __init__(self, *, name: str, until: datetime | None) -> None:
-        when = "" if until is None else f" until {until:%Y-%m-%d %H:%M} UTC"
+        when = "" if until is None else f" until {format_minute(until)}"
         super().__init__(f"the file of key holder {name!r} is locked in the store{when}")
         self.name, self.until = name, until
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from holdfast.core import Cancellation, format_bytes
+from holdfast.core import Cancellation, format_bytes, format_minute
 from holdfast.model import PointId
 from holdfast.repository.layout import pack_key
 from holdfast.repository.points.point import RestorePoint
@@ -70,13 +70,13 @@ def _locks(vault: Vault, point: RestorePoint, length_bytes: int) -> list[Wait]:
     waits = []
     held = _locked_until(vault, point.key)
     if held is not None:
-        what = f"the point itself is held until {held:%Y-%m-%d %H:%M} UTC and cannot be deleted before"
+        what = f"the point itself is held until {format_minute(held)} and cannot be deleted before"
         waits.append(Wait(kind=WaitKind.LOCK, what=what, until=held, packs=0, length_bytes=length_bytes))
     packs = sorted(read_moves(vault).holders_of(pack for pack, _ in point.packs()))
     asked = packs[:: max(1, len(packs) // _LOCKS_ASKED_MAX)]
     untils = [until for pack in asked if (until := _locked_until(vault, pack_key(pack))) is not None]
     if untils:
-        what = f"its packs are locked against deletion, until {max(untils):%Y-%m-%d %H:%M} UTC as far as was asked"
+        what = f"its packs are locked against deletion, until {format_minute(max(untils))} as far as was asked"
         waits.append(
             Wait(kind=WaitKind.LOCK, what=what, until=max(untils), packs=len(packs), length_bytes=length_bytes)
         )

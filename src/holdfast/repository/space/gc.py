@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.core import Cancellation, NoProgress, Progress, format_bytes
+from holdfast.core import Cancellation, NoProgress, Progress, format_bytes, format_minute
 from holdfast.repository.crew import in_order
 from holdfast.repository.layout import PackId, pack_key
 from holdfast.repository.packs.pack_set import PackSet
@@ -296,7 +296,7 @@ def _spared(census: Census, leases: Sequence[Lease], is_spared: Chosen, *, now: 
     margin = timedelta(seconds=safety.clock_skew_s + safety.resume_grace_s)
     ends = [lease.ends_at for lease in leases if lease.ends_at is not None and not lease.is_forgotten(now, safety)]
     until = max(ends) + margin if ends else None
-    when = "" if until is None else f", until {until:%Y-%m-%d %H:%M} UTC at the latest"
+    when = "" if until is None else f", until {format_minute(until)} at the latest"
     what = f"keep {count} of them ({format_bytes(length_bytes)}) that a running or resumable backup has stored{when}"
     return Wait(kind=WaitKind.INTERRUPTED, what=what, until=until, packs=count, length_bytes=length_bytes)
 
@@ -322,7 +322,7 @@ def _locked(vault: Vault, dead: DeadPacks, is_free: Chosen) -> tuple[list[Wait],
         length_bytes = round(length_bytes * len(places) / len(asked))
     what = (
         f"{packs} of them ({format_bytes(length_bytes)}) are locked against deletion, "
-        f"from {min(untils):%Y-%m-%d %H:%M} UTC on they come back, the last at {max(untils):%Y-%m-%d %H:%M} UTC"
+        f"from {format_minute(min(untils))} on they come back, the last at {format_minute(max(untils))}"
     )
     lock = Wait(kind=WaitKind.LOCK, what=what, until=max(untils), packs=packs, length_bytes=length_bytes)
     return [lock], length_bytes

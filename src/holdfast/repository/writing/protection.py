@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from holdfast.core import Cancellation, Progress
+from holdfast.core import Cancellation, Progress, format_minute
 from holdfast.model import PointId
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.layout import CANARY_PREFIX, CONFIG_KEY, POINTS_PREFIX, pack_key
@@ -218,7 +218,7 @@ class Protection:
         if is_promised and now - waiting < _PATIENCE:
             return Verdict.PENDING, "the keeper has not locked the canary yet", "Ask again in a few minutes."
         if is_promised:
-            reason = f"no keeper has locked the canary that was put at {waiting:%Y-%m-%d %H:%M} UTC"
+            reason = f"no keeper has locked the canary that was put at {format_minute(waiting)}"
             return Verdict.NOT_PROTECTED, reason, "Look at the keeper on the file server: holdfast keeper status."
         for key in keys:
             self._vault.store.delete(key)
@@ -229,7 +229,7 @@ class Protection:
         try:
             self._vault.store.delete(key)
         except ObjectLocked as refusal:
-            until = "" if refusal.until is None else f", which holds until {refusal.until:%Y-%m-%d %H:%M} UTC"
+            until = "" if refusal.until is None else f", which holds until {format_minute(refusal.until)}"
             return Verdict.PROTECTED, f"the store refused to delete a canary{until}", "Nothing is to be done."
         reason = "the store said that it held a canary, and deleted it when asked to"
         return Verdict.NOT_PROTECTED, reason, "Take away this machine's right to lift locks; see docs/immutability.md."
