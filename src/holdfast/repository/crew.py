@@ -114,7 +114,7 @@ class Crew:
 
 
 def read_small(read: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:
-    """Yield what ``read`` returns for each item, in order, while some more are being read; one by one with no workers."""
+    """Yield what ``read`` returns for each item, in order, while others are being read; one by one with no workers."""
     yield from in_order(read, items, workers=_SMALL_READERS if workers else 0, ahead=_SMALL_READERS)
 
 

@@ -142,7 +142,7 @@ class Repository:
 
     def summaries(self) -> SummaryListing:
         """Return what a listing shows of all points, oldest first, without reading most of them."""
-        return list_summaries(self._vault)
+        return list_summaries(self._vault, workers=self._workers)
 
     def damaged_points(self) -> list[PointDamaged]:
         """Return what is wrong with the restore points that cannot be read."""

@@ -17,7 +17,7 @@ from holdfast.core import format_time, parse_time
 from holdfast.model import ChangeSource, Consistency, DiskUuid, FourSizes, PointId, PoolUuid, RunId, VmIdentity, VmUuid
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.layout import CATALOGUE_PREFIX, POINTS_PREFIX, ObjectKind
-from holdfast.repository.points.point import RestorePoint, read_point
+from holdfast.repository.points.point import RestorePoint, read_each
 from holdfast.repository.sealing import SealBroken
 from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectMissing
@@ -164,10 +164,10 @@ def summary_of(point: RestorePoint, *, length_bytes: int = 0) -> PointSummary:
     )
 
 
-def list_summaries(vault: Vault) -> SummaryListing:
+def list_summaries(vault: Vault, *, workers: int = 0) -> SummaryListing:
     """Return what a listing shows, oldest first; the points that cannot be read apart."""
     catalogues, _ = _read_catalogues(vault)
-    found, damaged = _summaries(vault, catalogues)
+    found, damaged = _summaries(vault, catalogues, workers=workers)
     found.sort(key=_age)
     return SummaryListing(tuple(found), tuple(damaged))
 
@@ -184,7 +184,7 @@ def write_catalogue(vault: Vault, points: Sequence[RestorePoint]) -> None:
         _write(vault, rows)
 
 
-def tidy_catalogue(vault: Vault) -> None:
+def tidy_catalogue(vault: Vault, *, workers: int = 0) -> None:
     """Make every point described, by few catalogues, and drop those that are damaged or describe nothing."""
     catalogues, damaged = _read_catalogues(vault)
     listed = {info.key for info in vault.names(POINTS_PREFIX)}
@@ -193,14 +193,17 @@ def tidy_catalogue(vault: Vault) -> None:
     replaced = {each.key for each in (small if len(small) > _CATALOGUES_MAX else useless)}
     kept = [each for each in catalogues if each.key not in replaced]
     described = {row.key for each in kept for row in each.rows}
-    rows = [row for row in _summaries(vault, catalogues)[0] if row.key not in described]
+    found, _ = _summaries(vault, catalogues, workers=workers)
+    rows = [row for row in found if row.key not in described]
     for first in range(0, len(rows), _MERGED_ROWS_MAX):
         _write(vault, rows[first : first + _MERGED_ROWS_MAX])
     for key in [*damaged, *replaced]:
         vault.store.delete(key)
 
 
-def _summaries(vault: Vault, catalogues: Iterable[_Catalogue]) -> tuple[list[PointSummary], list[PointDamaged]]:
+def _summaries(
+    vault: Vault, catalogues: Iterable[_Catalogue], *, workers: int
+) -> tuple[list[PointSummary], list[PointDamaged]]:
     lengths = {info.key: info.length_bytes for info in vault.names(POINTS_PREFIX)}
     found: list[PointSummary] = []
     for catalogue in catalogues:
@@ -209,14 +212,12 @@ def _summaries(vault: Vault, catalogues: Iterable[_Catalogue]) -> tuple[list[Poi
                 found.append(row)
                 del lengths[row.key]
     damaged: list[PointDamaged] = []
-    for key, length_bytes in lengths.items():
-        try:
-            point = read_point(vault, key)
-        except PointDamaged as damage:
-            damaged.append(damage)
-            continue
-        if point is not None:
-            found.append(summary_of(point, length_bytes=length_bytes))
+    undescribed = list(lengths)
+    for key, point in zip(undescribed, read_each(vault, undescribed, workers=workers), strict=True):
+        if isinstance(point, PointDamaged):
+            damaged.append(point)
+        elif point is not None:
+            found.append(summary_of(point, length_bytes=lengths[key]))
     return found, damaged
 
 

@@ -7,7 +7,7 @@ durable before it appeared.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -42,6 +42,7 @@ __all__ = [
     "find_published",
     "point_key",
     "publish_point",
+    "read_each",
     "read_point",
     "read_points",
 ]
@@ -171,18 +172,23 @@ def read_points(vault: Vault, *, vm: VmUuid | None = None, workers: int = 0) -> 
     """Return all points, oldest first; the damaged ones apart."""
     prefix = POINTS_PREFIX if vm is None else _folder(vault, vm)
     names = [info.key for info in vault.names(prefix)]
-    found = list(read_small(lambda key: _read_or_damage(vault, key), names, workers=workers))
+    found = list(read_each(vault, names, workers=workers))
     damaged = [each for each in found if isinstance(each, PointDamaged)]
     points = [each for each in found if isinstance(each, RestorePoint)]
     points.sort(key=lambda each: (each.facts.taken_at, each.published_at, each.id))
     return PointListing(tuple(points), tuple(damaged))
 
 
-def _read_or_damage(vault: Vault, key: str) -> RestorePoint | PointDamaged | None:
-    try:
-        return read_point(vault, key)
-    except PointDamaged as damage:
-        return damage
+def read_each(vault: Vault, keys: Iterable[str], *, workers: int) -> Iterator[RestorePoint | PointDamaged | None]:
+    """Yield the point in each object, in order: what is wrong with it when it is damaged, None when it is gone."""
+
+    def read(key: str) -> RestorePoint | PointDamaged | None:
+        try:
+            return read_point(vault, key)
+        except PointDamaged as damage:
+            return damage
+
+    return read_small(read, keys, workers=workers)
 
 
 def read_point(vault: Vault, key: str) -> RestorePoint | None:
