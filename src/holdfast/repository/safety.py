@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["SAFETY", "Safety"]
+from holdfast.core import Clock
+
+__all__ = ["SAFETY", "Safety", "Since"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,23 @@ class Safety:
         assert self.lease_renewal_s * 2 < self.lease_s
         assert self.lease_fence_s < self.lease_s
         assert self.packs_announced > 0
+
+
+class Since:
+    """How long ago a moment was: the moment it was made."""
+
+    __slots__ = ("_at", "_clock", "_s")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._s, self._at = clock.monotonic_s(), clock.now()
+
+    def age_s(self) -> float:
+        """Return the seconds since then, by the clock that says more.
+
+        The monotonic clock stands still while the machine sleeps; the wall clock may be set back.
+        """
+        return max(self._clock.monotonic_s() - self._s, (self._clock.now() - self._at).total_seconds())
 
 
 SAFETY = Safety(

@@ -19,7 +19,7 @@ from holdfast.repository.packs.pack_table import PackTable
 from holdfast.repository.packs.read_plan import Numbers
 from holdfast.repository.packs.stored_disk import NodeAddress, StoredDisk
 from holdfast.repository.reading.gather import read_patches
-from holdfast.repository.records.moved import MovedSlots, Moves
+from holdfast.repository.records.moved import Moves, SlotGroup
 from holdfast.repository.vault import Vault
 
 __all__ = ["Broken", "MapWalk"]
@@ -114,7 +114,7 @@ class MapWalk:
             _count(uses, pack, len(slots), live_bytes)
         return uses
 
-    def _check_slots(self, uses: Uses, group: MovedSlots, pack: PackId) -> int:
+    def _check_slots(self, uses: Uses, group: SlotGroup, pack: PackId) -> int:
         """Return the live bytes of slots that a leaf names in one pack and that lie in one pack now."""
         try:
             opened = self._vault.shelf.open(group.pack)

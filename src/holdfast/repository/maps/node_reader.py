@@ -7,46 +7,17 @@ is told with its place and harms no other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
-from holdfast.core import KIB, MIB
 from holdfast.repository.crew import in_order
 from holdfast.repository.damage import Damage, MapDamaged
 from holdfast.repository.layout import FrameKind, PackId
 from holdfast.repository.packs.disk_map import node_id
 from holdfast.repository.packs.pack import OpenPack
+from holdfast.repository.packs.spans import FrameSpan, spans_of
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.vault import Vault
 
-__all__ = ["FrameSpan", "read_nodes", "spans_of"]
-
-_GAP_BYTES_MAX = 128 * KIB
-"""Reading over a gap of this size costs less than another request, even on a local disk."""
-
-_REQUEST_BYTES_MAX = 4 * MIB
-
-
-@dataclass(frozen=True, slots=True)
-class FrameSpan:
-    """Neighbouring frames of one pack that one request reads."""
-
-    offset_bytes: int
-    length_bytes: int
-    slots: tuple[int, ...]
-
-
-def spans_of(opened: OpenPack, slots: Iterable[int]) -> Iterator[FrameSpan]:
-    """Yield the requests that read the frames of some slots. ``PackDamaged`` when there is no such slot."""
-    extents = sorted((*opened.frame_extent(slot), slot) for slot in set(slots))
-    first = 0
-    for number, (offset_bytes, length_bytes, _) in enumerate(extents):
-        end = offset_bytes + length_bytes
-        start = extents[first][0]
-        following = extents[number + 1] if number + 1 < len(extents) else None
-        reach = 0 if following is None else following[0] + following[1] - start
-        if following is None or following[0] - end > _GAP_BYTES_MAX or reach > _REQUEST_BYTES_MAX:
-            yield FrameSpan(start, end - start, tuple(slot for _, _, slot in extents[first : number + 1]))
-            first = number + 1
+__all__ = ["read_nodes"]
 
 
 def read_nodes(
@@ -81,11 +52,9 @@ def _read_span(vault: Vault, opened: OpenPack, span: FrameSpan) -> list[tuple[No
     except Damage as damage:
         return [(NodeAddress(opened.pack, slot), damage) for slot in span.slots]
     found: list[tuple[NodeAddress, bytes | Damage]] = []
-    for slot in span.slots:
-        offset_bytes, length_bytes = opened.frame_extent(slot)
-        start = offset_bytes - span.offset_bytes
+    for slot, frame in span.frames(opened, sealed):
         try:
-            plain = opened.plain(slot, sealed[start : start + length_bytes], kind=FrameKind.MAP)
+            plain = opened.plain(slot, frame, kind=FrameKind.MAP)
             if node_id(vault.keys, plain) != opened.trailer.id_of(slot):
                 raise MapDamaged(pack=opened.pack, slot=slot, reason="it is not the node that its trailer names")
             found.append((NodeAddress(opened.pack, slot), plain))

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from holdfast.core import KIB, MIB
 from holdfast.repository.damage import Damage, PackDamaged
 from holdfast.repository.layout import FrameKind, PackId
 from holdfast.repository.packs.entries import (
@@ -28,30 +25,17 @@ from holdfast.repository.packs.entries import (
     slots_of,
 )
 from holdfast.repository.packs.pack import parse_patch
+from holdfast.repository.packs.spans import read_frames
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.packs.trailer import Trailer
 from holdfast.repository.records.avoided import AvoidedSlots
-from holdfast.repository.records.moved import Moves
+from holdfast.repository.records.moved import Moves, SlotGroup
 from holdfast.repository.vault import Vault
 
-__all__ = ["SlotBook", "SlotGroup"]
+__all__ = ["SlotBook"]
 
 _BASES_KEPT_MAX = 16_384
 """About 3 MB: a patch that is replaced is asked for twice, soon after each other."""
-
-_GAP_BYTES_MAX = 128 * KIB
-"""As for blocks: reading over such a gap costs less than another request."""
-
-_REQUEST_BYTES_MAX = 4 * MIB
-
-
-@dataclass(frozen=True, slots=True)
-class SlotGroup:
-    """Some of a row of entries: those whose slots lie in one pack. ``slots`` are as they are numbered there."""
-
-    at: npt.NDArray[np.int64]
-    pack: PackId
-    slots: npt.NDArray[np.int64]
 
 
 class SlotBook:
@@ -76,7 +60,8 @@ class SlotBook:
         for number in distinct(packs):
             at, pack = stored[packs == number], self._numbers.pack(number)
             if len(self._moves) and not self._is_readable(pack):
-                yield from self._moved_groups(at, entries)
+                for moved in self._moves.resolve_slots(pack, slots_of(entries[at])):
+                    yield SlotGroup(at[moved.at], moved.pack, moved.slots)
             else:
                 yield SlotGroup(at, pack, slots_of(entries[at]))
 
@@ -153,45 +138,18 @@ class SlotBook:
             return False
         return True
 
-    def _moved_groups(self, stored: npt.NDArray[np.int64], entries: Entries) -> Iterator[SlotGroup]:
-        by_pack: dict[PackId, list[tuple[int, int]]] = {}
-        for at, entry in zip(stored.tolist(), entries[stored].tolist(), strict=True):
-            place = self._moves.resolve(self.address(entry))
-            by_pack.setdefault(place.pack, []).append((at, place.slot))
-        for pack, members in by_pack.items():
-            at_slot = np.array(members, dtype=np.int64)
-            yield SlotGroup(at_slot[:, 0], pack, at_slot[:, 1])
-
     def _read_bases(self, patches: Sequence[int]) -> list[int]:
         """Return the places of the patches' bases as entries, read from the patches with few requests."""
         found = [0] * len(patches)
         for group in self.groups(np.array(patches, dtype=np.int64)):
             self.trailer(group)
             opened = self._vault.shelf.open(group.pack)
-            frames = sorted(
-                (*opened.frame_extent(slot), slot, at)
-                for at, slot in zip(group.at.tolist(), group.slots.tolist(), strict=True)
-            )
-            for start, length_bytes, members in _requests(frames):
-                sealed = opened.read_range(start, length_bytes)
-                for offset_bytes, frame_bytes, slot, at in members:
-                    frame = sealed[offset_bytes - start : offset_bytes - start + frame_bytes]
-                    plain = opened.plain(slot, frame, kind=FrameKind.PATCH)
-                    patch = parse_patch(plain, pack=group.pack, slot=slot)
-                    found[at] = entry_of(self._numbers.number(patch.base_pack), patch.base_slot, 0)
+            askers: dict[int, list[int]] = {}
+            for at, slot in zip(group.at.tolist(), group.slots.tolist(), strict=True):
+                askers.setdefault(slot, []).append(at)
+            for slot, frame in read_frames(opened, askers):
+                patch = parse_patch(opened.plain(slot, frame, kind=FrameKind.PATCH), pack=group.pack, slot=slot)
+                base = entry_of(self._numbers.number(patch.base_pack), patch.base_slot, 0)
+                for at in askers[slot]:
+                    found[at] = base
         return found
-
-
-_Extent = tuple[int, int, int, int]
-
-
-def _requests(frames: Sequence[_Extent]) -> Iterator[tuple[int, int, Sequence[_Extent]]]:
-    """Yield offset and length of each request, and the frames that it reads; ``frames`` ascend."""
-    first = 0
-    for number, (offset_bytes, length_bytes, _, _) in enumerate(frames):
-        end = offset_bytes + length_bytes
-        following = frames[number + 1] if number + 1 < len(frames) else None
-        reach = 0 if following is None else following[0] + following[1] - frames[first][0]
-        if following is None or following[0] - end > _GAP_BYTES_MAX or reach > _REQUEST_BYTES_MAX:
-            yield frames[first][0], end - frames[first][0], frames[first : number + 1]
-            first = number + 1

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from holdfast.repository.layout import PackId
 
-__all__ = ["PackIds", "PackSet", "as_ids", "pack_id"]
+__all__ = ["PackIds", "PackSet", "as_ids", "ids_of", "pack_id"]
 
 PackIds = npt.NDArray[np.bytes_]
 """Ids as numpy compares them. All have 16 bytes, so that it passes over zeros at their ends harms nothing."""
@@ -82,6 +82,12 @@ def as_ids(packs: bytes) -> PackIds:
     if len(packs) % _ID_BYTES:
         raise ValueError(f"{len(packs)} bytes are not a whole number of pack ids")
     ids: PackIds = np.frombuffer(packs, dtype="S16")
+    return ids
+
+
+def ids_of(column: npt.NDArray[Any]) -> PackIds:
+    """Return the ids in a column of rows, in the order of the rows."""
+    ids: PackIds = np.ascontiguousarray(column).view("S16")
     return ids
 
 

@@ -15,10 +15,14 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+
 from holdfast.core import Cancellation, limits
 from holdfast.repository.layout import TRAILER_ROW, FrameKind, PackId, pack_key
 from holdfast.repository.packs.entries import PATCH_FLAG, PackNumbers, entry_of
 from holdfast.repository.packs.frame import Frame, FrameCipher
+from holdfast.repository.packs.index import IndexedPack
+from holdfast.repository.packs.pack import SealedTrailer
 from holdfast.repository.packs.pack_fill import FillingPack
 from holdfast.repository.packs.pack_memory import SEGMENT_BYTES, PackMemory
 from holdfast.repository.packs.trailer import TrailerNotes
@@ -43,6 +47,11 @@ class DurablePack:
     epoch: int
     locked_until: datetime | None
     """The lock that it was stored with."""
+
+    def indexed(self) -> IndexedPack:
+        """Return it as an index lists it."""
+        sealed = SealedTrailer(self.pack, self.length_bytes, self.sealed_trailer, self.epoch)
+        return IndexedPack(sealed, np.frombuffer(self.rows, dtype=TRAILER_ROW))
 
 
 @dataclass(frozen=True, slots=True)

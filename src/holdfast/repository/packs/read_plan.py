@@ -15,14 +15,14 @@ from holdfast.core import KIB, MIB
 from holdfast.repository import layout
 from holdfast.repository.packs.trailer import Trailer
 
-__all__ = ["REQUEST_BYTES_MAX", "FrameRead", "Numbers", "Request", "Want", "plan_reads"]
+__all__ = ["GAP_BYTES_MAX", "REQUEST_BYTES_MAX", "FrameRead", "Numbers", "Request", "Want", "plan_reads"]
 
 Numbers = npt.NDArray[np.int64]
 
 REQUEST_BYTES_MAX = 4 * MIB
 """Amortises the round trip to an object store, and bounds what one thread holds of a pack."""
 
-_GAP_BYTES_MAX = 256 * KIB
+GAP_BYTES_MAX = 256 * KIB
 """Reading over a gap of this size costs no more than another request on a local disk, and much less elsewhere."""
 
 
@@ -88,7 +88,7 @@ def plan_reads(trailer: Trailer, slots: Numbers, tokens: Numbers) -> list[Reques
             continue
         before = slot
         reach_bytes = offset_bytes + length_bytes - start
-        if frames and (offset_bytes - end > _GAP_BYTES_MAX or reach_bytes > REQUEST_BYTES_MAX):
+        if frames and (offset_bytes - end > GAP_BYTES_MAX or reach_bytes > REQUEST_BYTES_MAX):
             requests.append(Request(start, end - start, frames))
             frames = []
         if not frames:

@@ -19,7 +19,7 @@ from holdfast.repository import layout
 from holdfast.repository.crew import read_small
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.layout import OBJECT_HEADER, PACK_TABLE_ROW, POINTS_PREFIX, ObjectKind, PackId
-from holdfast.repository.packs.pack_set import PackIds
+from holdfast.repository.packs.pack_set import PackIds, ids_of
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.sealing import SealBroken
 from holdfast.repository.vault import Vault
@@ -151,7 +151,7 @@ def _disk(fields: _DiskFields) -> DiskTable:
     return DiskTable(
         size_bytes=fields.stored_size,
         root=NodeAddress(PackId(fields.root_pack), fields.root_slot),
-        packs=np.ascontiguousarray(rows["pack"]).view("S16"),
+        packs=ids_of(rows["pack"]),
         rows=rows,
     )
 

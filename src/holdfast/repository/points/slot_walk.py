@@ -20,10 +20,11 @@ import numpy.typing as npt
 from holdfast.core import Cancellation
 from holdfast.repository.damage import Damage, PackDamaged
 from holdfast.repository.layout import FrameKind, PackId
-from holdfast.repository.maps.node_reader import read_nodes, spans_of
+from holdfast.repository.maps.node_reader import read_nodes
 from holdfast.repository.packs.disk_map import Leaf, Root, blocks_of_leaf, read_leaf, read_root
 from holdfast.repository.packs.pack import parse_patch
 from holdfast.repository.packs.pack_set import PackIds, PackSet, as_ids
+from holdfast.repository.packs.spans import read_frames
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.points.point_tables import DiskTable
 from holdfast.repository.records.moved import Moves
@@ -241,14 +242,9 @@ class SlotWalk:
         if len(self._bases) + len(unknown) > _BASES_MAX:
             self._bases.clear()
             unknown = [int(slots[at]) for at in found]
-        for span in spans_of(opened, unknown):
-            sealed = opened.read_range(span.offset_bytes, span.length_bytes)
-            for slot in span.slots:
-                offset_bytes, length_bytes = opened.frame_extent(slot)
-                start = offset_bytes - span.offset_bytes
-                plain = opened.plain(slot, sealed[start : start + length_bytes], kind=FrameKind.PATCH)
-                patch = parse_patch(plain, pack=pack, slot=slot)
-                self._bases[NodeAddress(pack, slot)] = NodeAddress(patch.base_pack, patch.base_slot)
+        for slot, frame in read_frames(opened, unknown):
+            patch = parse_patch(opened.plain(slot, frame, kind=FrameKind.PATCH), pack=pack, slot=slot)
+            self._bases[NodeAddress(pack, slot)] = NodeAddress(patch.base_pack, patch.base_slot)
         return {at: self._bases[NodeAddress(pack, int(slots[at]))] for at in found}
 
     def _need(self, address: NodeAddress, owner: int) -> None:

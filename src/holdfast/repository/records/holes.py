@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.core import format_time, parse_time
+from holdfast.core import MIB, format_time, parse_time
 from holdfast.repository.layout import FEATURES_PREFIX, HOLES_PREFIX, SLOTS_MAX, ObjectKind, PackId
-from holdfast.repository.packs.pack_set import PackSet
+from holdfast.repository.packs.pack_set import PackSet, ids_of
 from holdfast.repository.records.avoided import AvoidedSlots
 from holdfast.repository.records.settled import read_settled
 from holdfast.repository.safety import Safety
@@ -41,8 +41,8 @@ __all__ = [
 HOLES_FLAG = "holes"
 """The write feature that keeps away writers that would not look at these records."""
 
-RECORD_PACKS_MAX = 65_536
-RECORD_BITMAP_BYTES_MAX = 16 * 1024 * 1024
+_RECORD_PACKS_MAX = 65_536
+_RECORD_BITMAP_BYTES_MAX = 16 * MIB
 """Keeps the memory of whoever reads or merges one record small."""
 
 _RECORDS_MAX = 32
@@ -83,7 +83,7 @@ class HolesRecord:
 
     def packs(self) -> PackSet:
         """Return the packs that it names."""
-        return PackSet(np.ascontiguousarray(self.rows["pack"]).view("S16"))
+        return PackSet(ids_of(self.rows["pack"]))
 
     def holes(self) -> Iterator[PackHoles]:
         """Yield what it says, pack by pack."""
@@ -139,7 +139,7 @@ class HolesBook:
         """Return for each pack of a set how many of its bytes were given back."""
         freed = np.zeros(len(packs), dtype=np.int64)
         for record in self.punched:
-            places = packs.find(np.ascontiguousarray(record.rows["pack"]).view("S16"))
+            places = packs.find(ids_of(record.rows["pack"]))
             here = places >= 0
             np.maximum.at(freed, places[here], record.rows["freed"][here].astype(np.int64))
         return freed
@@ -149,7 +149,7 @@ class HolesBook:
         estimates = np.full(len(packs), -1, dtype=np.int64)
         for record in self.punched:
             if record.made_at >= not_before:
-                places = packs.find(np.ascontiguousarray(record.rows["pack"]).view("S16"))
+                places = packs.find(ids_of(record.rows["pack"]))
                 here = places >= 0
                 estimates[places[here]] = record.rows["estimate"][here]
         return estimates
@@ -216,7 +216,7 @@ def merge_holes(vault: Vault, *, present: PackSet) -> None:
     merged: dict[PackId, PackHoles] = {}
     replaced, bitmap_bytes = [], 0
     for record in useful:
-        if len(merged) + len(record.rows) > RECORD_PACKS_MAX or bitmap_bytes > RECORD_BITMAP_BYTES_MAX:
+        if len(merged) + len(record.rows) > _RECORD_PACKS_MAX or bitmap_bytes > _RECORD_BITMAP_BYTES_MAX:
             break
         for each in _picked(record, present):
             merged[each.pack] = _joined(merged.get(each.pack), each)
@@ -240,7 +240,7 @@ def _record(key: str, payload: bytes) -> HolesRecord:
 
 
 def _picked(record: HolesRecord, packs: PackSet) -> Iterable[PackHoles]:
-    wanted = packs.find(np.ascontiguousarray(record.rows["pack"]).view("S16")) >= 0
+    wanted = packs.find(ids_of(record.rows["pack"])) >= 0
     return (each for each, is_wanted in zip(record.holes(), wanted.tolist(), strict=True) if is_wanted)
 
 

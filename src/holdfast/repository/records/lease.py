@@ -107,17 +107,21 @@ def list_leases(vault: Vault) -> list[Lease]:
     return [lease for lease in found if lease is not None]
 
 
-def delete_lease(vault: Vault, id: str) -> None:
-    """Remove every object of a lease, oldest first, so that the newest word on its packs goes last."""
-    for info in list(vault.names(f"{LEASES_PREFIX}{id}/")):
-        vault.store.delete(info.key)
+def delete_lease(vault: Vault, id: str, *, last_number: int | None = None) -> None:
+    """Remove every object of a lease, oldest first, so that the newest word on its packs goes last.
+
+    With ``last_number`` only if it was not renewed since that object: then its writer is alive, and goes on.
+    """
+    keys = [info.key for info in vault.names(f"{LEASES_PREFIX}{id}/")]
+    if last_number is not None and any(key > lease_key(id, last_number) for key in keys):
+        return
+    for key in keys:
+        vault.store.delete(key)
 
 
 def write_lease(vault: Vault, id: str, number: int, record: LeaseRecord) -> None:
-    """Store the next object of a lease and remove the one before."""
+    """Store the next object of a lease."""
     vault.write(lease_key(id, number), msgspec.msgpack.encode(record), kind=ObjectKind.LEASE)
-    if number > 0:
-        vault.store.delete(lease_key(id, number - 1))
 
 
 def pack_ids(packs: Iterable[PackId]) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -16,14 +17,14 @@ import numpy.typing as npt
 
 from holdfast.repository.damage import ObjectDamaged
 from holdfast.repository.layout import MOVED_PREFIX, MOVED_ROW, ObjectKind, PackId
-from holdfast.repository.packs.pack_set import PackSet, as_ids
+from holdfast.repository.packs.pack_set import PackIds, PackSet, as_ids, ids_of
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.records.lease import pack_ids
 from holdfast.repository.records.settled import read_settled
 from holdfast.repository.sealing import SealBroken
 from holdfast.repository.vault import Vault
 
-__all__ = ["MovedSlots", "Moves", "Rows", "read_moves", "write_moves"]
+__all__ = ["Moves", "Rows", "SlotGroup", "read_moves", "write_moves"]
 
 _STEPS_MAX = 64
 """A frame is moved at most once in each clean-up, and records are flattened when they are merged; more is a circle."""
@@ -43,14 +44,14 @@ class _Table:
     """The rows of all records, by old place. A value."""
 
     def __init__(self, rows: Rows, emptied: PackSet) -> None:
-        order = np.lexsort((np.arange(len(rows)), rows["old_slot"], _old_ids(rows)))
+        order = np.lexsort((np.arange(len(rows)), rows["old_slot"], ids_of(rows["old_pack"])))
         rows = rows[order]
         # Of rows for one place the last one counts; the order of the records was kept.
         is_last = np.ones(len(rows), dtype=np.bool_)
         is_last[:-1] = rows[["old_pack", "old_slot"]][1:] != rows[["old_pack", "old_slot"]][:-1]
         self.rows = rows[is_last]
         self.emptied = emptied
-        starts = np.flatnonzero(_edges(_old_ids(self.rows)))
+        starts = np.flatnonzero(_edges(ids_of(self.rows["old_pack"])))
         ends = np.append(starts, len(self.rows))[1:]
         packs = (PackId(each) for each in self.rows["old_pack"][starts].tolist())
         self.spans = dict(zip(packs, zip(starts.tolist(), ends.tolist(), strict=True), strict=True))
@@ -67,13 +68,13 @@ class _Table:
         return NodeAddress(PackId(bytes(rows["new_pack"][at])), int(rows["new_slot"][at]))
 
 
-class MovedSlots:
-    """Slots of one pack, and where they lie now: ``at`` are their places in the array that was asked for."""
+@dataclass(frozen=True, slots=True)
+class SlotGroup:
+    """Some of a row of places: those that lie in one pack now. ``at`` are their indices in that row."""
 
-    __slots__ = ("at", "pack", "slots")
-
-    def __init__(self, at: Slots, pack: PackId, slots: Slots) -> None:
-        self.at, self.pack, self.slots = at, pack, slots
+    at: Slots
+    pack: PackId
+    slots: Slots
 
 
 class Moves:
@@ -114,18 +115,14 @@ class Moves:
             place = further
         raise _circle(place.pack)
 
-    def concerns(self, pack: PackId) -> bool:
-        """Return whether anything of a pack has moved."""
-        return pack in self._table.spans
-
     def moved_packs(self) -> Collection[PackId]:
         """Return the packs of which something has moved."""
         return self._table.spans.keys()
 
-    def resolve_slots(self, pack: PackId, slots: Slots) -> list[MovedSlots]:
+    def resolve_slots(self, pack: PackId, slots: Slots) -> list[SlotGroup]:
         """Return where slots that maps name lie now, grouped by the packs that hold them."""
         table = self._table
-        waiting, settled = [(MovedSlots(np.arange(len(slots)), pack, slots), 0)], []
+        waiting, settled = [(SlotGroup(np.arange(len(slots)), pack, slots), 0)], []
         while waiting:
             group, steps = waiting.pop()
             span = table.spans.get(group.pack)
@@ -138,9 +135,9 @@ class Moves:
             found = np.minimum(np.searchsorted(rows["old_slot"], group.slots), len(rows) - 1)
             has_moved = rows["old_slot"][found] == group.slots
             if not has_moved.all():
-                settled.append(MovedSlots(group.at[~has_moved], group.pack, group.slots[~has_moved]))
+                settled.append(SlotGroup(group.at[~has_moved], group.pack, group.slots[~has_moved]))
             for target, at, new in _by_target(rows[found[has_moved]], group.at[has_moved]):
-                waiting.append((MovedSlots(at, target, new), steps + 1))
+                waiting.append((SlotGroup(at, target, new), steps + 1))
         return settled
 
     def has_row(self, row: np.void) -> bool:
@@ -153,10 +150,9 @@ class Moves:
         """Return where the rows of a pack begin and end."""
         return self._table.spans.get(pack, (0, 0))
 
-    def next_ids(self) -> npt.NDArray[np.bytes_]:
+    def next_ids(self) -> PackIds:
         """Return for every row the pack that it leads to."""
-        ids: npt.NDArray[np.bytes_] = np.ascontiguousarray(self._table.rows["new_pack"]).view("S16")
-        return ids
+        return ids_of(self._table.rows["new_pack"])
 
     def next_packs(self, pack: PackId) -> PackSet:
         """Return the packs to which the rows of a pack lead, which may lead further."""
@@ -242,12 +238,7 @@ def _rows_of(moves: Mapping[NodeAddress, NodeAddress]) -> Rows:
     return rows
 
 
-def _old_ids(rows: Rows) -> npt.NDArray[np.bytes_]:
-    ids: npt.NDArray[np.bytes_] = np.ascontiguousarray(rows["old_pack"]).view("S16")
-    return ids
-
-
-def _edges(ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bool_]:
+def _edges(ids: PackIds) -> npt.NDArray[np.bool_]:
     """Return where something else begins in a sorted array."""
     edges = np.ones(len(ids), dtype=np.bool_)
     edges[1:] = ids[1:] != ids[:-1]
@@ -255,7 +246,7 @@ def _edges(ids: npt.NDArray[np.bytes_]) -> npt.NDArray[np.bool_]:
 
 
 def _by_target(rows: Rows, at: Slots) -> Iterable[tuple[PackId, Slots, Slots]]:
-    packs, places = np.unique(np.ascontiguousarray(rows["new_pack"]).view("S16"), return_inverse=True)
+    packs, places = np.unique(ids_of(rows["new_pack"]), return_inverse=True)
     for number, pack in enumerate(packs.view("V16").tolist()):
         here = places == number
         yield PackId(pack), at[here], rows["new_slot"][here].astype(np.int64)

@@ -23,7 +23,7 @@ from holdfast.repository.records.condemned import CondemnedList, list_condemned,
 from holdfast.repository.records.holes import HolesBook, read_holes
 from holdfast.repository.records.lease import Lease, list_leases
 from holdfast.repository.records.moved import Moves, read_moves
-from holdfast.repository.safety import Safety
+from holdfast.repository.safety import Safety, Since
 from holdfast.repository.space.gc_census import Census, ListedPacks, held_packs, list_packs, take_census
 from holdfast.repository.space.gc_frames import give_back_frames
 from holdfast.repository.space.gc_plan import DeadPacks, FrameWay, GcPlan, GcReport, Wait, WaitKind
@@ -173,7 +173,7 @@ class _Removal:
     def run(self) -> None:
         """Condemn, look again, delete."""
         vault, plan = self._vault, self._plan
-        began_s = vault.clock.monotonic_s()
+        began = Since(vault.clock)
         planned = PackSet(np.concatenate([plan.dead.packs.ids, plan.forgotten.ids]))
         if planned:
             self.own = with_room(vault, lambda: write_condemned(vault, planned))
@@ -187,10 +187,10 @@ class _Removal:
         looked = ListedPacks(planned, np.zeros(len(planned), dtype=np.int64))
         again = take_census(vault, looked, moves=moves, workers=self._settings.workers) if planned else None
         if again is not None:
-            self._delete_dead(planned, again, until_s=began_s + self._safety.collection_s)
+            self._delete_dead(planned, again, began=began)
         self._delete_emptied(moves)
 
-    def _delete_dead(self, planned: PackSet, again: Census, *, until_s: float) -> None:
+    def _delete_dead(self, planned: PackSet, again: Census, *, began: Since) -> None:
         is_free = _avoided_by(planned, self.running, self.lists)
         self.needed = PackSet(planned.ids[again.is_needed])
         free = PackSet(planned.ids[is_free])
@@ -199,7 +199,7 @@ class _Removal:
         is_dead = ~again.is_needed[at]
         deletable = is_dead & is_free[at]
         dead = self._plan.dead
-        gone = self._delete(dead.packs, dead.lengths, np.flatnonzero(deletable).tolist(), until_s=until_s)
+        gone = self._delete(dead.packs, dead.lengths, np.flatnonzero(deletable).tolist(), began=began)
         self.rescued = int((~is_dead).sum())
         self.waiting = int(is_dead.sum()) - gone - self.locks.packs
 
@@ -212,17 +212,17 @@ class _Removal:
             self.waiting += len(emptied)
             return
         lengths = np.array([_size(self._vault, pack) for pack in emptied], dtype=np.int64)
-        self._delete(emptied, lengths, range(len(emptied)), until_s=None)
+        self._delete(emptied, lengths, range(len(emptied)), began=None)
 
     def _delete(
-        self, packs: PackSet, lengths: npt.NDArray[np.int64], places: Sequence[int], *, until_s: float | None
+        self, packs: PackSet, lengths: npt.NDArray[np.int64], places: Sequence[int], *, began: Since | None
     ) -> int:
         """Delete packs for as long as our own list is sure to be respected; return how many are gone."""
         vault, gone = self._vault, 0
 
         def delete(place: int) -> int | ObjectLocked | None:
             self._cancel.check()
-            if until_s is not None and vault.clock.monotonic_s() > until_s:
+            if began is not None and began.age_s() > self._safety.collection_s:
                 return None
             pack = packs.pack(place)
             try:

@@ -32,7 +32,7 @@ from holdfast.repository.records.holes import (
 )
 from holdfast.repository.records.lease import Lease, list_leases
 from holdfast.repository.records.moved import read_moves
-from holdfast.repository.safety import Safety
+from holdfast.repository.safety import Safety, Since
 from holdfast.repository.space.gc_census import list_packs
 from holdfast.repository.space.gc_geometry import Carving, carve, dead_frames, live_frame_bytes
 from holdfast.repository.space.gc_look import SlotLook
@@ -217,7 +217,7 @@ class _Collector:
     def _carry_out(self, look: SlotLook, works: Sequence[_Work], book: HolesBook) -> None:
         vault, way = self._vault, self._way
         with_room(vault, lambda: require_holes(vault))
-        began_s = vault.clock.monotonic_s()
+        began = Since(vault.clock)
         planned = [PackHoles(look.packs.pack(work.place), work.dead, 0, look.estimates[work.place]) for work in works]
         own = with_room(vault, lambda: write_holes(vault, planned, punched=False))
         # Leases are looked at after the plan is durable: a writer that is not seen here sees the plan.
@@ -227,9 +227,8 @@ class _Collector:
         look.look_again(read_moves(vault))
         free = [work for work in works if self._is_free(look, work, running, own, book)]
         self.report.waiting_packs += len(works) - len(free)
-        until_s = began_s + self._safety.collection_s
-        done = self._punch(look, [work for work in free if not work.is_moved], until_s=until_s)
-        done += self._move(look, [work for work in free if work.is_moved], until_s=until_s)
+        done = self._punch(look, [work for work in free if not work.is_moved], began=began)
+        done += self._move(look, [work for work in free if work.is_moved], began=began)
         if done == len(works) or self._way is not way:
             # All of it was done, or none of it can be: what was not punched may be used again.
             vault.store.delete(own.key)
@@ -247,7 +246,7 @@ class _Collector:
                 return False
         return True
 
-    def _punch(self, look: SlotLook, works: Sequence[_Work], *, until_s: float) -> int:
+    def _punch(self, look: SlotLook, works: Sequence[_Work], *, began: Since) -> int:
         """Punch what is still dead; return how many packs are done with."""
         gone = read_holes(self._vault).gone(look.packs) if works else {}
         holes: list[PackHoles] = []
@@ -255,7 +254,7 @@ class _Collector:
             self._cancel.check()
             pack = look.packs.pack(work.place)
             trailer = self._trailer(pack)
-            if trailer is None or self._vault.clock.monotonic_s() > until_s:
+            if trailer is None or began.age_s() > self._safety.collection_s:
                 self.report.is_complete = False
                 continue
             if self._way is FrameWay.MOVE and not work.is_retired:
@@ -292,7 +291,7 @@ class _Collector:
             return None
         return carving.freed_bytes
 
-    def _move(self, look: SlotLook, works: Sequence[_Work], *, until_s: float) -> int:
+    def _move(self, look: SlotLook, works: Sequence[_Work], *, began: Since) -> int:
         """Move what is not proven dead out of packs; return how many are emptied."""
         jobs = []
         for work in works:
@@ -312,7 +311,7 @@ class _Collector:
             jobs,
             safety=self._safety,
             pack_bytes_max=self._settings.pack_bytes_max,
-            until_s=until_s,
+            began=began,
             workers=self._settings.workers,
             cancel=self._cancel,
         )

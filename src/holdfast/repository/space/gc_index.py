@@ -15,7 +15,7 @@ from holdfast.repository.damage import Damage
 from holdfast.repository.layout import PackId
 from holdfast.repository.packs.index import IndexedPack, IndexHead, iter_index_heads, read_indexed_trailer, write_index
 from holdfast.repository.packs.pack import SealedTrailer
-from holdfast.repository.packs.pack_set import PackSet
+from holdfast.repository.packs.pack_set import PackSet, ids_of
 from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectMissing, RangeNotSatisfiable
 
@@ -83,7 +83,7 @@ def _gather(vault: Vault, replaced: set[str], wanted: PackSet) -> Iterator[Index
     """Yield the wanted packs that the replaced indexes list, each once."""
     done: set[PackId] = set()
     for head in _heads(vault, replaced):
-        is_wanted = wanted.find(np.ascontiguousarray(head.packs["pack"]).view("S16")) >= 0
+        is_wanted = wanted.find(ids_of(head.packs["pack"])) >= 0
         for number in np.flatnonzero(is_wanted).tolist():
             pack = PackId(bytes(head.packs["pack"][number]))
             if pack in done:

@@ -15,7 +15,7 @@ import numpy as np
 
 from holdfast.model import RunId
 from holdfast.repository.layout import INDEX_PREFIX
-from holdfast.repository.packs.pack_set import PackSet
+from holdfast.repository.packs.pack_set import PackSet, ids_of
 from holdfast.repository.points.catalogue import tidy_catalogue
 from holdfast.repository.records.condemned import CondemnedList
 from holdfast.repository.records.holes import merge_holes
@@ -124,9 +124,9 @@ def _flat_rows(moves: Moves, forget: PackSet) -> Rows:
         for group in moves.resolve_slots(pack, rows["old_slot"][first:end].astype(np.int64)):
             rows["new_pack"][first + group.at] = np.void(group.pack)
             rows["new_slot"][first + group.at] = group.slots
-    is_forgotten = forget.find(np.ascontiguousarray(rows["old_pack"]).view("S16")) >= 0
+    is_forgotten = forget.find(ids_of(rows["old_pack"])) >= 0
     # What died after it was moved, before its new pack was emptied.
-    is_dead = moves.emptied.find(np.ascontiguousarray(rows["new_pack"]).view("S16")) >= 0
+    is_dead = moves.emptied.find(ids_of(rows["new_pack"])) >= 0
     kept: Rows = rows[~is_forgotten & ~is_dead]
     return kept
 

@@ -17,25 +17,23 @@ import numpy.typing as npt
 
 from holdfast.core import Cancellation, get_log
 from holdfast.repository.damage import Damage
-from holdfast.repository.layout import MOVED_ROW, TRAILER_ROW, Encoding, FrameKind, PackId
-from holdfast.repository.maps.node_reader import spans_of
+from holdfast.repository.layout import MOVED_ROW, Encoding, FrameKind, PackId
 from holdfast.repository.packs.entries import PackNumbers, place_of
 from holdfast.repository.packs.frame import Frame
 from holdfast.repository.packs.index import IndexedPack, write_index
-from holdfast.repository.packs.pack import OpenPack, SealedTrailer
+from holdfast.repository.packs.pack import OpenPack
 from holdfast.repository.packs.pack_memory import PackMemory
-from holdfast.repository.packs.pack_writer import DurablePack, PackDock, PackStream
+from holdfast.repository.packs.pack_writer import PackDock, PackStream
+from holdfast.repository.packs.spans import spans_of
 from holdfast.repository.packs.trailer import TrailerNotes
 from holdfast.repository.records.moved import Rows, write_moves
-from holdfast.repository.safety import Safety
+from holdfast.repository.safety import Safety, Since
 from holdfast.repository.space.gc_tidy import collector_lease
 from holdfast.repository.vault import Vault
 from holdfast.repository.writing.lease_keeper import LeaseKeeper
+from holdfast.repository.writing.session import SEGMENTS_MAX
 
 __all__ = ["MoveJob", "MovedFrames", "move_frames"]
-
-_SEGMENTS_MAX = 20
-"""80 MiB of packs, as for a backup."""
 
 _log = get_log(__name__)
 
@@ -63,11 +61,11 @@ def move_frames(
     *,
     safety: Safety,
     pack_bytes_max: int,
-    until_s: float,
+    began: Since,
     workers: int,
     cancel: Cancellation,
 ) -> MovedFrames:
-    """Copy what is kept of some packs and publish where it is now; nothing is published after ``until_s``.
+    """Copy what is kept of some packs and publish where it is now; nothing is published by a plan of holes that ``began`` too long ago.
 
     A pack that cannot be read is left as it is. Interrupted, it leaves copies that nobody refers to.
     """
@@ -96,7 +94,7 @@ def move_frames(
         except BaseException:
             stream.abort()
             raise
-    if moved.emptied and vault.clock.monotonic_s() <= until_s:
+    if moved.emptied and began.age_s() <= safety.collection_s:
         keeper.check()
         write_moves(vault, np.concatenate(rows), emptied=moved.emptied)
         if written:
@@ -119,19 +117,15 @@ def _dock(
 ) -> PackDock:
     """Return where the new packs are filled; each is added to ``written`` once it is durable."""
 
-    def note_durable(pack: DurablePack) -> None:
-        sealed = SealedTrailer(pack.pack, pack.length_bytes, pack.sealed_trailer, pack.epoch)
-        written.append(IndexedPack(sealed, np.frombuffer(pack.rows, dtype=TRAILER_ROW)))
-
     return PackDock(
         vault.store,
         vault.keys,
-        memory=PackMemory(segments_max=_SEGMENTS_MAX),
+        memory=PackMemory(segments_max=SEGMENTS_MAX),
         numbers=numbers,
         notes=TrailerNotes(run=keeper.run),
         next_pack=keeper.next_pack,
         lock_until=vault.locked_until_if_new,
-        on_durable=note_durable,
+        on_durable=lambda pack: written.append(pack.indexed()),
         putter=putter,
         bytes_max=bytes_max,
         cancel=cancel,
@@ -147,10 +141,8 @@ def _copy(vault: Vault, job: MoveJob, stream: PackStream, numbers: PackNumbers) 
         sealed = opened.read_range(span.offset_bytes, span.length_bytes)
         frames = []
         slots: list[int] = []
-        for slot in span.slots:
-            offset_bytes, length_bytes = opened.frame_extent(slot)
-            start = offset_bytes - span.offset_bytes
-            frame = _frame(opened, slot, sealed[start : start + length_bytes])
+        for slot, content in span.frames(opened, sealed):
+            frame = _frame(opened, slot, content)
             frames.append(frame)
             slots += range(slot, slot + len(frame.ids))
         found += zip(slots, stream.store(frames), strict=True)

@@ -1,7 +1,7 @@
 """A writer's own lease: taken, renewed, checked before anything is published, ended.
 
 Invariant: ``check`` passes only while the lease, as last renewed, still lasts by this machine's own clocks
-and nobody removed it.
+and nobody has removed it at any time: after a gap nothing that was looked up under it is sure any more.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from holdfast.repository.damage import PackMissing
 from holdfast.repository.layout import LEASES_PREFIX, PackId
 from holdfast.repository.records.condemned import CondemnedList, list_condemned
 from holdfast.repository.records.holes import HolesBook, read_holes
-from holdfast.repository.records.lease import LeaseRecord, delete_lease, lease_times, pack_ids, write_lease
+from holdfast.repository.records.lease import LeaseRecord, delete_lease, lease_key, lease_times, pack_ids, write_lease
 from holdfast.repository.records.moved import Moves, read_moves
-from holdfast.repository.safety import Safety
+from holdfast.repository.safety import Safety, Since
 from holdfast.repository.vault import Vault
+from holdfast.storage import ObjectMissing
 
 __all__ = ["LeaseKeeper", "LeaseLost"]
 
@@ -53,8 +54,9 @@ class LeaseKeeper:
         self._packs = list(adopted)
         self._ahead: deque[PackId] = deque()
         self._number = -1
-        self._renewed_s = 0.0
-        self._renewed_at = vault.clock.now()
+        self._stored_number: int | None = None
+        self._is_removed = False
+        self._renewed = Since(vault.clock)
         self._began_at = lease_times(vault, safety)[0]
         self._seen: tuple[str, ...] | None = None
         self._announce()
@@ -79,7 +81,7 @@ class LeaseKeeper:
     def renew_if_due(self) -> None:
         """Renew the lease when it is time to. Cheap otherwise."""
         with self._lock:
-            age_s = self._age_s()
+            age_s = self._renewed.age_s()
             if age_s >= self._safety.lease_renewal_s:
                 self._check_age(age_s)
                 self._write()
@@ -87,10 +89,10 @@ class LeaseKeeper:
     def check(self) -> None:
         """Return when something may be published by the very next operation; ``LeaseLost`` otherwise."""
         with self._lock:
-            if not list(self._vault.names(f"{LEASES_PREFIX}{self.id}/")):
-                raise LeaseLost(run=self.run, reason="it was removed from the store")
+            if self._is_removed or not list(self._vault.names(f"{LEASES_PREFIX}{self.id}/")):
+                raise self._removed()
             # The age is looked at last: what the look at the store took counts.
-            self._check_age(self._age_s())
+            self._check_age(self._renewed.age_s())
 
     @contextlib.contextmanager
     def blamed(self) -> Iterator[None]:
@@ -99,7 +101,7 @@ class LeaseKeeper:
             yield
         except PackMissing as missing:
             with self._lock:
-                age_s = self._age_s()
+                age_s = self._renewed.age_s()
                 if age_s > self._safety.lease_s:
                     raise self._lost(age_s) from missing
             raise
@@ -115,8 +117,14 @@ class LeaseKeeper:
         self._packs.extend(fresh)
 
     def _write(self) -> None:
-        """Store the next object of the lease; its time counts from before the put."""
-        started_s, started_at = self._vault.clock.monotonic_s(), self._vault.clock.now()
+        """Store the next object of the lease; its time counts from before the put. ``LeaseLost`` when it was removed.
+
+        Whether the object before is still there is looked up after the put: whoever removes a lease removes what is
+        listed, so either it takes the new object too, and the next renewal finds out, or the lease never had a gap.
+        """
+        if self._is_removed:
+            raise self._removed()
+        renewed = Since(self._vault.clock)
         _, ends_at = lease_times(self._vault, self._safety)
         record = LeaseRecord(
             run=self.run,
@@ -129,19 +137,28 @@ class LeaseKeeper:
         # A put that failed may have arrived, so its number is never tried again.
         self._number += 1
         write_lease(self._vault, self.id, self._number, record)
-        self._renewed_s, self._renewed_at = started_s, started_at
+        before, self._stored_number = self._stored_number, self._number
+        if before is not None:
+            self._replace(before)
+        self._renewed = renewed
 
-    def _age_s(self) -> float:
-        """Return how long ago the lease was renewed, by the clock that says more.
-
-        The monotonic clock stands still while the machine sleeps; the wall clock may be set back.
-        """
-        clock = self._vault.clock
-        return max(clock.monotonic_s() - self._renewed_s, (clock.now() - self._renewed_at).total_seconds())
+    def _replace(self, before: int) -> None:
+        """Remove the object that the last one takes the place of; one that is gone was taken away with the lease."""
+        key = lease_key(self.id, before)
+        try:
+            self._vault.store.size(key)
+        except ObjectMissing as missing:
+            self._is_removed = True
+            delete_lease(self._vault, self.id)
+            raise self._removed() from missing
+        self._vault.store.delete(key)
 
     def _check_age(self, age_s: float) -> None:
         if age_s > self._safety.lease_s - self._safety.lease_fence_s:
             raise self._lost(age_s)
+
+    def _removed(self) -> LeaseLost:
+        return LeaseLost(run=self.run, reason="it was removed from the store")
 
     def _lost(self, age_s: float) -> LeaseLost:
         return LeaseLost(run=self.run, reason=f"it was not renewed for {age_s:.0f} s")

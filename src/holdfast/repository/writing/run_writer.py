@@ -66,7 +66,7 @@ class ReferenceTooLarge(HoldfastError):
 class RunWriter:
     """Writes disks and points of one run. A context manager; leaving it in order ends the lease."""
 
-    def __init__(self, vault: Vault, session: WriteSession, *, took_over: Sequence[str]) -> None:
+    def __init__(self, vault: Vault, session: WriteSession, *, took_over: Sequence[Lease]) -> None:
         self._vault = vault
         self._session = session
         self._took_over = took_over
@@ -179,8 +179,9 @@ class RunWriter:
             _log.warning("run.index-not-written", reason=str(full))
         finally:
             self._session.close()
-        for id in self._took_over:
-            delete_lease(self._vault, id)
+        for lease in self._took_over:
+            # One that goes on has a writer that nobody knew to be alive; it holds what it stored by itself.
+            delete_lease(self._vault, lease.id, last_number=lease.number)
         self._session.keeper.end()
 
     def leave(self) -> None:
@@ -232,7 +233,7 @@ def begin_run(
         moves=keeper.moves,
         cancel=cancel,
     )
-    return RunWriter(vault, session, took_over=[lease.id for lease in resumed])
+    return RunWriter(vault, session, took_over=resumed)
 
 
 def end_leases_of(vault: Vault, run: RunId) -> None:

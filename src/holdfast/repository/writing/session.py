@@ -17,7 +17,7 @@ from holdfast.core import Cancellation, HoldfastError, get_log
 from holdfast.model import RunId
 from holdfast.repository.crew import Crew
 from holdfast.repository.damage import Damage
-from holdfast.repository.layout import TRAILER_ROW, PackId
+from holdfast.repository.layout import PackId
 from holdfast.repository.packs.entries import PackNumbers
 from holdfast.repository.packs.frame import Compressor
 from holdfast.repository.packs.index import IndexedPack, write_index
@@ -158,13 +158,13 @@ class WriteSession:
         return sealed.pack
 
     def _note_durable(self, pack: DurablePack) -> None:
-        sealed = SealedTrailer(pack.pack, pack.length_bytes, pack.sealed_trailer, pack.epoch)
-        trailer = self.vault.shelf.adopt(sealed).trailer
+        indexed = pack.indexed()
+        trailer = self.vault.shelf.adopt(indexed.trailer).trailer
         self.presence.add(pack.pack)
         self.locks.note_stored(pack.pack, pack.locked_until)
         self.known.add(pack.number, trailer)
         with self._lock:
-            self._written.append(IndexedPack(sealed, np.frombuffer(pack.rows, dtype=TRAILER_ROW)))
+            self._written.append(indexed)
 
     def _start_heartbeat(self, safety: Safety) -> threading.Thread:
         thread = threading.Thread(
