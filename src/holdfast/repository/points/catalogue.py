@@ -18,7 +18,7 @@ from holdfast.model import ChangeSource, Consistency, DiskUuid, FourSizes, Point
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.layout import CATALOGUE_PREFIX, POINTS_PREFIX, ObjectKind
 from holdfast.repository.points.point import RestorePoint, read_each
-from holdfast.repository.sealing import SealBroken
+from holdfast.repository.records.sealed import each_record
 from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectMissing
 
@@ -224,17 +224,16 @@ def _summaries(
 def _read_catalogues(vault: Vault) -> tuple[list[_Catalogue], list[str]]:
     """Return all catalogues that can be read, oldest first, and the names of those that are damaged."""
     found, damaged = [], []
-    for info in list(vault.names(CATALOGUE_PREFIX)):
-        try:
-            payload = vault.read(info.key, kind=ObjectKind.CATALOGUE)
-            record = msgspec.msgpack.decode(payload, type=_CatalogueRecord)
-        except ObjectMissing:
-            continue
-        except (SealBroken, msgspec.DecodeError, ValueError):
-            damaged.append(info.key)
-            continue
-        found.append(_Catalogue(info.key, record.rows))
+    for key, rows in each_record(vault, CATALOGUE_PREFIX, kind=ObjectKind.CATALOGUE, parse=_parse):
+        if rows is None:
+            damaged.append(key)
+        else:
+            found.append(_Catalogue(key, rows))
     return found, damaged
+
+
+def _parse(payload: bytes) -> tuple[PointSummary, ...]:
+    return msgspec.msgpack.decode(payload, type=_CatalogueRecord).rows
 
 
 def _write(vault: Vault, rows: Sequence[PointSummary]) -> None:

@@ -14,10 +14,9 @@ import msgspec
 from holdfast.core import format_time, parse_time
 from holdfast.repository.layout import CONDEMNED_PREFIX, ObjectKind, PackId
 from holdfast.repository.packs.pack_set import PackSet, as_ids
+from holdfast.repository.records.sealed import each_record
 from holdfast.repository.safety import Safety
-from holdfast.repository.sealing import SealBroken
 from holdfast.repository.vault import Vault
-from holdfast.storage import ObjectMissing
 
 __all__ = ["CondemnedList", "list_condemned", "write_condemned"]
 
@@ -44,17 +43,8 @@ class CondemnedList:
 
 def list_condemned(vault: Vault) -> list[CondemnedList]:
     """Return all lists there are, oldest first."""
-    found = []
-    for info in list(vault.names(CONDEMNED_PREFIX)):
-        try:
-            payload = vault.read(info.key, kind=ObjectKind.CONDEMNED)
-            record = msgspec.msgpack.decode(payload, type=_CondemnedRecord)
-            found.append(CondemnedList(info.key, parse_time(record.made_at), PackSet(as_ids(record.packs))))
-        except ObjectMissing:
-            continue
-        except (SealBroken, msgspec.DecodeError, ValueError):
-            found.append(CondemnedList(info.key, None, None))
-    return found
+    found = each_record(vault, CONDEMNED_PREFIX, kind=ObjectKind.CONDEMNED, parse=_parse)
+    return [CondemnedList(key, *(content or (None, None))) for key, content in found]
 
 
 def write_condemned(vault: Vault, packs: Iterable[PackId]) -> CondemnedList:
@@ -65,3 +55,8 @@ def write_condemned(vault: Vault, packs: Iterable[PackId]) -> CondemnedList:
     record = _CondemnedRecord(made_at=format_time(made_at), packs=listed.ids.tobytes())
     vault.write(key, msgspec.msgpack.encode(record), kind=ObjectKind.CONDEMNED)
     return CondemnedList(key, made_at, listed)
+
+
+def _parse(payload: bytes) -> tuple[datetime, PackSet]:
+    record = msgspec.msgpack.decode(payload, type=_CondemnedRecord)
+    return parse_time(record.made_at), PackSet(as_ids(record.packs))

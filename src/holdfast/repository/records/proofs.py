@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.repository.layout import PROOF_ROW, PROOFS_PREFIX, ObjectKind, PackId
-from holdfast.repository.sealing import SealBroken
+from holdfast.repository.records.sealed import each_record
 from holdfast.repository.vault import Vault
-from holdfast.storage import ObjectMissing
 
 __all__ = ["ProofWriter", "Proofs", "read_proofs"]
 
@@ -124,20 +123,19 @@ def _read_all(vault: Vault) -> tuple[Rows, list[str]]:
     """Return the latest row of every pack, and the objects that were looked at, damaged ones too."""
     keys = []
     rows = [np.zeros(0, dtype=PROOF_ROW)]
-    for info in list(vault.names(PROOFS_PREFIX)):
-        try:
-            record = msgspec.msgpack.decode(vault.read(info.key, kind=ObjectKind.PROOF), type=_ProofRecord)
-            rows.append(np.frombuffer(record.rows, dtype=PROOF_ROW))
-        except ObjectMissing:
-            continue
-        except (SealBroken, msgspec.DecodeError, ValueError):
-            pass
-        keys.append(info.key)
+    for key, found in each_record(vault, PROOFS_PREFIX, kind=ObjectKind.PROOF, parse=_parse):
+        keys.append(key)
+        if found is not None:
+            rows.append(found)
     together = np.concatenate(rows)
     # The pieces are as large as the whole.
     rows.clear()
     believed = together["checked_s"] <= int(vault.clock.now().timestamp()) + _AHEAD_S_MAX
     return _latest(together if believed.all() else together[believed]), keys
+
+
+def _parse(payload: bytes) -> Rows:
+    return np.frombuffer(msgspec.msgpack.decode(payload, type=_ProofRecord).rows, dtype=PROOF_ROW)
 
 
 def _latest(rows: Rows) -> Rows:

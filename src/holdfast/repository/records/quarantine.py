@@ -18,9 +18,8 @@ from holdfast.repository.layout import QUARANTINE_PREFIX, QUARANTINE_ROW, Object
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.records.avoided import AvoidedSlots
 from holdfast.repository.records.lease import pack_ids, split_pack_ids
-from holdfast.repository.sealing import SealBroken
+from holdfast.repository.records.sealed import each_record
 from holdfast.repository.vault import Vault
-from holdfast.storage import ObjectMissing
 
 __all__ = [
     "BrokenSlots",
@@ -151,20 +150,13 @@ def _union(notes: Iterable[Quarantine]) -> Quarantine:
 
 
 def _notes(vault: Vault) -> list[tuple[str, Quarantine]]:
-    found: list[tuple[str, Quarantine]] = []
-    for info in list(vault.names(QUARANTINE_PREFIX)):
-        try:
-            payload = vault.read(info.key, kind=ObjectKind.QUARANTINE)
-            record = msgspec.msgpack.decode(payload, type=_NoteRecord)
-            found.append((info.key, _note_of(record)))
-        except ObjectMissing:
-            continue
-        except (SealBroken, msgspec.DecodeError, ValueError):
-            found.append((info.key, Quarantine()))
-    return found
+    """Return the notes by name; one that cannot be read says nothing."""
+    found = each_record(vault, QUARANTINE_PREFIX, kind=ObjectKind.QUARANTINE, parse=_parse)
+    return [(key, note or Quarantine()) for key, note in found]
 
 
-def _note_of(record: _NoteRecord) -> Quarantine:
+def _parse(payload: bytes) -> Quarantine:
+    record = msgspec.msgpack.decode(payload, type=_NoteRecord)
     single: dict[PackId, set[int]] = {}
     for pack, slot in np.frombuffer(record.slots, dtype=QUARANTINE_ROW).tolist():
         single.setdefault(PackId(pack), set()).add(slot)
