@@ -6,10 +6,10 @@ whatever no row describes is read itself. So losing a catalogue costs time and c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
 
 import msgspec
 
@@ -37,8 +37,6 @@ _CATALOGUES_MAX = 32
 
 _MERGED_ROWS_MAX = 16_384
 """A catalogue of so many points (about a megabyte) is left as it is."""
-
-_age = attrgetter("taken_text", "published_text", "key")
 
 
 class DiskSummary(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -168,8 +166,7 @@ def list_summaries(vault: Vault, *, workers: int = 0) -> SummaryListing:
     """Return what a listing shows, oldest first; the points that cannot be read apart."""
     catalogues, _ = _read_catalogues(vault)
     found, damaged = _summaries(vault, catalogues, workers=workers)
-    found.sort(key=_age)
-    return SummaryListing(tuple(found), tuple(damaged))
+    return SummaryListing(tuple(_oldest_first(found)), tuple(damaged))
 
 
 def write_catalogue(vault: Vault, points: Sequence[RestorePoint]) -> None:
@@ -199,6 +196,36 @@ def tidy_catalogue(vault: Vault, *, workers: int = 0) -> None:
         _write(vault, rows[first : first + _MERGED_ROWS_MAX])
     for key in [*damaged, *replaced]:
         vault.store.delete(key)
+
+
+def _oldest_first(points: Sequence[PointSummary]) -> list[PointSummary]:
+    """Return the points by age: when they were taken, which was not after their publication, whatever a clock said.
+
+    Times are whole seconds; within one, a point is younger than the one it was read against.
+    """
+
+    def moment(point: PointSummary) -> tuple[str, str]:
+        # Times of this form sort as text.
+        return min(point.taken_text, point.published_text), point.published_text
+
+    ordered: list[PointSummary] = []
+    for _, group in itertools.groupby(sorted(points, key=moment), key=moment):
+        equals = list(group)
+        ordered += equals if len(equals) == 1 else _followers_last(equals)
+    return ordered
+
+
+def _followers_last(points: Sequence[PointSummary]) -> list[PointSummary]:
+    """Return points of one moment so that each comes after the one it was read against."""
+    by_id = {point.id: point for point in points}
+
+    def steps(point: PointSummary) -> int:
+        count = 0
+        while count < len(points) and (before := by_id.get(point.previous or PointId(""))) is not None:
+            count, point = count + 1, before
+        return count
+
+    return sorted(points, key=lambda point: (steps(point), point.key))
 
 
 def _summaries(

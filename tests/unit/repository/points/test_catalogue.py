@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
 from holdfast.model import VmUuid
@@ -130,3 +133,29 @@ def test_catalogues_of_points_that_are_all_gone_go() -> None:
     tidy_catalogue(vault_of(world))
     assert list(world.memory.list(CATALOGUE_PREFIX)) == []
     assert list(world.memory.list(POINTS_PREFIX)) == []
+
+
+def test_points_of_one_second_follow_what_they_were_read_against() -> None:
+    world = World()
+    image = image_of({0: 1}, count=2)
+    previous = None
+    made = []
+    with world.begin("r-1") as writer:
+        stored = write_whole(writer, image)
+    for number in range(6):
+        with world.begin(f"r-{number + 2}") as writer:
+            facts = replace(point_facts(f"r-{number + 2}"), previous=previous)
+            previous = writer.publish(facts, [(disk_facts(len(image)), stored)]).id
+            made.append(previous)
+    assert [each.id for each in listed(world)] == made
+
+
+def test_a_clock_that_ran_ahead_makes_no_point_the_newest() -> None:
+    world = World()
+    image = image_of({0: 1}, count=2)
+    for number, ahead in enumerate([timedelta(days=9), timedelta(0)]):
+        with world.begin(f"r-{number}") as writer:
+            stored = write_whole(writer, image)
+            facts = world.facts(f"r-{number}")
+            writer.publish(replace(facts, taken_at=facts.taken_at + ahead), [(disk_facts(len(image)), stored)])
+    assert [each.run for each in listed(world)] == ["r-0", "r-1"]
