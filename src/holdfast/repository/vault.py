@@ -6,7 +6,7 @@ Invariant: what ``read`` returns was sealed by a holder of the repository key fo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 
 from holdfast.core import Clock, Entropy
 from holdfast.repository.layout import ObjectKind
@@ -15,7 +15,7 @@ from holdfast.repository.packs.pack import PackShelf
 from holdfast.repository.sealing import KeyRing
 from holdfast.storage import ObjectInfo, ObjectStore
 
-__all__ = ["Vault", "stamp", "stamped_name"]
+__all__ = ["Vault", "stamp", "stamped_at", "stamped_name"]
 
 _HELD_LIKE_PACKS = frozenset({ObjectKind.MOVED, ObjectKind.EPOCH, ObjectKind.IMMUTABILITY})
 
@@ -65,6 +65,14 @@ class Vault:
 def stamp(moment: datetime) -> str:
     """Return a time as names carry it: ``20261120T090820Z``."""
     return f"{moment:%Y%m%dT%H%M%SZ}"
+
+
+def stamped_at(key: str) -> datetime | None:
+    """Return the time that the last part of an object's name begins with; None when it does not begin with one."""
+    try:
+        return datetime.strptime(key.rpartition("/")[2].partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def stamped_name(moment: datetime, suffix: str) -> str:

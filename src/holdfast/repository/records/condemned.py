@@ -16,7 +16,7 @@ from holdfast.repository.layout import CONDEMNED_PREFIX, ObjectKind, PackId
 from holdfast.repository.packs.pack_set import PackSet, as_ids
 from holdfast.repository.records.sealed import each_record
 from holdfast.repository.safety import Safety
-from holdfast.repository.vault import Vault
+from holdfast.repository.vault import Vault, stamped_at
 
 __all__ = ["CondemnedList", "list_condemned", "write_condemned"]
 
@@ -32,19 +32,25 @@ class CondemnedList:
 
     key: str
     made_at: datetime | None
+    """By its name when it cannot be read; None when that tells no time either."""
     packs: PackSet | None
 
     def is_abandoned(self, now: datetime, safety: Safety) -> bool:
-        """Return whether its collector has certainly stopped deleting. Nobody deletes by a list that is damaged."""
+        """Return whether its collector has certainly stopped deleting.
+
+        Its collector knows what it wrote, so a list that cannot be read, by us or by anybody, stands as long as others.
+        A name that no collector can have given, because it tells no time or one to come, stands for nobody.
+        """
         if self.made_at is None:
             return True
-        return (now - self.made_at).total_seconds() > safety.collection_s + safety.clock_skew_s
+        age_s, longest_s = (now - self.made_at).total_seconds(), safety.collection_s + safety.clock_skew_s
+        return age_s > longest_s or (self.packs is None and age_s < -longest_s)
 
 
 def list_condemned(vault: Vault) -> list[CondemnedList]:
     """Return all lists there are, oldest first."""
     found = each_record(vault, CONDEMNED_PREFIX, kind=ObjectKind.CONDEMNED, parse=_parse)
-    return [CondemnedList(key, *(content or (None, None))) for key, content in found]
+    return [CondemnedList(key, *(content or (stamped_at(key), None))) for key, content in found]
 
 
 def write_condemned(vault: Vault, packs: Iterable[PackId]) -> CondemnedList:

@@ -65,8 +65,9 @@ def move_frames(
     workers: int,
     cancel: Cancellation,
 ) -> MovedFrames:
-    """Copy what is kept of some packs and publish where it is now; nothing is published by a plan of holes that ``began`` too long ago.
+    """Copy what is kept of some packs and publish where it is now.
 
+    Nothing is published when the plan of holes, which ``began`` before it was stored, may not be respected any more.
     A pack that cannot be read is left as it is. Interrupted, it leaves copies that nobody refers to.
     """
     keeper = collector_lease(vault, safety=safety)

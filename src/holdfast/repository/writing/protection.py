@@ -10,7 +10,7 @@ import contextlib
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from holdfast.core import Cancellation, Progress, format_minute
 from holdfast.model import PointId
@@ -20,7 +20,7 @@ from holdfast.repository.points.catalogue import list_summaries
 from holdfast.repository.points.point import RestorePoint, read_point
 from holdfast.repository.records.immutability import LockPolicy, read_lock_policy, refresh_terms, write_lock_policy
 from holdfast.repository.records.moved import Moves, read_moves
-from holdfast.repository.vault import Vault
+from holdfast.repository.vault import Vault, stamped_at
 from holdfast.repository.writing.locking import PackLocks, hold_fixtures, lasting_keys
 from holdfast.storage import ObjectLocked, ObjectMissing
 
@@ -267,7 +267,4 @@ def _not_asked_for() -> tuple[Verdict, str, str]:
 
 def _put_at(key: str, *, otherwise: datetime) -> datetime:
     """Return when a canary was put, by its name."""
-    try:
-        return datetime.strptime(key.removeprefix(CANARY_PREFIX)[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        return otherwise
+    return stamped_at(key) or otherwise
