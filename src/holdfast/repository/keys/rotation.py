@@ -167,6 +167,8 @@ def _choose(
 ) -> list[NewHolder]:
     """Return every holder that goes on, with what its file is made for."""
     current = {each.facts.name: each for each in holders if each.facts.is_current}
+    if not current:
+        raise RotatedMeanwhile(what="another program began a new epoch")
     named = {each.name: each for each in goes_on}
     for name in (*named, *leave_out):
         if name not in current:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import msgspec
@@ -38,7 +38,16 @@ from holdfast.repository.keys.holders import _HolderRecord, _record_key
 from holdfast.repository.layout import EPOCH_MAX, TRAILER_BYTES_MAX, ObjectKind, parse_trailer_word, trailer_word
 from holdfast.repository.records.immutability import read_lock_policy, write_lock_policy
 from holdfast.repository.sealing import EpochNotHeld, SealBroken
-from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, ObjectStore, Parts, SimulatedCrash
+from holdfast.storage import (
+    Fault,
+    FaultEffect,
+    FaultyStore,
+    MemoryStore,
+    ObjectInfo,
+    ObjectStore,
+    Parts,
+    SimulatedCrash,
+)
 from holdfast.storage.wrapper import StoreWrapper
 from tests.support.keyed_world import HOLDERS, LEAVER, LEAVER_UNLOCK, OTHER_UNLOCK, UNLOCK, KeyedWorld
 from tests.support.repositories import disk_facts, image_of, write_whole
@@ -324,6 +333,33 @@ def test_of_two_rotations_at_once_one_wins_and_everybody_opens_it(at: str) -> No
     world.repository = world.open(OTHER_UNLOCK)
     assert world.restore(point) == IMAGE
     assert world.rotate().epoch == 2
+
+
+class Overtaken(StoreWrapper):
+    """A store in which something happens before the ``at``-th listing."""
+
+    def __init__(self, inner: ObjectStore, at: int, event: Callable[[], object]) -> None:
+        super().__init__(inner)
+        self._left, self._event = at, event
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """See ``ObjectStore.list``."""
+        self._left -= 1
+        if self._left == 0:
+            self._event()
+        return self._inner.list(prefix)
+
+
+def test_a_rotation_that_is_overtaken_at_any_look_says_so_or_comes_after_the_other() -> None:
+    said = 0
+    for at in range(1, 20):
+        world = KeyedWorld()
+        store = Overtaken(world.memory, at, lambda world=world: world.rotate(unlock=OTHER_UNLOCK))
+        try:
+            world.rotate(store=store)
+        except RotatedMeanwhile:
+            said += 1
+    assert said > 1
 
 
 def test_a_holder_that_is_removed_while_an_epoch_begins_stays_out() -> None:
