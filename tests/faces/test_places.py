@@ -62,7 +62,7 @@ def test_a_share_is_tested_before_anything_is_kept_there(cli: Cli, monkeypatch: 
     assert "does not let user 'keeper' in" in cli.text("repository", "test", server.location("tried"), status=4)
     monkeypatch.setenv("SMB_PASSWORD", PASSWORD.reveal())
     outcome = cli("repository", "test", server.location("tried"), "--lock")
-    assert outcome["fit"] is True
+    assert outcome["is_fit"] is True
     assert outcome["verdict"] == "Fit for backups, with 1 warning."
     assert list((server.folder() / "tried").rglob("probe*")) == []
 
@@ -72,7 +72,7 @@ def test_a_repository_is_tested_without_being_touched(cli: Cli, tmp_path: Path) 
     cli("repository", "create", "main", str(tmp_path / "repository"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "repository").rglob("*") if path.is_file()}
     outcome = cli("repository", "test", "main")
-    assert outcome["fit"] is True
+    assert outcome["is_fit"] is True
     assert {each["name"] for each in outcome["findings"]} >= {"create only", "lengths", "listing", "speed"}
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "repository").rglob("*") if path.is_file()}
     assert after == before

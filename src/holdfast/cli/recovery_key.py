@@ -13,11 +13,25 @@ from holdfast.cli.unlocking import unlock_from
 from holdfast.core import Secret, format_minute
 from holdfast.repository import WrongKey
 
-__all__ = ["ask_back", "say_drill", "show_recovery_key"]
+__all__ = ["ask_back", "hand_over", "say_drill", "show_recovery_key"]
+
+
+def hand_over(
+    session: Session, recovery_key: Secret | None, *, repository: str, qr_file: Path | None, drill: bool
+) -> dict[str, object]:
+    """Show a new recovery key, this once, and ask it back; return what the JSON document says of it.
+
+    Without a key nothing is shown.
+    """
+    is_proven = False
+    if recovery_key is not None:
+        show_recovery_key(session, recovery_key, repository=repository, qr_file=qr_file)
+        is_proven = ask_back(session, repository=repository, drill=drill)
+    return {"recovery_key": recovery_key.reveal() if recovery_key else None, "recovery_key_proven": is_proven}
 
 
 def show_recovery_key(session: Session, recovery_key: Secret, *, repository: str, qr_file: Path | None = None) -> None:
-    """Show a recovery key, this once: as text, as a QR code on a terminal, and in a file if one is named."""
+    """Show a recovery key as text, as a QR code on a terminal, and in a file if one is named."""
     out = session.out
     out.gap()
     out.say(f"Recovery key of repository {repository}, shown this once. Print it or write it down, keep it offline:")

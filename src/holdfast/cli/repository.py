@@ -12,7 +12,7 @@ from holdfast.cli.confirm import confirm_destruction
 from holdfast.cli.place_options import NO_PLACE_OPTIONS, PlaceOptions, given_credentials
 from holdfast.cli.places import remembered_location
 from holdfast.cli.qr import check_qr_file
-from holdfast.cli.recovery_key import ask_back, show_recovery_key
+from holdfast.cli.recovery_key import hand_over
 from holdfast.cli.repository_cost import cost
 from holdfast.cli.repository_key import app as key
 from holdfast.cli.repository_key import say_holders
@@ -27,9 +27,7 @@ from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.cli.unlocking import read_unlock
 from holdfast.core import ExitStatus, format_bytes, format_minute
-from holdfast.repository import (
-    Compression,
-)
+from holdfast.repository import Compression
 
 __all__ = ["app"]
 
@@ -96,7 +94,6 @@ def create(
     def body(session: Session) -> ExitStatus:
         if qr is not None:
             check_qr_file(qr)
-        proven = False
         lock_days = None if immutable is None else service.parse_lock_days(immutable)
         chosen = None
         if passphrase or passphrase_file is not None:
@@ -116,16 +113,11 @@ def create(
         )
         out = session.out
         out.say(f"Repository {name} is ready at {created.config.location}.")
-        if created.recovery_key is not None:
-            show_recovery_key(session, created.recovery_key, repository=name, qr_file=qr)
-            proven = ask_back(session, repository=name, drill=drill)
-        else:
+        handed = hand_over(session, created.recovery_key, repository=name, qr_file=qr, drill=drill)
+        if created.recovery_key is None:
             out.warn("It has no secret: whoever can read the folder can read every VM in it.")
         locked = lock_new(session, name, lock_days) if lock_days else None
-        recovery = created.recovery_key.reveal() if created.recovery_key else None
-        out.result(
-            {"repository": created.config, "locked": locked, "recovery_key": recovery, "recovery_key_proven": proven}
-        )
+        out.result({"repository": created.config, "locked": locked, **handed})
         return ExitStatus.FAILED if lock_days and locked is None else ExitStatus.OK
 
     return run_command(common, body)

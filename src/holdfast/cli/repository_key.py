@@ -12,7 +12,7 @@ from holdfast import service
 from holdfast.cli.confirm import confirm_destruction
 from holdfast.cli.key_rotation import rotate_data
 from holdfast.cli.qr import check_qr_file
-from holdfast.cli.recovery_key import ask_back, say_drill, show_recovery_key
+from holdfast.cli.recovery_key import hand_over, say_drill
 from holdfast.cli.secrets import PASSPHRASE_VARIABLE, read_new_secret
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.cli.unlocking import read_unlock
@@ -98,23 +98,13 @@ def key_add(
     """
 
     def body(session: Session) -> ExitStatus:
-        secret: Secret | None = None
-        proven = False
-        if public_key is not None:
-            service.add_holder(session.workspace, name, IdentityHolder(holder, public_key), cancel=session.cancel)
-        elif recovery:
-            if qr is not None:
-                check_qr_file(qr)
-            secret = service.new_recovery_holder(session.workspace, name, holder=holder, cancel=session.cancel)
-            show_recovery_key(session, secret, repository=name, qr_file=qr)
-            proven = ask_back(session, repository=name, drill=drill)
-        else:
-            service.add_holder(
-                session.workspace, name, PassphraseHolder(holder, _chosen(passphrase_file)), cancel=session.cancel
-            )
+        fresh, recovery_key = _new_holder(
+            holder, public_key=public_key, recovery=recovery, passphrase_file=passphrase_file, qr=qr
+        )
+        service.add_holder(session.workspace, name, fresh, cancel=session.cancel)
+        handed = hand_over(session, recovery_key, repository=name, qr_file=qr, drill=drill)
         session.out.say(f"{holder} can open repository {name} from now on.")
-        recovery_key = secret.reveal() if secret else None
-        session.out.result({"added": holder, "recovery_key": recovery_key, "recovery_key_proven": proven})
+        session.out.result({"added": holder, **handed})
         return ExitStatus.OK
 
     return run_command(common, body)
@@ -190,29 +180,17 @@ def key_rotate(
     """
 
     def body(session: Session) -> ExitStatus:
-        secret: Secret | None = None
-        proven = False
-        if public_key is not None:
-            fresh: NewHolder = IdentityHolder(holder, public_key)
-        elif recovery:
-            if qr is not None:
-                check_qr_file(qr)
-            made = new_recovery_key()
-            secret, fresh = made.secret, IdentityHolder(holder, made.public)
-        else:
-            fresh = PassphraseHolder(holder, _chosen(passphrase_file))
+        fresh, recovery_key = _new_holder(
+            holder, public_key=public_key, recovery=recovery, passphrase_file=passphrase_file, qr=qr
+        )
         until = service.change_secret(session.workspace, name, fresh, cancel=session.cancel)
-        if secret is not None:
-            show_recovery_key(session, secret, repository=name, qr_file=qr)
-            proven = ask_back(session, repository=name, drill=drill)
+        handed = hand_over(session, recovery_key, repository=name, qr_file=qr, drill=drill)
         session.out.say(f"{holder} opens repository {name} with the new key.")
         if until is None:
             session.out.say("The old one does not open it any more.")
         else:
             session.out.warn(f"The old one opens it too until {format_minute(until)}: its file is locked in the store.")
-        recovery_key = secret.reveal() if secret else None
-        told = {"rotated": holder, "recovery_key": recovery_key, "recovery_key_proven": proven}
-        session.out.result({**told, "old_key_opens_until": until})
+        session.out.result({"rotated": holder, **handed, "old_key_opens_until": until})
         return ExitStatus.OK
 
     return run_command(common, body)
@@ -259,5 +237,18 @@ def say_holders(session: Session, holders: Sequence[HolderFacts]) -> None:
     session.out.table(("KEY HOLDER", "KIND", "=PUBLIC KEY", "OPENS"), rows, empty="none")
 
 
-def _chosen(file: Path | None) -> Secret:
-    return read_new_secret(what="new passphrase", variable=PASSPHRASE_VARIABLE, option="--passphrase-file", file=file)
+def _new_holder(
+    holder: str, *, public_key: str | None, recovery: bool, passphrase_file: Path | None, qr: Path | None
+) -> tuple[NewHolder, Secret | None]:
+    """Return how somebody is to open the repository, and the recovery key where one was made for it."""
+    if public_key is not None:
+        return IdentityHolder(holder, public_key), None
+    if recovery:
+        if qr is not None:
+            check_qr_file(qr)
+        made = new_recovery_key()
+        return IdentityHolder(holder, made.public), made.secret
+    chosen = read_new_secret(
+        what="new passphrase", variable=PASSPHRASE_VARIABLE, option="--passphrase-file", file=passphrase_file
+    )
+    return PassphraseHolder(holder, chosen), None

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from holdfast import service
+from holdfast.cli.amounts import parse_rate
 from holdfast.cli.session import Common, Session, run_command
-from holdfast.core import ExitStatus, HoldfastError, format_rate
+from holdfast.core import ExitStatus, format_rate
 
-__all__ = ["limit", "parse_rate"]
+__all__ = ["limit"]
 
 _NO_COMMON = Common()
-
-_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?([kKMG]?)(i?)(B|bit)?(?:/s)?")
-_FACTORS = {"": 0, "k": 1, "M": 2, "G": 3}
-_OFF = "off"
-
-
-class RateInvalid(HoldfastError):
-    """A text is not a rate."""
-
-    code = "cli.rate-invalid"
-    exit_status = ExitStatus.USAGE
-    effect = "Nothing was changed."
-    advice = "Write for example 20MB, 1.5MiB or 100Mbit (each per second), or 'off' for no limit."
-
-    def __init__(self, text: str) -> None:
-        super().__init__(f"{text!r} is not a rate")
 
 
 def limit(name: str, *, up: str | None = None, down: str | None = None, common: Common = _NO_COMMON) -> int:
@@ -62,21 +46,6 @@ def limit(name: str, *, up: str | None = None, down: str | None = None, common: 
         return ExitStatus.OK
 
     return run_command(common, body)
-
-
-def parse_rate(text: str) -> int | None:
-    """Return bytes per second, None for ``off``; ``RateInvalid`` when the text is no rate."""
-    if text.strip().lower() == _OFF:
-        return None
-    match = _RATE.fullmatch(text.strip())
-    if match is None:
-        raise RateInvalid(text)
-    number, prefix, binary, unit = match.groups()
-    power = _FACTORS[prefix if prefix != "K" else "k"]
-    bytes_per_s = float(number) * (1024 if binary else 1000) ** power / (8 if unit == "bit" else 1)
-    if bytes_per_s < 1:
-        raise RateInvalid(text)
-    return int(bytes_per_s)
 
 
 def _told(bytes_per_s_max: int | None) -> str:

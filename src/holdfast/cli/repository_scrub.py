@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from holdfast import service
-from holdfast.cli.budget import parse_budget
+from holdfast.cli.amounts import parse_budget
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.cli.verification import explain_damage
 from holdfast.core import ExitStatus, format_bytes, format_minute

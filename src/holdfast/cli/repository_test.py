@@ -106,7 +106,7 @@ def _tell(session: Session, outcome: SelfTest) -> None:
         out.say(f"{format_bytes(outcome.free_bytes)} free")
     out.gap()
     out.say(outcome.verdict, style="bold" if outcome.is_fit else "bold red")
-    out.result({"verdict": outcome.verdict, "fit": outcome.is_fit, **_document(outcome)})
+    out.result({"verdict": outcome.verdict, "is_fit": outcome.is_fit, **_document(outcome)})
 
 
 def _document(outcome: SelfTest) -> dict[str, object]:

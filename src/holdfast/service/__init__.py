@@ -23,7 +23,6 @@ from holdfast.service.keys import (
     change_secret,
     drill,
     list_holders,
-    new_recovery_holder,
     remove_holder,
     rotate_data_key,
 )
@@ -132,7 +131,6 @@ __all__ = [
     "lock_repository",
     "measure_space",
     "mirror_repository",
-    "new_recovery_holder",
     "open_by_name",
     "parse_lock_days",
     "plan_collection",

@@ -6,15 +6,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from holdfast.core import Cancellation, Secret
+from holdfast.core import Cancellation
 from holdfast.repository import (
     HolderFacts,
-    IdentityHolder,
     IdentityUnlock,
     NewHolder,
     Rotation,
     Unlock,
-    new_recovery_key,
 )
 from holdfast.service.repositories import open_by_name, open_with
 from holdfast.service.workspace import Workspace
@@ -25,7 +23,6 @@ __all__ = [
     "change_secret",
     "drill",
     "list_holders",
-    "new_recovery_holder",
     "remove_holder",
     "rotate_data_key",
 ]
@@ -57,13 +54,6 @@ def add_holder(workspace: Workspace, name: str, holder: NewHolder, *, cancel: Ca
     repository = open_by_name(workspace, name, cancel=cancel)
     repository.keys.add(holder)
     return repository.keys.holders()
-
-
-def new_recovery_holder(workspace: Workspace, name: str, *, holder: str, cancel: Cancellation) -> Secret:
-    """Add another recovery key under the name ``holder`` and return it, to be shown once."""
-    recovery = new_recovery_key()
-    add_holder(workspace, name, IdentityHolder(holder, recovery.public), cancel=cancel)
-    return recovery.secret
 
 
 def remove_holder(workspace: Workspace, name: str, holder: str, *, cancel: Cancellation) -> Sequence[HolderFacts]:
