@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
@@ -354,7 +355,7 @@ def test_a_rotation_that_is_overtaken_at_any_look_says_so_or_comes_after_the_oth
     said = 0
     for at in range(1, 20):
         world = KeyedWorld()
-        store = Overtaken(world.memory, at, lambda world=world: world.rotate(unlock=OTHER_UNLOCK))
+        store = Overtaken(world.memory, at, functools.partial(world.rotate, unlock=OTHER_UNLOCK))
         try:
             world.rotate(store=store)
         except RotatedMeanwhile:
