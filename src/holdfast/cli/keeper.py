@@ -9,16 +9,7 @@ from cyclopts import App, Parameter
 
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import Cancelled, ExitStatus, format_duration
-from holdfast.keeper import (
-    KEEPER_FOLDER,
-    WORD_FILE,
-    Keeper,
-    KeeperFailed,
-    KeeperSilent,
-    LinuxFlags,
-    PassReport,
-    parse_word,
-)
+from holdfast.keeper import Keeper, KeeperFailed, LinuxFlags, PassReport, explain_not_held, read_status
 
 __all__ = ["app"]
 
@@ -27,7 +18,6 @@ app = App(name="keeper", help="On a file server, as root: hold a repository's ob
 _NO_COMMON = Common()
 _STATE = Path("/var/lib/holdfast-keeper")
 _EVERY_S = 60.0
-_CANNOT_HOLD = "{} objects cannot be held: they have a second name, or another owner than the folder."
 
 
 @app.command
@@ -64,9 +54,8 @@ def run(
     """
 
     def body(session: Session) -> ExitStatus:
-        longest = 2 * days + 45 if days_max is None else days_max
         clock = session.workspace.clock
-        with Keeper(folder, state=state, days=days, days_max=longest, flags=LinuxFlags(), clock=clock) as keeper:
+        with Keeper(folder, state=state, days=days, days_max=days_max, flags=LinuxFlags(), clock=clock) as keeper:
             while True:
                 try:
                     report = keeper.look()
@@ -102,25 +91,11 @@ def status(*, folder: Path, common: Common = _NO_COMMON) -> int:
     """
 
     def body(session: Session) -> ExitStatus:
-        path = folder / KEEPER_FOLDER / WORD_FILE
-        try:
-            word = parse_word(path.read_bytes())
-            age_s = max(0.0, session.workspace.clock.now().timestamp() - path.stat().st_mtime)
-        except (OSError, ValueError) as cause:
-            reason = (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
-            raise KeeperSilent(folder=str(folder), reason=reason) from cause
-        out = session.out
-        out.say(
-            f"Holds {word.held_files} objects, new ones for {word.days} days; last look {format_duration(age_s)} ago."
-        )
-        if word.not_held:
-            out.warn(
-                f"{word.not_held} objects cannot be held: they have a second name, or another owner than the folder."
-            )
-        if word.behind_s > 3600:
-            behind = f"{format_duration(word.behind_s)} behind the server's clock"
-            out.say(f"Its own time is {behind}, so locks last that much longer; it catches up by itself.")
-        out.result({"word": word, "age_s": age_s})
+        found = read_status(folder, clock=session.workspace.clock)
+        session.out.say(found.explain())
+        for remark in found.remarks():
+            session.out.warn(remark)
+        session.out.result(found)
         return ExitStatus.OK
 
     return run_command(common, body)
@@ -136,4 +111,4 @@ def _say(session: Session, report: PassReport, *, once: bool) -> None:
     if report.vanished:
         session.out.warn(f"{report.vanished} objects that were held are gone: look who has been root here.")
     if report.not_held and once:
-        session.out.warn(_CANNOT_HOLD.format(report.not_held))
+        session.out.warn(explain_not_held(report.not_held))

@@ -6,7 +6,6 @@ from holdfast.keeper.exchange import (
     REQUESTS_FOLDER,
     WORD_FILE,
     HeldFile,
-    KeeperSilent,
     KeeperWord,
     held_name,
     is_kept,
@@ -17,6 +16,7 @@ from holdfast.keeper.exchange import (
 from holdfast.keeper.flags import APPEND_ONLY, IMMUTABLE, FileFlags, LinuxFlags
 from holdfast.keeper.keeper import Keeper, KeeperDaysInvalid, KeeperFailed, PassReport
 from holdfast.keeper.state import KeeperBusy, KeeperStateDamaged
+from holdfast.keeper.status import KeeperSilent, KeeperStatus, explain_not_held, read_status
 from holdfast.keeper.tree import KeeperNotRoot, KeeperRefused
 
 __all__ = [
@@ -36,12 +36,15 @@ __all__ = [
     "KeeperRefused",
     "KeeperSilent",
     "KeeperStateDamaged",
+    "KeeperStatus",
     "KeeperWord",
     "LinuxFlags",
     "PassReport",
+    "explain_not_held",
     "held_name",
     "is_kept",
     "parse_held",
     "parse_word",
+    "read_status",
     "request_line",
 ]

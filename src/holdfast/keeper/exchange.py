@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from holdfast.core import ExitStatus, HoldfastError
-
 __all__ = [
     "HELD_FOLDER",
     "KEEPER_FOLDER",
@@ -20,7 +18,6 @@ __all__ = [
     "REQUEST_LINE_BYTES_MAX",
     "WORD_FILE",
     "HeldFile",
-    "KeeperSilent",
     "KeeperWord",
     "format_held",
     "format_word",
@@ -52,19 +49,6 @@ _KEPT = re.compile(
     rf"|holdfast\.json|(?:keys|immutability|epochs|holders|moved|canary)/{_NAME}|features/(?:read|write)/{_NAME}"
 )
 """Objects that are held: what points need, and what opens the repository. Everything else comes and goes."""
-
-
-class KeeperSilent(HoldfastError):
-    """No keeper has ever looked at a folder, or its word cannot be read."""
-
-    code = "keeper.silent"
-    exit_status = ExitStatus.NOT_FOUND
-    effect = "Whoever may write into the folder may delete everything in it."
-    advice = "Run 'holdfast keeper run' as root on the file server; see docs/immutability.md."
-
-    def __init__(self, *, folder: str, reason: str) -> None:
-        super().__init__(f"no keeper tells of {folder}: {reason}")
-        self.folder, self.reason = folder, reason
 
 
 @dataclass(frozen=True, slots=True)

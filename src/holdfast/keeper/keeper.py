@@ -27,6 +27,8 @@ _FULL_LOOK_S = _DAY_S
 """How often every flag is looked at, which takes about 20 s for a million files; between, only what has changed."""
 _SETTLED_NS = 5_000_000_000
 """A folder that was changed so recently may change again within the same tick of the file system's clock."""
+_DAYS_FOR_STEPS = 45
+"""Packs are held in steps, 33 days longer than their points at most."""
 _UNFINISHED_S = 3600
 """A put takes minutes at most; a file that has two names for longer was left by a writer that died."""
 _REQUEST_WAITS_S = 2 * 3600
@@ -100,8 +102,16 @@ class _Counts:
 class Keeper:
     """Keeps one folder. A context manager; leaving it leaves every flag as it is. Not thread-safe."""
 
-    def __init__(self, folder: Path, *, state: Path, days: int, days_max: int, flags: FileFlags, clock: Clock) -> None:
-        """Open the folder. ``KeeperDaysInvalid``, ``KeeperRefused``, ``KeeperNotRoot``, ``KeeperBusy``."""
+    def __init__(
+        self, folder: Path, *, state: Path, days: int, flags: FileFlags, clock: Clock, days_max: int | None = None
+    ) -> None:
+        """Open the folder. ``KeeperDaysInvalid``, ``KeeperRefused``, ``KeeperNotRoot``, ``KeeperBusy``.
+
+        ``days_max``: for how long a request may ask; without it, as long as a repository
+        of twice the days does.
+        """
+        if days_max is None:
+            days_max = min(2 * days + _DAYS_FOR_STEPS, limits.LOCK_DAYS_MAX)
         if not 1 <= days <= days_max <= limits.LOCK_DAYS_MAX:
             raise KeeperDaysInvalid(days=days, days_max=days_max)
         self._folder = folder.resolve()
