@@ -69,8 +69,23 @@ def hold_keys(store: ObjectStore, unlock: Unlock, *, repository: RepositoryId) -
 
 
 def try_hold_keys(store: ObjectStore, unlock: Unlock, *, repository: RepositoryId) -> HeldKeys | None:
-    """Return the keys that a secret gives, the best of all files that it opens; None when it opens none."""
+    """Return the keys that a secret gives, the best of all files that it opens; None when it opens none.
+
+    Files come and go while an epoch begins. So what looks like a loss is believed only if none began meanwhile.
+    """
     epochs = _epochs(store)
+    while True:
+        best = _best_of_files(store, unlock, epochs=epochs, repository=repository)
+        if best is not None and _is_in_force(best):
+            return best
+        before, epochs = epochs, _epochs(store)
+        if epochs == before:
+            return best
+
+
+def _best_of_files(
+    store: ObjectStore, unlock: Unlock, *, epochs: Collection[int], repository: RepositoryId
+) -> HeldKeys | None:
     files = list_holder_files(store)
     best: HeldKeys | None = None
     for file in files_for(files, unlock):
@@ -81,11 +96,15 @@ def try_hold_keys(store: ObjectStore, unlock: Unlock, *, repository: RepositoryI
         if keys is None:
             continue
         held = _judge(store, keys, file=file, files=files, epochs=epochs, repository=repository)
-        if held.epoch == held.in_force and not held.is_lost:
+        if _is_in_force(held):
             return held
         if best is None or held.epoch > best.epoch:
             best = held
     return best
+
+
+def _is_in_force(held: HeldKeys) -> bool:
+    return held.epoch == held.in_force and not held.is_lost
 
 
 def _judge(

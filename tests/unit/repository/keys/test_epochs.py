@@ -363,6 +363,16 @@ def test_a_rotation_that_is_overtaken_at_any_look_says_so_or_comes_after_the_oth
     assert said > 1
 
 
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_who_opens_it_while_an_epoch_begins_is_told_of_no_loss(at: int) -> None:
+    world = KeyedWorld()
+    world.rotate()
+    store = Overtaken(world.memory, at, functools.partial(world.rotate, unlock=OTHER_UNLOCK))
+    world.repository = world.open(UNLOCK, store=store)
+    point = world.back_up(IMAGE, run="r-1")
+    assert world.restore(point) == IMAGE
+
+
 def test_a_holder_that_is_removed_while_an_epoch_begins_stays_out() -> None:
     world = KeyedWorld()
     store = Interrupting(world.memory, "keys/", lambda: world.open(OTHER_UNLOCK).keys.remove("leaver"))
