@@ -83,7 +83,7 @@ def entries(node: bytes, begin: int, packs: int, count: int, code: str) -> Itera
 
 
 class Repository:
-    """An opened repository: its description proven, keys at hand, moved records read."""
+    """An opened repository: its description proven, keys at hand."""
 
     def __init__(self, folder: Path, opener: Callable[[bytes], bytes]) -> None:
         self.folder = folder
@@ -100,8 +100,6 @@ class Repository:
             proof = about.pop("proof")
             text = json.dumps(about, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
             need(blake3(text, key=self.derive(0, "config")).hexdigest() == proof, "its proof is wrong: it was changed")
-        for name in self.names("moved"):  # where two differ, the one whose name sorts last counts
-            self.moves |= {r[:2]: r[2:] for r in struct.iter_unpack("<16sI16sI", self.unseal(name, MOVED)["rows"])}
 
     def read(self, name: str, offset: int = 0, length: int = -1) -> bytes:
         """Return an object, or a part of it."""
@@ -215,6 +213,8 @@ class Repository:
 
     def blocks(self, disk: dict[str, Any]) -> Iterator[tuple[int, bytes]]:
         """Yield offset and content of all blocks but zeros; the last may be too long: docs/formats/disk-map.md."""
+        for name in self.names("moved"):  # where two differ, the one whose name sorts last counts
+            self.moves |= {r[:2]: r[2:] for r in struct.iter_unpack("<16sI16sI", self.unseal(name, MOVED)["rows"])}
         root = self.content(disk["root_pack"], disk["root_slot"], MAP)
         with naming(f"the map of disk {disk['position']}"):
             need(blake3(root, key=self.derive(0, "node-id")).digest() == disk["content_hash"], "not the root it had")
@@ -278,9 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["points", "restore"])
     parser.add_argument("folder", type=Path, help="the repository, or a copy of all its objects")
-    parser.add_argument(
-        "what", nargs="*", metavar="POINT DISK OUT", help="an id, or how it begins; a position or uuid; a new file"
-    )
+    parser.add_argument("what", nargs="*", metavar="POINT DISK OUT", help="id or its start; position or uuid; new file")
     key = parser.add_mutually_exclusive_group(required=True)
     key.add_argument("--key", metavar="FILE", type=Path, help="a recovery key, or an SSH private key")
     key.add_argument("--passphrase-file", metavar="FILE", type=Path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from holdfast.repository.layout import FrameKind, parse_pack_key
 from holdfast.repository.packs.pack import OpenPack, PackShelf
 from holdfast.storage import MemoryStore
+from tests.golden.repository.full_dumps import FULL_DUMPS
 from tests.golden.repository.make import FOLDER
 from tests.golden.repository.make_epochs import FOLDER as EPOCHS_FOLDER
 from tests.support.hexdump import Field, annotated_dump
@@ -135,6 +136,7 @@ _DUMPS: Mapping[str, Callable[[], str]] = {
     "epoch": _epoch,
     "map-leaf": _leaf,
     "map-root": _root,
+    **FULL_DUMPS,
 }
 
 
@@ -142,7 +144,22 @@ def _maker(name: str) -> Callable[[], str]:
     return lambda: page_text(name)
 
 
-_NAMES = ("repository", "pack", "disk-map", "epochs")
+_NAMES = (
+    "catalogue",
+    "disk-map",
+    "epochs",
+    "holes",
+    "index-object",
+    "keys",
+    "leases",
+    "locks",
+    "moved",
+    "pack",
+    "point",
+    "proofs",
+    "quarantine",
+    "repository",
+)
 
 PAGES: Mapping[str, Callable[[], str]] = {name: _maker(name) for name in (f"docs/formats/{each}.md" for each in _NAMES)}
 """Each page with dumps, by its path in the project, and what it should say."""
