@@ -525,3 +525,45 @@ def test_the_block_that_a_patch_is_made_against_lives_as_long_as_the_patch(store
     world.reopen()
     assert world.restore(after) == bytes(newest)
     assert world.verify().damage == ()
+
+
+def test_a_slot_that_an_abandoned_plan_named_is_planned_anew_before_it_counts_as_gone() -> None:
+    world = World()
+    # In the pack lie a large block, a small one and a large one; the small one alone gives nothing back.
+    first = world.back_up(image_of({0: 4, 2: 1, 4: 6}, count=5), run="r-1")
+    newer = world.back_up_changes(
+        image_of({0: 4, 2: 3, 4: 6}, count=5), [2], run="r-2", reference=first.disks[0].stored
+    )
+    (pack,) = set(first.disks[0].stored.packs.packs)
+    world.repository.delete_point(first.id)
+    running = world.begin("r-3")
+    vault = vault_of(world)
+    trailer = vault.shelf.open(pack).trailer
+    plan = write_holes(vault, [PackHoles(pack, trailer.rows["length"] < 4096, 0, 0)], punched=False)
+    # Its collector dies; the run goes on for longer than any collector acts by a plan.
+    for _ in range(10):
+        world.clock.advance(TEST_SAFETY.lease_renewal_s)
+        running.session.keeper.renew_if_due()
+    assert plan.is_abandoned(world.clock.now(), TEST_SAFETY)
+    collect(world)
+    changed = image_of({2: 1, 4: 8}, count=5)
+    stored = write_whole(running, changed)
+    assert pack in stored.packs.packs
+    point = running.publish(world.facts("r-3", vm=VmUuid("other")), [(disk_facts(len(changed)), stored)])
+    running.close()
+    world.repository.delete_point(newer.id)
+    collect(world)
+    collect(world)
+    assert world.restore(point) == changed
+    assert world.verify().damage == ()
+
+
+def test_a_plan_that_waits_beside_holes_does_not_make_them_look_like_damage() -> None:
+    world, newer = world_with_dead_frames()
+    collect(world)
+    vault = vault_of(world)
+    for pack in packs_of(world):
+        every = np.ones(len(vault.shelf.open(pack).trailer), dtype=np.bool_)
+        write_holes(vault, [PackHoles(pack, every, 0, 0)], punched=False)
+    assert world.verify().damage == ()
+    assert world.restore(newer) == image_of(NEWER, count=9)
