@@ -118,6 +118,7 @@ def _plan_document(plan: GcPlan) -> dict[str, object]:
         "poor_packs": len(plan.poor),
         "poor_bytes_max": plan.poor_bytes,
         "poor_way": plan.way,
+        "copied_bytes_max": plan.copied_bytes_max,
         "emptied_packs": len(plan.emptied),
         "waits": plan.waits,
     }
@@ -130,6 +131,8 @@ def _tell(out: Output, report: GcReport) -> None:
             f"{format_bytes(report.punched_bytes)} given back in place, from {report.punched_packs} packs that are "
             "partly needed."
         )
+    if report.moved_bytes and not report.emptied_packs:
+        out.say(f"{format_bytes(report.moved_bytes)} were copied for it, out of frames that were mostly dead.")
     if report.emptied_packs:
         out.say(
             f"{report.emptied_packs} poor packs emptied: {format_bytes(report.moved_bytes)} were copied; the next "
@@ -145,7 +148,7 @@ def _tell(out: Output, report: GcReport) -> None:
     for waits_for in report.waits_for:
         out.say(f"waiting: {waits_for}")
     if not report.is_complete:
-        out.say("The budget is used up; the next collection goes on.")
+        out.say("Some is left, because the budget or the room for copies is used up; the next collection goes on.")
 
 
 def _tell_space(out: Output, report: SpaceReport, *, by_point: bool) -> None:

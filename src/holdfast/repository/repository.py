@@ -250,7 +250,12 @@ class Repository:
 
     def _gc_settings(self, settings: GcSettings | None) -> GcSettings:
         chosen = settings or GcSettings()
-        return dataclasses.replace(chosen, workers=self._workers, pack_bytes_max=self._config.pack_bytes_max)
+        return dataclasses.replace(
+            chosen,
+            workers=self._workers,
+            pack_bytes_max=self._config.pack_bytes_max,
+            level=Compression(self._config.compression).level,
+        )
 
     def plan_deletion(self, point: RestorePoint, *, cancel: Cancellation) -> DeletionPlan:
         """Return what deleting a point would give back, and when. ``CannotTellLivePacks``."""

@@ -57,6 +57,7 @@ class MapWalk:
         self._vault = vault
         self._moves = moves
         self._uses: dict[NodeAddress, Uses] = {}
+        self._moved = frozenset(moves.moved_packs())
         self._healed: set[PackId] = set()
         self.broken = Broken()
         self.packs: set[PackId] = set()
@@ -82,8 +83,8 @@ class MapWalk:
             _count(uses, address.pack, 1, self._length(address))
             for pack, (references, live_bytes) in leaf_uses.items():
                 _count(uses, pack, references, live_bytes)
-        # A healed frame may have another length, and another base or none, than the one that was counted.
-        if not self.broken and self._healed.isdisjoint(disk.packs.packs) and not _agrees(disk.packs, uses):
+        # A healed frame may have another base, or none, than the one that was counted.
+        if not self.broken and self._healed.isdisjoint(disk.packs.packs) and not self._agrees(disk.packs, uses):
             self.broken.tables[disk.root] = "its table of packs does not agree with its map"
 
     def _root(self, disk: StoredDisk) -> Root:
@@ -110,11 +111,11 @@ class MapWalk:
             slots = leaf.slots[leaf.places == number].astype(np.int64)
             live_bytes = 0
             for group in self._moves.resolve_slots(pack, slots):
-                live_bytes += self._check_slots(uses, group, pack)
+                live_bytes += self._check_slots(uses, group, pack, slots[group.at])
             _count(uses, pack, len(slots), live_bytes)
         return uses
 
-    def _check_slots(self, uses: Uses, group: SlotGroup, pack: PackId) -> int:
+    def _check_slots(self, uses: Uses, group: SlotGroup, pack: PackId, named: Numbers) -> int:
         """Return the live bytes of slots that a leaf names in one pack and that lie in one pack now."""
         try:
             opened = self._vault.shelf.open(group.pack)
@@ -130,9 +131,18 @@ class MapWalk:
         for slot in group.slots[kinds == FrameKind.MAP].tolist():
             self.broken.slots[NodeAddress(group.pack, slot)] = "a map refers to it as a block, but it is a map node"
         self._count_bases(uses, opened, group.slots[kinds == FrameKind.PATCH])
-        if group.pack != pack and pack not in self._moves.emptied:
+        if group.pack != pack and pack not in self._moves.emptied and not self._are_data(pack, named, kinds):
             self._healed.add(pack)
         return int(trailer.shares(group.slots).sum())
+
+    def _are_data(self, pack: PackId, named: Numbers, kinds: Numbers) -> bool:
+        """Return whether blocks that have moved are in data frames now, and were in such before: without bases."""
+        try:
+            before = self._vault.shelf.open(pack).trailer.rows["kind"]
+        except Damage:
+            return False
+        is_there = int(named.max(initial=0)) < len(before)
+        return is_there and bool((kinds == FrameKind.DATA).all() and (before[named] == FrameKind.DATA).all())
 
     def _count_bases(self, uses: Uses, opened: OpenPack, slots: Numbers) -> None:
         """Count what the patches in these slots build on."""
@@ -149,9 +159,13 @@ class MapWalk:
 
     def _length(self, address: NodeAddress) -> int:
         place = self._moves.resolve(address)
-        if place != address and address.pack not in self._moves.emptied:
-            self._healed.add(address.pack)
         return self._vault.shelf.open(place.pack).trailer.share(place.slot)
+
+    def _agrees(self, table: PackTable, uses: Uses) -> bool:
+        """Return whether a table says what the map refers to. What has moved may lie in a frame of another length."""
+        if {pack: use.references for pack, use in table.items()} != {pack: each[0] for pack, each in uses.items()}:
+            return False
+        return all(use.live_bytes == uses[pack][1] for pack, use in table.items() if pack not in self._moved)
 
     def _note_node(self, damage: Damage, address: NodeAddress) -> None:
         if isinstance(damage, PackDamaged | PackMissing):
@@ -164,10 +178,6 @@ def _count(uses: Uses, pack: PackId, references: int, live_bytes: int) -> None:
     if references:
         before = uses.get(pack, (0, 0))
         uses[pack] = (before[0] + references, before[1] + live_bytes)
-
-
-def _agrees(table: PackTable, uses: Uses) -> bool:
-    return {pack: (use.references, use.live_bytes) for pack, use in table.items()} == uses
 
 
 assert layout.SLOTS_MAX <= 1 << 16

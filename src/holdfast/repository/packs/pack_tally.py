@@ -48,7 +48,8 @@ class PackTally:
                 uses[self._numbers.pack(number)] = PackUse(
                     length_bytes=self._numbers.length_bytes(number),
                     references=references,
-                    live_bytes=self._live_bytes[number],
+                    # What was copied into a frame of its own may have counted for less when it came.
+                    live_bytes=max(0, self._live_bytes[number]),
                 )
         return PackTable(uses)
 

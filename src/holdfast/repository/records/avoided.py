@@ -65,6 +65,10 @@ class AvoidedSlots:
     def __contains__(self, place: NodeAddress) -> bool:
         return place.pack in self._slots and place.slot in self._slots[place.pack]
 
+    def without(self, other: AvoidedSlots) -> AvoidedSlots:
+        """Return those slots that ``other`` does not name."""
+        return AvoidedSlots({pack: np.setdiff1d(slots, other.slots_of(pack)) for pack, slots in self._slots.items()})
+
     def __or__(self, other: AvoidedSlots) -> AvoidedSlots:
         packs = self._slots.keys() | other._slots.keys()
         return AvoidedSlots({pack: np.union1d(self.slots_of(pack), other.slots_of(pack)) for pack in packs})

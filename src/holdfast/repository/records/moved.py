@@ -119,6 +119,10 @@ class Moves:
         """Return the packs of which something has moved."""
         return self._table.spans.keys()
 
+    def moved_slots(self) -> dict[PackId, Slots]:
+        """Return by pack the slots that have moved, ascending."""
+        return {pack: self._table.rows["old_slot"][first:end] for pack, (first, end) in self._table.spans.items()}
+
     def resolve_slots(self, pack: PackId, slots: Slots) -> list[SlotGroup]:
         """Return where slots that maps name lie now, grouped by the packs that hold them."""
         table = self._table

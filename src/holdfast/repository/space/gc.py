@@ -62,7 +62,7 @@ def plan_gc(vault: Vault, *, safety: Safety, settings: GcSettings | None = None)
     now_bytes = max(0, int(dead.lengths[is_free].sum()) - locked_bytes)
     holes = read_holes(vault)
     way = _way(vault, listed)
-    is_poor, spare = _poor(census, holes, unheld, way, settings=settings, now=now, safety=safety)
+    is_poor, spare = _poor(census, holes, moves, unheld, way, settings=settings, now=now, safety=safety)
     return GcPlan(
         made_at=now,
         dead=dead,
@@ -73,6 +73,7 @@ def plan_gc(vault: Vault, *, safety: Safety, settings: GcSettings | None = None)
         kept_bytes=int(listed.lengths.sum()) - dead.length_bytes,
         poor=PackSet(listed.packs.ids[is_poor]),
         poor_bytes=int(spare[is_poor].sum()),
+        copied_bytes_max=_copied_bytes_max(census, is_poor, spare, way),
         way=way,
         forgotten=census.forgotten.without(held),
         emptied=PackSet(listed.packs.ids[census.is_emptied]),
@@ -116,9 +117,9 @@ def apply_gc(
         waits_for=tuple(_wait_for(lease) for lease in removal.running)
         if removal.waiting or frames.waiting_packs
         else (),
-        locked_packs=removal.locks.packs + frames.locked_packs,
+        locked_packs=removal.locks.packs + len(frames.locked),
         locked_until=max((each for each in (removal.locks.until, frames.locked_until) if each), default=None),
-        punched_packs=frames.punched_packs,
+        punched_packs=len(frames.punched),
         punched_bytes=frames.punched_bytes,
         emptied_packs=len(frames.emptied),
         moved_bytes=frames.moved_bytes,
@@ -354,6 +355,7 @@ def _way(vault: Vault, listed: ListedPacks) -> FrameWay:
 def _poor(
     census: Census,
     holes: HolesBook,
+    moves: Moves,
     unheld: Chosen,
     way: FrameWay,
     *,
@@ -369,7 +371,11 @@ def _poor(
         return candidates, spare
     least = np.maximum(settings.poor_bytes_min, settings.poor_part_min * listed.lengths)
     before = holes.estimates(listed.packs, not_before=now - settings.looked_again_after)
-    is_poor = candidates & (spare >= least) & ((before < 0) | (census.live_bytes < before))
+    is_poor = candidates & (spare >= least) & ((before < 0) | (census.named_bytes < before))
+    for place in np.flatnonzero(is_poor).tolist() if len(moves) else ():
+        # What has moved out of a poor pack may be dead where it lies now; tables name the old place only.
+        into = listed.packs.find(PackSet(moves.targets(listed.packs.pack(place))).ids)
+        is_poor[into[into >= 0]] = candidates[into[into >= 0]]
     if way is FrameWay.MOVE:
         is_poor &= census.live_bytes <= settings.moved_live_part_max * listed.lengths
     for plan in holes.plans:
@@ -378,6 +384,13 @@ def _poor(
             taken_up = places[places >= 0]
             is_poor[taken_up] = candidates[taken_up]
     return is_poor, spare
+
+
+def _copied_bytes_max(census: Census, is_poor: Chosen, spare: npt.NDArray[np.int64], way: FrameWay) -> int:
+    """Return how much may be stored anew to give back what is dead in poor packs."""
+    live = census.live_bytes[is_poor]
+    # Frames are split only where that gives back as much as is copied.
+    return int(live.sum() if way is FrameWay.MOVE else np.minimum(live, spare[is_poor]).sum())
 
 
 def _size(vault: Vault, pack: PackId) -> int:

@@ -57,7 +57,10 @@ class Census:
     listed: ListedPacks
     is_needed: npt.NDArray[np.bool_]
     live_bytes: npt.NDArray[np.int64]
-    """The most that one disk needs of a pack, by its table: no less than that is needed, mostly not much more."""
+    """The most that one disk needs of a pack, by its table: no less than that is needed, mostly not much more. Where
+    only some frames of a pack have moved, about what they take is counted where they lie now."""
+    named_bytes: npt.NDArray[np.int64]
+    """The same by the places that tables name, whatever has moved."""
     forgotten: PackSet
     """Packs of which frames have moved, which no table names any more, and to which no move of a named pack leads."""
     is_emptied: npt.NDArray[np.bool_]
@@ -101,24 +104,35 @@ def take_census(vault: Vault, listed: ListedPacks, *, moves: Moves, workers: int
     moved = PackSet(moves.moved_packs())
     moved_is_named = np.zeros(len(moved), dtype=np.bool_)
     moved_live_bytes = np.zeros(len(moved), dtype=np.int64)
+    moved_references = np.zeros(len(moved), dtype=np.int64)
     for point in sound_tables(read_tables(vault, workers=workers)):
         for disk in point.disks:
             live = disk.rows["live"].astype(np.int64)
             _raise_to(live_bytes, is_needed, listed.packs.find(disk.packs), live)
             if len(moved):
-                _raise_to(moved_live_bytes, moved_is_named, moved.find(disk.packs), live)
+                places = moved.find(disk.packs)
+                _raise_to(moved_live_bytes, moved_is_named, places, live)
+                _raise_to(moved_references, moved_is_named, places, disk.rows["references"].astype(np.int64))
+    named_bytes = live_bytes.copy()
     for place in np.flatnonzero(moved_is_named).tolist():
-        targets = PackSet(moves.targets(moved.pack(place)))
-        into = listed.packs.find(targets.ids)
+        pack = moved.pack(place)
+        out_bytes = int(moved_live_bytes[place])
+        if pack not in moves.emptied:
+            first, end = moves.span(pack)
+            out_bytes = min(out_bytes, (end - first) * out_bytes // max(1, int(moved_references[place])))
+            at = listed.packs.find(as_ids(pack))
+            live_bytes[at[at >= 0]] -= out_bytes
+        into = listed.packs.find(PackSet(moves.targets(pack)).ids)
         is_needed[into[into >= 0]] = True
-        live_bytes[into[into >= 0]] += moved_live_bytes[place]
+        live_bytes[into[into >= 0]] += out_bytes
     is_emptied = np.zeros(count, dtype=np.bool_)
     emptied = listed.packs.find(moves.emptied.ids)
     is_emptied[emptied[emptied >= 0]] = True
     return Census(
         listed=listed,
         is_needed=is_needed,
-        live_bytes=np.minimum(live_bytes, listed.lengths),
+        live_bytes=np.clip(live_bytes, 0, listed.lengths),
+        named_bytes=named_bytes,
         forgotten=PackSet(moved.ids[~_reached(moved, moved_is_named, moves)]),
         is_emptied=is_emptied,
     )

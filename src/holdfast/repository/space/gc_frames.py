@@ -8,11 +8,13 @@ collector's own plan names it, after a look at the points that was taken when no
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
+import numpy.typing as npt
 
 from holdfast.core import Cancellation, Progress
 from holdfast.repository.crew import in_order
@@ -34,14 +36,14 @@ from holdfast.repository.records.lease import Lease, list_leases
 from holdfast.repository.records.moved import read_moves
 from holdfast.repository.safety import Safety, Since
 from holdfast.repository.space.gc_census import list_packs
-from holdfast.repository.space.gc_geometry import Carving, carve, dead_frames, live_frame_bytes
+from holdfast.repository.space.gc_geometry import Carving, carve, dead_frames, live_frame_bytes, slots_to_split
 from holdfast.repository.space.gc_look import SlotLook
 from holdfast.repository.space.gc_plan import FrameWay, GcPlan
 from holdfast.repository.space.gc_settings import GcSettings
 from holdfast.repository.space.gc_tidy import with_room
-from holdfast.repository.space.repack import MoveJob, move_frames
+from holdfast.repository.space.repack import MovedFrames, MoveJob, move_frames
 from holdfast.repository.vault import Vault
-from holdfast.storage import ObjectLocked, ObjectMissing
+from holdfast.storage import ObjectLocked, ObjectMissing, StoreFull
 
 __all__ = ["FrameReport", "give_back_frames"]
 
@@ -50,18 +52,18 @@ __all__ = ["FrameReport", "give_back_frames"]
 class FrameReport:
     """What came back of packs that are still needed."""
 
-    punched_packs: int = 0
+    punched: set[PackId] = field(default_factory=set)
     punched_bytes: int = 0
     emptied: PackSet = field(default_factory=PackSet)
     moved_bytes: int = 0
     waiting_packs: int = 0
-    locked_packs: int = 0
+    locked: set[PackId] = field(default_factory=set)
     locked_until: datetime | None = None
     is_complete: bool = True
 
-    def note_lock(self, until: datetime | None) -> None:
+    def note_lock(self, pack: PackId, until: datetime | None) -> None:
         """Count a pack that the store holds as it is."""
-        self.locked_packs += 1
+        self.locked.add(pack)
         if until is not None:
             self.locked_until = until if self.locked_until is None else max(self.locked_until, until)
 
@@ -77,12 +79,10 @@ def give_back_frames(
 ) -> FrameReport:
     """Look at the packs that a plan calls poor, batch by batch, and give back what can be given back of them."""
     collector = _Collector(vault, plan, safety=safety, settings=settings, cancel=cancel)
-    began_s = vault.clock.monotonic_s()
     with progress.start("giving back dead frames", total_bytes=plan.poor_bytes or None) as task:
         for batch in collector.batches():
             cancel.check()
-            if settings.budget_s is not None and vault.clock.monotonic_s() - began_s >= settings.budget_s:
-                collector.report.is_complete = False
+            if collector.is_over_time():
                 break
             before = collector.report.punched_bytes + collector.report.moved_bytes
             collector.collect(batch)
@@ -100,8 +100,8 @@ class _Work:
     dead: Dead
     """The slots that the plan names."""
     is_moved: bool = False
-    is_retired: bool = False
-    """Only to be named: a damaged record may have named them."""
+    is_repair: bool = False
+    """All of them are to be named, whether their frames can go or not: a damaged record may have named them."""
 
 
 class _Collector:
@@ -117,7 +117,15 @@ class _Collector:
         self._cancel = cancel
         self._way = plan.way
         self._handled: list[PackId] = []
+        self._began = Since(vault.clock)
         self.report = FrameReport()
+
+    def is_over_time(self) -> bool:
+        """Return whether nothing new may be begun, and note it."""
+        budget_s = self._settings.budget_s
+        is_over = budget_s is not None and self._began.age_s() >= budget_s
+        self.report.is_complete = self.report.is_complete and not is_over
+        return is_over
 
     def batches(self) -> Iterator[tuple[PackSet, list[int]]]:
         """Yield packs, and how many slots each has, by what fits into memory at once."""
@@ -147,17 +155,52 @@ class _Collector:
         vault = self._vault
         look = SlotLook(vault, *batch, workers=self._settings.workers, cancel=self._cancel)
         look.look(read_moves(vault))
-        way = self._way
-        self._decide_and_carry_out(look)
+        way, places = self._way, range(len(look.packs))
+        self._decide_and_carry_out(look, places)
+        if self._way is FrameWay.PUNCH:
+            self._split(look)
         if self._way is not way:
             # The store seemed to be able to punch, and cannot.
-            self._decide_and_carry_out(look)
+            self._decide_and_carry_out(look, places)
 
-    def _decide_and_carry_out(self, look: SlotLook) -> None:
+    def _decide_and_carry_out(self, look: SlotLook, places: Sequence[int]) -> None:
         book = read_holes(self._vault)
-        works = self._decide(look, book)
+        works = self._decide(look, places, book)
         if works:
             self._carry_out(look, works, book)
+
+    def _split(self, look: SlotLook) -> None:
+        """Copy blocks out of frames that are mostly dead, and punch those, a portion of it after the other."""
+        found = (self._split_job(pack, look.live[place]) for place, pack in enumerate(look.packs))
+        jobs = sorted(filter(None, found), key=lambda each: each[0], reverse=True)
+        rows_left = self._settings.split_rows_max - len(read_moves(self._vault))
+        rows = np.cumsum([np.count_nonzero(job.keep) for _, job in jobs])
+        fitting = [job for (_, job), count in zip(jobs, rows.tolist(), strict=True) if count <= rows_left]
+        for portion in self._portions(fitting):
+            waiting = self.report.waiting_packs
+            moved = self._copy(portion, began=Since(self._vault.clock))
+            self._decide_and_carry_out(look, look.moved_away(moved.rows))
+            if self._way is FrameWay.MOVE or self.report.waiting_packs > waiting:
+                # Copies take space, and what they are to give back has to wait.
+                break
+
+    def _split_job(self, pack: PackId, live: npt.NDArray[np.bool_]) -> tuple[float, MoveJob] | None:
+        """Return how well splitting a pack's frames pays, and what is to be copied; None when it does not."""
+        trailer = self._trailer(pack)
+        if trailer is None:
+            return None
+        settings, chosen = self._settings, slots_to_split(trailer, live)
+        length_bytes = int(trailer.shares(np.flatnonzero(chosen)).sum())
+        freed_bytes = (
+            carve(trailer, dead_frames(trailer, live & ~chosen), settings.hole_bytes).freed_bytes
+            - carve(trailer, dead_frames(trailer, live), settings.hole_bytes).freed_bytes
+        )
+        least_bytes = max(settings.split_bytes_min, settings.split_part_min * int(trailer.rows["length"].sum()))
+        if settings.is_thorough:
+            least_bytes = settings.hole_bytes
+        if freed_bytes - length_bytes < least_bytes or self._is_locked(pack):
+            return None
+        return freed_bytes / length_bytes, MoveJob(pack, chosen, length_bytes, is_emptied=False)
 
     def finish(self) -> None:
         """Remove plans of collectors that are gone, and damaged records, once newer records say what they said."""
@@ -171,47 +214,56 @@ class _Collector:
             for key in book.damaged:
                 self._vault.store.delete(key)
 
-    def _decide(self, look: SlotLook, book: HolesBook) -> list[_Work]:
+    def _decide(self, look: SlotLook, places: Sequence[int], book: HolesBook) -> list[_Work]:
         """Return what pays; note what does not, so that it is not looked at again soon."""
-        gone = book.gone(look.packs)
+        packs = PackSet(look.packs.ids[list(places)])
+        gone = book.gone(packs)
         claimed = merge_plan_bits(
-            (each for each in book.plans if each.is_abandoned(self._vault.clock.now(), self._safety)), look.packs
+            (each for each in book.plans if each.is_abandoned(self._vault.clock.now(), self._safety)), packs
         )
         works, idle = [], []
-        for place, pack in enumerate(look.packs):
+        for place in places:
+            pack = look.packs.pack(place)
             trailer = self._trailer(pack)
             if trailer is None:
                 continue
-            dead = dead_frames(trailer, look.live[place])
-            before = gone.get(pack)
+            live, before = look.live[place], gone.get(pack)
             named = before.dead if before is not None else np.zeros(len(trailer), dtype=np.bool_)
-            # What an abandoned plan meant may have been punched by it.
-            named = named | (claimed.get(pack, named) & dead)
-            work = self._work(place, trailer, dead, named, before, is_repair=bool(book.damaged))
+            # What an abandoned plan meant may have been punched by it. What was not, a writer that is older than that
+            # plan may still use: so it counts as gone only after it was planned anew and leases were waited for.
+            meant = claimed.get(pack, named) & dead_frames(trailer, live)
+            work = self._work(place, trailer, ~live, before, named=named, meant=meant, is_repair=bool(book.damaged))
             if work is not None:
                 works.append(work)
             else:
-                freed_bytes = carve(trailer, named, self._settings.hole_bytes).freed_bytes
+                freed_bytes = carve(trailer, dead_frames(trailer, ~named), self._settings.hole_bytes).freed_bytes
                 idle.append(PackHoles(pack, named, freed_bytes, look.estimates[place]))
         self._write_done(idle)
         return works
 
     def _work(
-        self, place: int, trailer: Trailer, dead: Dead, named: Dead, before: PackHoles | None, *, is_repair: bool
+        self,
+        place: int,
+        trailer: Trailer,
+        dead: Dead,
+        before: PackHoles | None,
+        *,
+        named: Dead,
+        meant: Dead,
+        is_repair: bool,
     ) -> _Work | None:
         if self._way is FrameWay.MOVE:
             length_bytes = int(trailer.rows["length"].sum())
             is_poor = live_frame_bytes(trailer, dead) <= self._settings.moved_live_part_max * length_bytes
             if is_poor and dead.any():
                 return _Work(place, dead, is_moved=True)
-            return _Work(place, dead, is_retired=True) if is_repair and (dead & ~named).any() else None
-        carving = carve(trailer, dead, self._settings.hole_bytes)
+            unnamed = (dead if is_repair else meant) & ~named
+            return _Work(place, named | unnamed, is_repair=True) if unnamed.any() else None
+        carving = carve(trailer, dead_frames(trailer, ~dead), self._settings.hole_bytes)
         freed_before_bytes = 0 if before is None else before.freed_bytes
-        wanted = carving.slots | named
-        if is_repair:
-            wanted = wanted | dead
+        wanted = carving.slots | named | (dead if is_repair else meant)
         if carving.freed_bytes > freed_before_bytes or (wanted & ~named).any():
-            return _Work(place, wanted)
+            return _Work(place, wanted, is_repair=is_repair)
         return None
 
     def _carry_out(self, look: SlotLook, works: Sequence[_Work], book: HolesBook) -> None:
@@ -257,19 +309,23 @@ class _Collector:
             if trailer is None or began.age_s() > self._safety.collection_s:
                 self.report.is_complete = False
                 continue
-            if self._way is FrameWay.MOVE and not work.is_retired:
+            can_punch = self._way is FrameWay.PUNCH
+            if not can_punch and not work.is_repair:
                 break
             before = gone.get(pack)
-            still = work.dead & dead_frames(trailer, look.live[work.place])
-            still = dead_frames(trailer, ~still)
+            still = work.dead & ~look.live[work.place]
+            if not work.is_repair:
+                still = dead_frames(trailer, ~still)
             if before is not None:
                 still = still | before.dead
-            carving = carve(trailer, still, self._settings.hole_bytes)
-            freed_bytes = 0 if work.is_retired else self._try_punch(pack, carving)
+            # Whatever records say, what a point needs is never punched.
+            spared = ~still | look.live[work.place]
+            carving = carve(trailer, dead_frames(trailer, spared), self._settings.hole_bytes)
+            freed_bytes = self._try_punch(pack, carving) if can_punch else 0
             if freed_bytes is None:
                 continue
-            if not work.is_retired:
-                self.report.punched_packs += 1
+            if can_punch:
+                self.report.punched.add(pack)
                 self.report.punched_bytes += freed_bytes - (0 if before is None else before.freed_bytes)
             holes.append(PackHoles(pack, still, freed_bytes, look.estimates[work.place]))
         self._write_done(holes)
@@ -282,7 +338,7 @@ class _Collector:
         try:
             freed_bytes = self._vault.store.try_punch(pack_key(pack), carving.extents)
         except ObjectLocked as locked:
-            self.report.note_lock(locked.until)
+            self.report.note_lock(pack, locked.until)
             return None
         except ObjectMissing:
             return None
@@ -299,37 +355,55 @@ class _Collector:
             trailer = self._trailer(pack)
             if trailer is None or self._is_locked(pack):
                 continue
-            dead = work.dead & dead_frames(trailer, look.live[work.place])
-            keep = ~dead_frames(trailer, ~dead)
-            jobs.append(MoveJob(pack, keep, live_frame_bytes(trailer, ~keep)))
-        if self._settings.budget_bytes is not None:
-            jobs = self._within_budget(jobs, self._settings.budget_bytes)
-        if not jobs:
-            return 0
-        moved = move_frames(
-            self._vault,
-            jobs,
-            safety=self._safety,
-            pack_bytes_max=self._settings.pack_bytes_max,
-            began=began,
-            workers=self._settings.workers,
-            cancel=self._cancel,
-        )
+            keep = ~work.dead | look.live[work.place]
+            jobs.append(MoveJob(pack, keep, live_frame_bytes(trailer, ~keep), is_emptied=True))
+        jobs.sort(key=lambda job: job.length_bytes)
+        emptied = 0
+        for portion in self._portions(jobs):
+            if began.age_s() > self._safety.collection_s:
+                self.report.is_complete = False
+                break
+            emptied += len(self._copy(portion, began=began).emptied)
+        return emptied
+
+    def _copy(self, jobs: Sequence[MoveJob], *, began: Since) -> MovedFrames:
+        """Copy what is kept of some packs, and count it."""
+        try:
+            moved = move_frames(
+                self._vault,
+                jobs,
+                safety=self._safety,
+                settings=self._settings,
+                began=began,
+                cancel=self._cancel,
+            )
+        except StoreFull:
+            self.report.is_complete = False
+            return MovedFrames()
         self._handled += moved.emptied
         self.report.emptied = self.report.emptied.joined(PackSet(moved.emptied))
         self.report.moved_bytes += moved.copied_bytes
-        return len(moved.emptied)
+        return moved
 
-    def _within_budget(self, jobs: Sequence[MoveJob], budget_bytes: int) -> list[MoveJob]:
-        """Return the poorest packs, as many as may be copied."""
-        left_bytes, chosen = budget_bytes - self.report.moved_bytes, []
-        for job in sorted(jobs, key=lambda each: each.length_bytes):
-            if job.length_bytes > left_bytes:
+    def _portions(self, jobs: Sequence[MoveJob]) -> Iterator[list[MoveJob]]:
+        """Yield jobs, in their order, by what may be copied at once, as far as the budget goes."""
+        budget_bytes, waiting = self._settings.budget_bytes, deque(jobs)
+        while waiting and not self.is_over_time():
+            self._cancel.check()
+            left_bytes = self._settings.portion_bytes_max
+            free_bytes = self._vault.store.free_bytes()
+            if free_bytes is not None:
+                left_bytes = min(left_bytes, free_bytes // 2)
+            if budget_bytes is not None:
+                left_bytes = min(left_bytes, budget_bytes - self.report.moved_bytes)
+            portion: list[MoveJob] = []
+            while waiting and waiting[0].length_bytes <= left_bytes:
+                portion.append(waiting.popleft())
+                left_bytes -= portion[-1].length_bytes
+            if not portion:
                 self.report.is_complete = False
-                break
-            left_bytes -= job.length_bytes
-            chosen.append(job)
-        return chosen
+                return
+            yield portion
 
     def _is_locked(self, pack: PackId) -> bool:
         """Return whether a pack is held as it is, so that copying its frames would give nothing back."""
@@ -338,7 +412,7 @@ class _Collector:
         except ObjectMissing:
             return True
         if until is not None:
-            self.report.note_lock(until)
+            self.report.note_lock(pack, until)
         return until is not None
 
     def _write_done(self, holes: Sequence[PackHoles]) -> None:

@@ -14,7 +14,7 @@ from holdfast.model import Extent
 from holdfast.repository.packs.trailer import Trailer
 from holdfast.repository.records.holes import Dead
 
-__all__ = ["Carving", "carve", "dead_frames", "live_frame_bytes"]
+__all__ = ["Carving", "carve", "dead_frames", "live_frame_bytes", "slots_to_split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,19 @@ def dead_frames(trailer: Trailer, live: npt.NDArray[np.bool_]) -> Dead:
 
 
 def live_frame_bytes(trailer: Trailer, dead: Dead) -> int:
-    """Return the length of the frames that are not dead."""
-    return int(trailer.rows["length"][~dead].sum())
+    """Return the shares of the slots that are not dead; where frames are dead as a whole, the length of the others."""
+    return int(trailer.shares(np.flatnonzero(~dead)).sum())
+
+
+def slots_to_split(trailer: Trailer, live: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the live slots that share their frame with at least as many dead ones.
+
+    Stored in a frame of their own they let the old one go: that gives back no less than it costs.
+    """
+    leaders = np.arange(len(trailer)) - trailer.rows["index"]
+    living = np.bincount(leaders[live], minlength=len(trailer))
+    split: npt.NDArray[np.bool_] = live & (2 * living[leaders] <= trailer.rows["count"])
+    return split
 
 
 def carve(trailer: Trailer, dead: Dead, hole_bytes: int) -> Carving:

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from holdfast.core import MIB, Cancellation
-from holdfast.repository.packs.pack_set import PackSet
+from holdfast.repository.packs.pack_set import PackSet, ids_of
 from holdfast.repository.points.point_tables import PointTables, SeenPoints, read_tables
 from holdfast.repository.points.slot_walk import Slots, SlotWalk, WalkedDisk
-from holdfast.repository.records.moved import Moves
+from holdfast.repository.records.moved import Moves, Rows
 from holdfast.repository.space.gc_census import sound_tables
 from holdfast.repository.vault import Vault
 
@@ -54,6 +54,14 @@ class SlotLook:
             if not self._moves.has_row(moved):
                 self.need(int(places[row]), np.array([int(moved["new_slot"])], dtype=np.int64), 0)
         self._moves = moves
+
+    def moved_away(self, rows: Rows) -> list[int]:
+        """Take note that some slots are needed elsewhere from now on; return the places of their packs."""
+        places = self.packs.find(ids_of(rows["old_pack"]))
+        found: list[int] = np.unique(places).tolist()
+        for place in found:
+            self.live[place][rows["old_slot"][places == place]] = False
+        return found
 
     def need(self, place: int, slots: Slots, owner: int) -> None:
         """See ``NeededSlots.need``."""

@@ -108,6 +108,8 @@ class GcPlan:
     """Packs that are still needed, but of which frames seem to be dead."""
     poor_bytes: int
     """At most so much of them comes back."""
+    copied_bytes_max: int
+    """At most so much that is needed is stored anew for it."""
     way: FrameWay
     forgotten: PackSet
     """Packs whose moves nobody follows any more."""
@@ -133,14 +135,13 @@ class GcPlan:
             f"keep {self.kept_packs} packs: {format_bytes(self.kept_bytes)}",
         ]
         if len(self.poor):
-            lines.append(f"{_WAYS[self.way]} {len(self.poor)} packs that are partly needed: up to {self._poor_text}")
+            lines.append(
+                f"{_WAYS[self.way]} {len(self.poor)} packs that are partly needed: up to "
+                f"{format_bytes(self.poor_bytes)}, for which up to {format_bytes(self.copied_bytes_max)} are copied"
+            )
         if self.later_bytes:
             lines.append(f"now {format_bytes(self.now_bytes)}, later {format_bytes(self.later_bytes)}")
         return "\n".join([*lines, *self.remarks])
-
-    @property
-    def _poor_text(self) -> str:
-        return format_bytes(self.poor_bytes)
 
 
 _WAYS = {
@@ -170,11 +171,12 @@ class GcReport:
     """What came back from packs that are still needed, in place."""
     emptied_packs: int = 0
     moved_bytes: int = 0
-    """What was copied out of poor packs; they are deleted once no running backup is disturbed by it."""
+    """What was copied: out of packs that are emptied, and deleted once no running backup is disturbed by it; and out of
+    frames that are mostly dead, so that these can be punched."""
     poor_waiting_packs: int = 0
     """Partly needed packs that have to wait for running backups, for locks, or for the next collection."""
     is_complete: bool = True
-    """False when the budget ended before every pack was looked at."""
+    """False when the budget, or the room for copies, ended before everything was done."""
 
     @property
     def given_back_bytes(self) -> int:

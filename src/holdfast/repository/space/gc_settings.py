@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from holdfast.core import KIB, limits
+from holdfast.core import KIB, MIB, limits
 
 __all__ = ["HOLE_BYTES", "GcSettings"]
 
@@ -33,8 +33,18 @@ class GcSettings:
     so long: tables do not tell when the last of several disks that need different parts of a pack has gone."""
     batch_slots_max: int = 24_000_000
     """One byte each: 24 MB. About 16,000 packs, 1 TB, for one look at all points."""
+    split_bytes_min: int = MIB
+    """A pack of which less comes back when frames are split is left alone: its blocks may die together later."""
+    split_part_min: float = 0.2
+    """The same as a part of the pack. Waiting makes it cheaper: of a frame fewer blocks are left to be copied."""
+    split_rows_max: int = 1_000_000
+    """Moved blocks beyond which no more frames are split: 40 MB for everybody who reads the records."""
+    portion_bytes_max: int = 1024 * MIB
+    """So much is copied before it is published and given back: what an interrupted collection loses at most."""
     pack_bytes_max: int = limits.PACK_BYTES_MAX
+    level: int = 1
+    """The zstd level for blocks that leave their frame."""
     budget_bytes: int | None = None
-    """How much may be copied out of poor packs; None is no bound."""
+    """How much may be copied out of packs; None is no bound."""
     budget_s: float | None = None
     """After how long no further batch is begun; None is no bound."""

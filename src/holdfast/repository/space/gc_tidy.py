@@ -113,8 +113,12 @@ def _tidy_moves(vault: Vault, *, forget: PackSet, safety: Safety) -> Moves:
 
 def _is_untidy(moves: Moves, forget: PackSet) -> bool:
     moved = PackSet(moves.moved_packs()).joined(moves.emptied)
-    has_detours = bool(PackSet(moves.next_ids()).common(moved))
-    return len(moves.records) > _MOVED_RECORDS_MAX or has_detours or bool(moved.common(forget))
+    if len(moves.records) > _MOVED_RECORDS_MAX or moved.common(forget):
+        return True
+    # A row may lead into a pack of which other slots have moved.
+    return bool(PackSet(moves.next_ids()).common(moved)) and not np.array_equal(
+        _flat_rows(moves, PackSet()), moves.rows
+    )
 
 
 def _flat_rows(moves: Moves, forget: PackSet) -> Rows:

@@ -71,7 +71,7 @@ class PackPresence:
 
     def _holders(self, pack: PackId) -> Iterable[PackId]:
         """Return the packs that hold what a table means by a pack."""
-        return self._moves.targets(pack) if pack in self._moves.emptied else (pack,)
+        return self._moves.holders_of([pack])
 
     def _are_usable(self, packs: Iterable[PackId]) -> bool:
         return all(self._present.get(pack, False) and not self._is_refused(pack) for pack in packs)

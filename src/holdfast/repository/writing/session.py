@@ -26,6 +26,7 @@ from holdfast.repository.packs.pack_memory import PackMemory
 from holdfast.repository.packs.pack_set import PackSet
 from holdfast.repository.packs.pack_writer import DurablePack, PackDock
 from holdfast.repository.packs.trailer import TrailerNotes
+from holdfast.repository.records.avoided import AvoidedSlots
 from holdfast.repository.records.condemned import CondemnedList
 from holdfast.repository.records.moved import Moves
 from holdfast.repository.records.quarantine import read_quarantine
@@ -80,7 +81,9 @@ class WriteSession:
         self.crew = Crew(workers=settings.workers)
         self.locks = PackLocks(vault, workers=settings.workers, cancel=cancel)
         self.quarantine = read_quarantine(vault)
-        self.dead_slots = keeper.holes.avoided()
+        moved = AvoidedSlots(moves.moved_slots())
+        # What has moved is needed, and read elsewhere, although a record of holes may name its old place.
+        self.dead_slots = keeper.holes.avoided().without(moved)
         self.avoided = self.quarantine.slots | self.dead_slots
         self.presence = PackPresence(
             vault,
@@ -89,7 +92,8 @@ class WriteSession:
             moves=moves,
             quarantined=self.quarantine.packs,
         )
-        self.known = KnownBlocks(vault, self.numbers, may_use=self.presence.may_use, avoided=self.avoided)
+        # It may be inherited by its old place, and is referred to anew only by the new one.
+        self.known = KnownBlocks(vault, self.numbers, may_use=self.presence.may_use, avoided=self.avoided | moved)
         self.adopted: set[int] = set()
         self._level = settings.level
         self._local = threading.local()
