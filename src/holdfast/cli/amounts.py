@@ -74,7 +74,7 @@ def parse_rate(text: str) -> int | None:
     return bytes_per_s
 
 
-def _bytes(size: re.Match[str]) -> float:
-    number, prefix, binary, unit = size.groups()
+def _bytes(found: re.Match[str]) -> float:
+    number, prefix, binary, unit = found.groups()
     factor: int = (1024 if binary else 1000) ** _PREFIXES[prefix or ""]
     return float(number) * factor / (8 if unit == "bit" else 1)

@@ -1,6 +1,7 @@
-"""Every bound in one place, each with its reason.
+"""Bounds that several modules, or people who read about them, count on; each with its reason.
 
-A queue, loop, retry, cache or listing without a line here is a bug."""
+A queue, loop, retry, cache or listing without a bound is a bug. What concerns one module alone is bounded by a constant
+at that module's head, with its reason too."""
 
 from holdfast.core.units import GIB, MIB
 
