@@ -144,7 +144,8 @@ class RunWriter:
         for _, stored in disks:
             # What this execution stored keeps clear of them; what an earlier one stored may not.
             if not self._session.presence.is_own(stored.root.pack):
-                self._refuse_avoided(stored, self._session.dead_slots)
+                self._refuse_avoided(stored, self._session.avoided)
+                self._refuse_healed(stored)
         self._session.cancel.check()
         hold = self._hold(facts, needed)
         point = publish_point(self._vault, facts, disks, check_before=self._session.keeper.check, hold=hold)

@@ -26,7 +26,7 @@ from holdfast.repository.layout import MOVED_PREFIX, QUARANTINE_PREFIX, FrameKin
 from holdfast.repository.records.quarantine import read_quarantine
 from holdfast.repository.vault import Vault
 from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, SimulatedCrash
-from tests.support.repositories import World, image_of, key_ring, write_whole
+from tests.support.repositories import World, disk_facts, image_of, key_ring, write_changes, write_whole
 
 IMAGE = image_of({0: 2, 2: 4, 4: 6, 6: 8}, count=8)
 
@@ -250,6 +250,24 @@ def test_nothing_is_inherited_from_a_healed_slot_and_the_backup_after_that_is_sm
     again = world.back_up_changes(IMAGE, [6], run="r-4", reference=whole.disks[0].stored)
     assert world.restore(again) == IMAGE
     assert world.verify().damage == ()
+
+
+def test_a_disk_that_an_earlier_execution_stored_is_not_published_over_damage() -> None:
+    world = World()
+    first = world.back_up(IMAGE, run="r-1")
+    (key,) = world.keys("packs/")
+    changed = image_of({0: 2, 1: 10, 2: 4, 4: 6, 6: 8}, count=8)
+    writer = world.begin("r-2")
+    stored = write_changes(writer, changed, [1], reference=first.disks[0].stored)
+    writer.leave()
+    _flip(world, key)
+    assert not world.verify().is_sound
+    with world.begin("r-2") as resumed:
+        with pytest.raises(DiskNoLongerStored):
+            resumed.publish(world.facts("r-2"), [(disk_facts(len(changed)), stored)])
+        disks = [(disk_facts(len(changed)), write_whole(resumed, changed))]
+        point = resumed.publish(world.facts("r-2"), disks)
+    assert _is_clean(world, [point], changed)
 
 
 def test_a_damaged_base_hits_the_disks_that_patch_it_and_healing_it_heals_them() -> None:
