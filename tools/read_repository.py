@@ -116,7 +116,7 @@ class Repository:
         """Return the name of a pack's object."""
         return f"packs/{pack.hex()[:2]}/{pack.hex()}"
 
-    @naming("keys")
+    @naming("keys/")
     def open_keys(self, opener: Callable[[bytes], bytes]) -> None:
         """Take the keys of the epochs from the files that the opener opens: docs/formats/keys.md, epochs.md."""
         for name in self.names("keys"):
