@@ -40,7 +40,7 @@ def test_its_maps_lead_to_blocks_and_agree_with_the_tables(repository: Repositor
 
 
 def test_no_pack_of_it_is_dead(repository: Repository) -> None:
-    assert repository.plan_gc().bytes == 0
+    assert repository.plan_gc().dead_bytes == 0
 
 
 @pytest.mark.slow(reason="a process for each step")

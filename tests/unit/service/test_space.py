@@ -39,12 +39,12 @@ def test_what_a_deletion_is_said_to_free_the_next_collection_gives_back(workspac
     assert planned.frees_bytes == point.unique_bytes > 65536
     service.delete_point(workspace, "main", point.point, cancel=CANCEL)
     plan = service.plan_collection(workspace, "main", cancel=CANCEL)
-    assert (plan.now_bytes, plan.later_bytes, plan.waits) == (plan.bytes, 0, ())
-    assert plan.bytes > planned.frees_bytes, "the pack's header and trailer come back, too"
+    assert (plan.now_bytes, plan.later_bytes, plan.waits) == (plan.dead_bytes, 0, ())
+    assert plan.dead_bytes > planned.frees_bytes, "the pack's header and trailer come back, too"
     report = service.collect_garbage(workspace, "main", progress=NoProgress(), cancel=CANCEL)
-    assert report.given_back_bytes == plan.bytes
+    assert report.freed_bytes == plan.dead_bytes
     after = service.measure_space(workspace, "main", is_exact=False, progress=NoProgress(), cancel=CANCEL)
-    assert after.pack_bytes == before.pack_bytes - plan.bytes
+    assert after.pack_bytes == before.pack_bytes - plan.dead_bytes
     assert after.dead_bytes == 0
 
 
@@ -54,9 +54,9 @@ def test_a_running_backup_makes_now_to_later_with_a_time(workspace: Workspace) -
         repository.delete_point(each.id)
     with repository.begin_run(RunId("r-three"), cancel=CANCEL):
         plan = service.plan_collection(workspace, "main", is_thorough=True, cancel=CANCEL)
-    assert (plan.now_bytes, plan.later_bytes) == (0, plan.bytes)
+    assert (plan.now_bytes, plan.later_bytes) == (0, plan.dead_bytes)
     (wait,) = plan.waits
     assert wait.until is not None
     assert wait.until > workspace.clock.now()
-    assert wait.length_bytes == plan.bytes > 0
+    assert wait.length_bytes == plan.dead_bytes > 0
     assert "r-three" in plan.explain()

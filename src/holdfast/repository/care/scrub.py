@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,7 @@ from holdfast.repository.care.hole_check import pass_over_holes
 from holdfast.repository.care.verify_packs import PackCheck, check_pack
 from holdfast.repository.crew import in_order
 from holdfast.repository.damage import Damage, PointDamaged
-from holdfast.repository.layout import PACKS_PREFIX, PackId, pack_key, parse_pack_key
+from holdfast.repository.layout import PackId, pack_key
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.reading.block_reader import BlockReader
 from holdfast.repository.reading.slots import read_slot
@@ -31,6 +30,7 @@ from holdfast.repository.records.holes import read_holes
 from holdfast.repository.records.moved import read_moves
 from holdfast.repository.records.proofs import ProofWriter, read_proofs
 from holdfast.repository.records.quarantine import BrokenSlots, read_quarantine, settle_quarantine
+from holdfast.repository.space.gc_census import list_packs
 from holdfast.repository.space.needed import PackArray, read_needed
 from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectMissing
@@ -41,9 +41,6 @@ _RECENT_S = 30 * 24 * 60 * 60
 
 _READERS = 6
 """Packs read at once: while one thread decodes, others wait for the store. As many are read again after a kill."""
-
-_LISTED_AT_ONCE = 65_536
-_LISTED_ROW = np.dtype([("pack", "V16"), ("length", "<u4")])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +119,8 @@ def plan_scrub(vault: Vault, *, workers: int, cancel: Cancellation) -> ScrubPlan
     """Return what there is to read: never read packs first, then those whose last reading is the longest ago."""
     # First, because sorting them takes the most memory.
     proofs = read_proofs(vault)
-    present, lengths = _list_packs(vault, cancel)
+    listed = list_packs(vault)
+    present, lengths = listed.packs.ids.view("V16"), listed.lengths
     # The points are read after the packs were listed: what they need of packs that came later is no loss.
     needed = read_needed(vault, moves=read_moves(vault), workers=workers, cancel=cancel)
     at = np.minimum(np.searchsorted(present, needed.packs), max(0, len(present) - 1))
@@ -280,23 +278,6 @@ class _Scrub:
         except Damage:
             return False
         return True
-
-
-def _list_packs(vault: Vault, cancel: Cancellation) -> tuple[PackArray, npt.NDArray[np.int64]]:
-    """Return the packs in the store, ascending, and their lengths."""
-    rows: list[npt.NDArray[Any]] = [np.zeros(0, dtype=_LISTED_ROW)]
-    waiting: list[tuple[PackId, int]] = []
-    for info in vault.names(PACKS_PREFIX):
-        pack = parse_pack_key(info.key)
-        if pack is not None:
-            waiting.append((pack, info.length_bytes))
-        if len(waiting) >= _LISTED_AT_ONCE:
-            cancel.check()
-            rows.append(np.array(waiting, dtype=_LISTED_ROW))
-            waiting = []
-    listed = np.concatenate([*rows, np.array(waiting, dtype=_LISTED_ROW)])
-    listed = listed[np.argsort(listed["pack"], kind="stable")]
-    return np.ascontiguousarray(listed["pack"]), listed["length"].astype(np.int64)
 
 
 def _still_missing(vault: Vault, packs: PackArray) -> tuple[PackId, ...]:

@@ -79,7 +79,7 @@ def give_back_frames(
 ) -> FrameReport:
     """Look at the packs that a plan calls poor, batch by batch, and give back what can be given back of them."""
     collector = _Collector(vault, plan, safety=safety, settings=settings, cancel=cancel)
-    with progress.start("giving back dead frames", total_bytes=plan.poor_bytes or None) as task:
+    with progress.start("giving back dead frames", total_bytes=plan.poor_bytes_max or None) as task:
         for batch in collector.batches():
             cancel.check()
             if collector.is_over_time():
@@ -115,7 +115,7 @@ class _Collector:
         self._safety = safety
         self._settings = settings
         self._cancel = cancel
-        self._way = plan.way
+        self._way = plan.poor_way
         self._handled: list[PackId] = []
         self._began = Since(vault.clock)
         self.report = FrameReport()

@@ -106,11 +106,11 @@ class GcPlan:
     kept_bytes: int
     poor: PackSet
     """Packs that are still needed, but of which frames seem to be dead."""
-    poor_bytes: int
+    poor_bytes_max: int
     """At most so much of them comes back."""
     copied_bytes_max: int
     """At most so much that is needed is stored anew for it."""
-    way: FrameWay
+    poor_way: FrameWay
     forgotten: PackSet
     """Packs whose moves nobody follows any more."""
     emptied: PackSet
@@ -119,7 +119,7 @@ class GcPlan:
     """Packs that leases name."""
 
     @property
-    def bytes(self) -> int:
+    def dead_bytes(self) -> int:
         """How much space deleting gives back in the end."""
         return self.dead.length_bytes
 
@@ -131,13 +131,13 @@ class GcPlan:
     def explain(self) -> str:
         """Return the plan for people, a few lines."""
         lines = [
-            f"delete {len(self.dead)} packs that no restore point needs: {format_bytes(self.bytes)}",
+            f"delete {len(self.dead)} packs that no restore point needs: {format_bytes(self.dead_bytes)}",
             f"keep {self.kept_packs} packs: {format_bytes(self.kept_bytes)}",
         ]
         if len(self.poor):
             lines.append(
-                f"{_WAYS[self.way]} {len(self.poor)} packs that are partly needed: up to "
-                f"{format_bytes(self.poor_bytes)}, for which up to {format_bytes(self.copied_bytes_max)} are copied"
+                f"{_WAYS[self.poor_way]} {len(self.poor)} packs that are partly needed: up to "
+                f"{format_bytes(self.poor_bytes_max)}, for which up to {format_bytes(self.copied_bytes_max)} are copied"
             )
         if self.later_bytes:
             lines.append(f"now {format_bytes(self.now_bytes)}, later {format_bytes(self.later_bytes)}")
@@ -177,8 +177,3 @@ class GcReport:
     """Partly needed packs that have to wait for running backups, for locks, or for the next collection."""
     is_complete: bool = True
     """False when the budget, or the room for copies, ended before everything was done."""
-
-    @property
-    def given_back_bytes(self) -> int:
-        """All space that came back."""
-        return self.freed_bytes + self.punched_bytes

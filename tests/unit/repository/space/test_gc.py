@@ -49,7 +49,7 @@ def test_packs_of_deleted_points_go_and_the_others_stay() -> None:
     before = sum(info.length_bytes for info in world.store.list("packs/"))
     report = world.repository.apply_gc(plan, cancel=world.cancel)
     after = sum(info.length_bytes for info in world.store.list("packs/"))
-    assert report.freed_bytes == plan.bytes == before - after
+    assert report.freed_bytes == plan.dead_bytes == before - after
     assert (report.deleted_packs, report.waiting_packs, report.rescued_packs) == (1, 0, 0)
     (left,) = world.repository.points()
     assert world.restore(left) == SECOND

@@ -98,7 +98,7 @@ def test_dead_frames_are_punched_and_what_is_needed_restores() -> None:
     world, newer = world_with_dead_frames()
     expected = dead_bytes(world)
     plan = world.repository.plan_gc(settings=THOROUGH)
-    assert plan.way is FrameWay.PUNCH
+    assert plan.poor_way is FrameWay.PUNCH
     report = world.repository.apply_gc(plan, settings=THOROUGH, cancel=world.cancel)
     assert report.punched_bytes == expected > 3 * 65536
     assert dead_bytes(world) == 0
@@ -329,7 +329,7 @@ def test_live_frames_are_moved_where_holes_cannot_be_punched() -> None:
     world, newer = world_with_dead_frames(NoHoles)
     before = packs_of(world)
     plan = world.repository.plan_gc(settings=THOROUGH)
-    assert plan.way is FrameWay.MOVE
+    assert plan.poor_way is FrameWay.MOVE
     report = world.repository.apply_gc(plan, settings=THOROUGH, cancel=world.cancel)
     assert (report.emptied_packs, report.punched_packs) == (1, 0)
     assert report.moved_bytes < 6 * 65536, "the frame that was needed in part, the one that was needed whole, the map"
@@ -346,7 +346,7 @@ def test_live_frames_are_moved_where_holes_cannot_be_punched() -> None:
 def test_a_store_that_only_seems_to_punch_is_found_out_and_frames_move() -> None:
     world, newer = world_with_dead_frames(SeemsToPunch)
     plan = world.repository.plan_gc(settings=THOROUGH)
-    assert plan.way is FrameWay.PUNCH
+    assert plan.poor_way is FrameWay.PUNCH
     report = world.repository.apply_gc(plan, settings=THOROUGH, cancel=world.cancel)
     assert (report.emptied_packs, report.punched_packs, report.punched_bytes) == (1, 0, 0)
     assert collect(world).deleted_packs == 1
