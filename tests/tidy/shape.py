@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterator
 
 from tests.tidy.source import Module, Offence
@@ -11,6 +12,7 @@ __all__ = [
     "FUNCTION_LINES_MAX",
     "MODULE_LINES_MAX",
     "MODULE_LINES_WANTED",
+    "bounds_without_reason",
     "broad_handlers",
     "crowded_modules",
     "long_functions",
@@ -20,6 +22,8 @@ __all__ = [
 MODULE_LINES_WANTED = 500
 MODULE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 60
+
+_BOUNDS_OF_OTHERS = ("src/holdfast/lab/", "src/holdfast/formats/", "src/holdfast/cli/lab")
 
 
 def crowded_modules(module: Module) -> Iterator[Offence]:
@@ -58,6 +62,24 @@ def broad_handlers(module: Module) -> Iterator[Offence]:
             yield module.offence(node, "except BaseException that neither raises nor keeps the error swallows Ctrl-C")
         elif _catches(node.type, "Exception") and all(isinstance(each, ast.Pass) for each in node.body):
             yield module.offence(node, "an error is raised or reported, never dropped: name it, or make it a finding")
+
+
+def bounds_without_reason(module: Module) -> Iterator[Offence]:
+    """Yield bounds at the head of a module that do not say why they are so: in a line below, a comment, or by a limit.
+
+    The lab and the formats of others are passed over: their bounds are those of what they imitate or describe.
+    """
+    if not module.path.startswith("src/holdfast/") or module.path.startswith(_BOUNDS_OF_OTHERS):
+        return
+    lines = module.text.splitlines()
+    for node, following in itertools.pairwise([*module.tree.body, None]):
+        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+            continue
+        name = node.targets[0].id
+        is_said = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+        around = lines[max(0, node.lineno - 2) : node.end_lineno]
+        if name.endswith("_MAX") and not (is_said or any("#" in line or "limits." in line for line in around)):
+            yield module.offence(node, f"{name} is a bound without a reason: say why in a line below it")
 
 
 def _lines_of(node: ast.stmt) -> int:

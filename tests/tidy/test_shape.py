@@ -16,6 +16,7 @@ RULES: list[Rule] = [
     shape.long_functions,
     shape.silent_modules,
     shape.broad_handlers,
+    shape.bounds_without_reason,
 ]
 
 
@@ -45,6 +46,7 @@ def _handler(clause: str, body: str) -> str:
         (shape.broad_handlers, _handler("except BaseException:", "x = 2")),
         (shape.broad_handlers, _handler("except (OSError, BaseException) as cause:", "x = 2")),
         (shape.broad_handlers, _handler("except Exception:", "pass")),
+        (shape.bounds_without_reason, "import x\n\n_READ_BYTES_MAX = 7\nOTHER = 8\n"),
     ],
 )
 def test_a_bad_snippet_is_found_once(rule: Rule, bad: str) -> None:
@@ -62,6 +64,9 @@ def test_a_bad_snippet_is_found_once(rule: Rule, bad: str) -> None:
         (shape.broad_handlers, _handler("except BaseException as cause:", "self.failure = cause")),
         (shape.broad_handlers, _handler("except OSError:", "pass")),
         (shape.broad_handlers, _handler("except Exception as cause:", "report(cause)")),
+        (shape.bounds_without_reason, '_READ_BYTES_MAX = 7\n"""As much as one answer holds."""\n'),
+        (shape.bounds_without_reason, "_READ_BYTES_MAX = 7  # as much as one answer holds\n"),
+        (shape.bounds_without_reason, "_READ_BLOCKS_MAX = limits.READ_BYTES_MAX // 4\n"),
     ],
 )
 def test_a_good_snippet_passes(rule: Rule, good: str) -> None:

@@ -27,6 +27,7 @@ from holdfast.storage import (
 __all__ = ["NO_PLACE_OPTIONS", "PlaceOptions", "given_credentials"]
 
 _STDIN_CHARACTERS_MAX = 65536
+"""A handful of lines is expected; anything larger is another file."""
 
 
 @Parameter(name="*")

@@ -10,14 +10,17 @@ import contextlib
 import os
 import stat
 
+from holdfast.core import MIB
 from holdfast.keeper.exchange import parse_requests
 
 __all__ = ["RequestReader"]
 
-_FILE_BYTES_MAX = 16 * 1024 * 1024
-_BYTES_AT_ONCE_MAX = 16 * 1024 * 1024
+_FILE_BYTES_MAX = 16 * MIB
+"""Three times what a store writes into one file before it begins the next."""
+_BYTES_AT_ONCE_MAX = 16 * MIB
 """Some 200,000 requests in one look; the next look goes on."""
 _FILES_AT_ONCE_MAX = 10_000
+"""Bounds what somebody costs who fills the folder with files; honest writers have a few at a time."""
 _AGE_S_MIN = 3600
 """A store begins a new file every ten minutes; one that was not written to for an hour has no writer any more."""
 

@@ -38,6 +38,7 @@ _QUEUE_PREFIX = "holdfast-"
 _QUEUE_POLL_S = 0.25
 """At most this long a resumed run waits to begin. Every poll is a transaction: 0.05 s cost 6 % of a core."""
 _THREADS_MAX = 64
+"""Far more than steps ever run at once: they mostly wait for the pool or the store."""
 _LISTENER_POLL_S = 0.25
 """We use no notifications; the listener is only waited for at the end, where its default of 1 s would be felt."""
 _WAIT_S = 1.0

@@ -26,6 +26,7 @@ __all__ = ["Runs", "open_runs"]
 
 _POLL_S = 1.0
 _LIST_MAX = 50
+"""Some weeks of nightly runs; a screen or two."""
 
 
 class Runs:

@@ -18,7 +18,9 @@ from holdfast.storage import CoveredObject, KeepsVersions, ObjectLocked, find_ve
 __all__ = ["NoVersionsKept", "UncoverPlan", "Uncovered", "plan_uncovering", "uncover_objects"]
 
 _EXAMPLES_MAX = 5
+"""Enough to recognise what was hit; the numbers say how much."""
 _BATCH = 1000
+"""Objects handed to the workers at once: a whole bucket may be covered, and is never held in memory."""
 
 
 class NoVersionsKept(HoldfastError):

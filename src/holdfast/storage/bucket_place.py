@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _PREFIX_SEGMENTS_MAX = 8
+"""As deep as keys go; no service's limit of a thousand bytes for a name comes near."""
 _PROBE_KEY = "probe/create-only"
 
 

@@ -20,6 +20,7 @@ SEGMENT_LENGTH_MAX = 200
 """Below the 255 bytes of every file system, with room for what a store adds to a name."""
 
 SEGMENTS_MAX = 8
+"""Twice what the engine needs; bounds how deep a listing of a folder descends."""
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _PREFIX_TAIL = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]*)?")

@@ -40,6 +40,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FILE_AGE_S_MAX = 600.0
 """The keeper removes request files that nobody has written to for an hour; ours is left long before."""
 _FILE_LINES_MAX = 50_000
+"""Some 5 MB: the keeper reads 16 MB of requests in one look, from all writers together."""
 
 _GROUPS_KEPT_MAX = 8
 """Lists of held objects that are kept parsed: some thousand lines each in the largest repositories."""

@@ -13,6 +13,7 @@ from holdfast.xapi.errors import VmAmbiguous, VmUnknown
 __all__ = ["Inventory"]
 
 _NEAR_NAMES_MAX = 5
+"""More suggestions for a mistyped name than this would hide the right one."""
 
 
 class _Named(Protocol):

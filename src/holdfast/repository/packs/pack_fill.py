@@ -16,6 +16,7 @@ __all__ = ["FillingPack"]
 
 _ROW = struct.Struct("<32sIBBBB")
 _NOTES_BYTES_MAX = 512
+"""Room that is kept for a trailer's notes: a run's name with some hundred characters to spare."""
 _FIXED_BYTES = (
     layout.PACK_HEADER.size + layout.TRAILER_HEADER.size + _NOTES_BYTES_MAX + layout.TAG_BYTES + layout.PACK_TAIL.size
 )

@@ -42,6 +42,8 @@ HOLES_FLAG = "holes"
 """The write feature that keeps away writers that would not look at these records."""
 
 _RECORD_PACKS_MAX = 65_536
+"""Merged records name no more packs: 28 bytes of row for each, 2 MB."""
+
 _RECORD_BITMAP_BYTES_MAX = 16 * MIB
 """Keeps the memory of whoever reads or merges one record small."""
 

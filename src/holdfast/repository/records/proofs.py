@@ -26,6 +26,7 @@ _PACKS_PER_OBJECT = 8
 """How many packs a killed scrub reads again, besides those that were being read: half a GiB."""
 
 _OBJECT_AGE_S_MAX = 60.0
+"""What a slow scrub loses at most when it is killed: a minute of reading."""
 
 _ROWS_PER_SESSION_OBJECT_MAX = 1024
 """An object that grows with a scrub is written anew each time: at most 28 KB."""
@@ -34,6 +35,7 @@ _OBJECTS_MAX = 64
 """More than this are merged: whoever looks for proofs reads them all."""
 
 _ROWS_PER_MERGED_OBJECT_MAX = 262_144
+"""7 MB, 16 TB of packs: an object that is still one quick get."""
 
 Rows = npt.NDArray[Any]
 

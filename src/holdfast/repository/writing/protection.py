@@ -34,6 +34,7 @@ _PATIENCE = timedelta(hours=1)
 _POINTS_LOOKED_AT_MAX = 20
 """Newest points, one for each VM, whose locks a status asks for: some hundred requests."""
 _PACKS_LOOKED_AT_MAX = 3
+"""Packs of each such point: locks are set for all packs of a point or for none."""
 
 
 class Verdict(enum.Enum):
