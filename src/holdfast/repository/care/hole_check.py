@@ -8,29 +8,58 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 
 from holdfast.repository.care.verify_packs import PackCheck
 from holdfast.repository.damage import Damage
+from holdfast.repository.layout import HOLES_PREFIX
 from holdfast.repository.packs.pack import OpenPack
-from holdfast.repository.records.avoided import AvoidedSlots
+from holdfast.repository.records.avoided import NOTHING_AVOIDED, AvoidedSlots
+from holdfast.repository.records.holes import read_holes
 from holdfast.repository.space.gc_settings import HOLE_BYTES
 from holdfast.repository.vault import Vault
 
-__all__ = ["pass_over_holes"]
+__all__ = ["KnownHoles"]
 
 
-def pass_over_holes(vault: Vault, check: PackCheck, holes: AvoidedSlots) -> dict[int, str]:
-    """Take from what a check found damaged the slots that were punched; return them with what the check said."""
-    passed_over: dict[int, str] = {}
-    named = holes.of_pack(check.pack)
-    if named.isdisjoint(check.slots):
+class KnownHoles:
+    """What records of holes name, read again when a check finds what they do not explain. Thread-safe."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._lock = threading.Lock()
+        self._names: list[str] = []
+        self._slots = NOTHING_AVOIDED
+        self._look()
+
+    def pass_over(self, check: PackCheck) -> dict[int, str]:
+        """Take from what a check found damaged the slots that were punched; return them with what the check said."""
+        known = self._slots
+        passed_over = self._pass_over(check, known)
+        # A collection may be under way. A slot is named before it is punched, so a record that explains it is there.
+        if check.slots and (now := self._look()) is not known:
+            passed_over.update(self._pass_over(check, now))
         return passed_over
-    with contextlib.suppress(Damage):
-        opened = vault.shelf.open(check.pack)
-        for slot in named & check.slots.keys():
-            if _is_punched(opened, slot):
-                passed_over[slot] = check.slots.pop(slot)
-    return passed_over
+
+    def _look(self) -> AvoidedSlots:
+        """Return what the records name now; the same value as before while they are the same."""
+        with self._lock:
+            names = [info.key for info in self._vault.names(HOLES_PREFIX)]
+            if names != self._names:
+                self._names, self._slots = names, read_holes(self._vault).avoided()
+            return self._slots
+
+    def _pass_over(self, check: PackCheck, holes: AvoidedSlots) -> dict[int, str]:
+        passed_over: dict[int, str] = {}
+        named = holes.of_pack(check.pack)
+        if named.isdisjoint(check.slots):
+            return passed_over
+        with contextlib.suppress(Damage):
+            opened = self._vault.shelf.open(check.pack)
+            for slot in named & check.slots.keys():
+                if _is_punched(opened, slot):
+                    passed_over[slot] = check.slots.pop(slot)
+        return passed_over
 
 
 def _is_punched(opened: OpenPack, slot: int) -> bool:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from holdfast.core import Cancellation, Cancelled, Progress
 from holdfast.repository import layout
-from holdfast.repository.care.hole_check import pass_over_holes
+from holdfast.repository.care.hole_check import KnownHoles
 from holdfast.repository.care.verify_packs import PackCheck, check_pack
 from holdfast.repository.crew import in_order
 from holdfast.repository.damage import Damage, PointDamaged
@@ -26,7 +26,6 @@ from holdfast.repository.layout import PackId, pack_key
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.reading.block_reader import BlockReader
 from holdfast.repository.reading.slots import read_slot
-from holdfast.repository.records.holes import read_holes
 from holdfast.repository.records.moved import read_moves
 from holdfast.repository.records.proofs import ProofWriter, read_proofs
 from holdfast.repository.records.quarantine import BrokenSlots, read_quarantine, settle_quarantine
@@ -181,7 +180,7 @@ class _Scrub:
         self._started_s = vault.clock.monotonic_s()
         self._moves = read_moves(vault)
         self._blocks = BlockReader(vault, moves=self._moves)
-        self._holes = read_holes(vault).avoided()
+        self._holes = KnownHoles(vault)
         self._proofs = ProofWriter(vault)
         self._quarantine = read_quarantine(vault)
         self._unsettled: dict[PackId, BrokenSlots] = {}
@@ -215,7 +214,7 @@ class _Scrub:
         pack, length_bytes = chosen
         began_s = int(self._vault.clock.now().timestamp())
         check = check_pack(self._vault, self._blocks, pack, cancel=self._cancel, decoding=self._decoding)
-        pass_over_holes(self._vault, check, self._holes)
+        self._holes.pass_over(check)
         # A pack is read once in a scrub; its trailer only takes the room of others.
         self._vault.shelf.forget(pack)
         return _Read(check, length_bytes, began_s)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from holdfast.core import Cancellation, Progress
-from holdfast.repository.care.hole_check import pass_over_holes
+from holdfast.repository.care.hole_check import KnownHoles
 from holdfast.repository.care.verify_maps import Broken, MapWalk
 from holdfast.repository.care.verify_packs import PackCheck, check_pack
 from holdfast.repository.crew import in_order
@@ -25,7 +25,6 @@ from holdfast.repository.points.point import RestorePoint, read_points
 from holdfast.repository.reading.block_reader import BlockReader
 from holdfast.repository.reading.damage_report import DamageFound, DamageReport, Reasons, report_damage
 from holdfast.repository.reading.hits import HitDisk, HitSearch
-from holdfast.repository.records.holes import read_holes
 from holdfast.repository.records.moved import read_moves
 from holdfast.repository.records.proofs import ProofWriter
 from holdfast.repository.records.quarantine import read_quarantine, settle_quarantine
@@ -201,7 +200,7 @@ def _check_packs(
 ) -> list[_Checked]:
     lengths = {pack: use.length_bytes for point in points for pack, use in point.packs()}
     blocks = BlockReader(vault, moves=read_moves(vault))
-    holes = read_holes(vault).avoided()
+    holes = KnownHoles(vault)
     checks = []
     threads = max(_READERS, workers) if workers else 0
     decoding = threading.BoundedSemaphore(max(1, workers))
@@ -212,7 +211,7 @@ def _check_packs(
     def check(pack: PackId) -> _Checked:
         began_s = int(vault.clock.now().timestamp())
         found = check_pack(vault, blocks, pack, cancel=cancel, decoding=decoding, submit=submit)
-        passed_over = pass_over_holes(vault, found, holes)
+        passed_over = holes.pass_over(found)
         return _Checked(found, lengths.get(pack, found.read_bytes), began_s, passed_over)
 
     with bases or nullcontext(), progress.start("every byte of every pack", total_bytes=sum(lengths.values())) as task:

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from holdfast.core import ManualClock
+from holdfast.core import ManualClock, NoProgress
 from holdfast.model import Extent, VmUuid
-from holdfast.repository import GcSettings
+from holdfast.repository import GcSettings, ScrubBudget, ScrubReport, VerifyReport
 from holdfast.repository.records.holes import read_holes
 from holdfast.repository.vault import Vault
 from holdfast.storage import MemoryStore, ObjectInfo, ObjectStore
@@ -115,6 +115,55 @@ def test_a_collector_that_was_asleep_gives_no_frames_back_when_it_wakes(kind: ty
     world.reopen()
     for point in world.repository.points():
         assert world.restore(point) == (newer if point.id == kept.id else image)
+
+
+class MeanwhileReading(StoreWrapper):
+    """A store on which something happens when the first byte of a pack is read after records of holes were."""
+
+    def __init__(self, inner: ObjectStore, event: Callable[[], object]) -> None:
+        super().__init__(inner)
+        self._event = event
+        self._is_armed = self._has_happened = False
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        self._is_armed = self._is_armed or prefix == "holes/"
+        return super().list(prefix)
+
+    def size(self, key: str) -> int:
+        if self._is_armed and not self._has_happened and key.startswith("packs/"):
+            self._has_happened = True
+            self._event()
+        return super().size(key)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda world: world.verify(),
+        lambda world: world.repository.care.scrub(ScrubBudget(), progress=NoProgress(), cancel=world.cancel),
+    ],
+    ids=["verification", "scrub"],
+)
+def test_what_is_punched_while_packs_are_checked_is_no_damage(
+    look: Callable[[World], VerifyReport | ScrubReport],
+) -> None:
+    world, _, _ = sleepy_world()
+    first = world.back_up(image_of(FIRST, count=9), run="r-1")
+    world.back_up_changes(image_of(NEWER, count=9), [0, 1, 2, 3, 4], run="r-2", reference=first.disks[0].stored)
+    world.repository.delete_point(first.id)
+    other = another_machine(world)
+    punched = []
+
+    def collect() -> None:
+        plan = other.repository.plan_gc(settings=THOROUGH)
+        punched.append(other.repository.apply_gc(plan, settings=THOROUGH, cancel=other.cancel).punched_packs)
+
+    world.store = MeanwhileReading(world.memory, collect)
+    world.reopen()
+    report = look(world)
+    assert punched == [1]
+    assert (report.is_sound, report.damage) == (True, ())
+    assert world.keys("quarantine/") == []
 
 
 def test_a_list_that_cannot_be_read_stands_as_long_as_its_collector_may_be_at_work() -> None:
