@@ -6,13 +6,24 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from holdfast.repository.layout import FrameKind, parse_pack_key
+import msgspec
+from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from holdfast.core import BLOCK_BYTES, Secret
+from holdfast.model import RepositoryId
+from holdfast.repository import IdentityUnlock
+from holdfast.repository.keys.epochs import hold_keys
+from holdfast.repository.layout import FrameKind, ObjectKind, parse_pack_key
 from holdfast.repository.packs.pack import OpenPack, PackShelf
+from holdfast.repository.sealing import KeyRing
 from holdfast.storage import MemoryStore
 from tests.golden.repository.full_dumps import FULL_DUMPS
 from tests.golden.repository.make import FOLDER
 from tests.golden.repository.make_epochs import FOLDER as EPOCHS_FOLDER
+from tests.golden.repository.make_epochs import MACHINE_FILE
 from tests.support.hexdump import Field, annotated_dump
+from tests.support.msgpack_fields import msgpack_fields
 from tests.support.repositories import key_ring
 
 __all__ = ["PAGES", "frozen_store", "page_text"]
@@ -79,6 +90,39 @@ def _epoch() -> str:
     return annotated_dump(content, fields)
 
 
+def _epoch_opened() -> str:
+    """Dump the plain text that the seal of that object covers."""
+    sealed, name = (EPOCHS_FOLDER / "epochs" / "00001").read_bytes(), "epochs/00001"
+    repository = RepositoryId(msgspec.json.decode((EPOCHS_FOLDER / "holdfast.json").read_bytes())["repository"])
+    store = MemoryStore()
+    paths = {path.relative_to(EPOCHS_FOLDER).as_posix(): path for path in EPOCHS_FOLDER.rglob("*") if path.is_file()}
+    store.restore({key: path.read_bytes() for key, path in paths.items()})
+    unlock = IdentityUnlock(Secret((EPOCHS_FOLDER / MACHINE_FILE).read_text()))
+    keys = KeyRing(hold_keys(store, unlock, repository=repository), repository=repository)
+    payload = keys.open_object(sealed, kind=ObjectKind.EPOCH, key=name)
+    cipher = AESGCM(keys.derive("object", context=sealed[8:24], epoch=1))
+    plain = cipher.decrypt(bytes(12), sealed[24:], sealed[:24] + keys.repository_bytes + name.encode())
+    assert plain == bytes(4) + len(payload).to_bytes(4, "little") + payload
+    fields: list[Field] = [(1, "encoding: raw"), (3, "0"), (4, f"length of the payload: {len(payload)}")]
+    return annotated_dump(plain, [*fields, *msgpack_fields(payload, {})])
+
+
+def _derived_keys() -> str:
+    store = frozen_store()
+    keys, key = key_ring(store), min(info.key for info in store.list("points/"))
+    pack = min(info.key for info in store.list("packs/")).rpartition("/")[2]
+    nonce = store.get(key)[8:24]
+    lines = {
+        "repository id": keys.repository_bytes,
+        "repository key": keys.held.keys[0],
+        **{purpose: keys.derive(purpose) for purpose in ("block-id", "node-id", "name", "config", "fingerprint")},
+        f"pack, context {pack}": keys.derive("pack", context=bytes.fromhex(pack)),
+        f"object, context {nonce.hex()}": keys.derive("object", context=nonce),
+        "id of a block of 65,536 bytes ff": blake3(b"\xff" * BLOCK_BYTES, key=keys.block_id_key).digest(),
+    }
+    return "\n".join(f"{name:<48}  {value.hex()}" for name, value in lines.items())
+
+
 def _leaf() -> str:
     plain = _nodes()[0]
     return annotated_dump(
@@ -133,7 +177,9 @@ def _opened(key: str) -> OpenPack:
 _DUMPS: Mapping[str, Callable[[], str]] = {
     "holdfast.json": _description,
     "pack": _pack,
+    "derived-keys": _derived_keys,
     "epoch": _epoch,
+    "epoch-opened": _epoch_opened,
     "map-leaf": _leaf,
     "map-root": _root,
     **FULL_DUMPS,
