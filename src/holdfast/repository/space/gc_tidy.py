@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from holdfast.core import get_log
 from holdfast.model import RunId
 from holdfast.repository.layout import INDEX_PREFIX
 from holdfast.repository.packs.pack_set import PackSet, ids_of
@@ -34,6 +35,8 @@ _MOVED_RECORDS_MAX = 8
 """More than this are merged: readers read all of them when they open a disk."""
 
 Result = TypeVar("Result")
+
+_log = get_log(__name__)
 
 
 def with_room(vault: Vault, action: Callable[[], Result]) -> Result:
@@ -83,9 +86,13 @@ def tidy(
     for lease in leases:
         if lease.is_forgotten(now, safety):
             delete_lease(vault, lease.id)
-    tidy_indexes(vault, live=listed.packs.without(spared), present=listed.packs)
-    tidy_catalogue(vault)
-    merge_holes(vault, present=listed.packs)
+    try:
+        tidy_indexes(vault, live=listed.packs.without(spared), present=listed.packs)
+        tidy_catalogue(vault)
+        merge_holes(vault, present=listed.packs)
+    except StoreFull as full:
+        # All of this only saves space and time, and the next collection does it.
+        _log.warning("collection.not-tidied", reason=str(full))
 
 
 def _own_left(own: CondemnedList, needed: PackSet, left: PackSet) -> PackSet:
