@@ -79,6 +79,13 @@ def test_a_repository_is_tested_without_being_touched(cli: Cli, tmp_path: Path) 
     assert "Fit for backups." in cli.text("repository", "test", "main")
 
 
+def test_a_repository_whose_file_system_is_not_mounted_is_not_tested_below_it(cli: Cli, tmp_path: Path) -> None:
+    cli("repository", "create", "main", str(tmp_path / "repository"))
+    (tmp_path / "repository").rename(tmp_path / "unmounted")
+    assert "mounted" in cli.text("repository", "test", "main", status=5)
+    assert not (tmp_path / "repository").exists(), "nothing is made where the file system will be mounted"
+
+
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no memory file system here")
 @pytest.mark.slow(reason="200 MB in memory")
 def test_a_place_in_memory_is_not_fit_and_shown_so(cli: Cli) -> None:

@@ -7,8 +7,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from holdfast import service
+from holdfast.cli.output import Output
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus, format_bytes
+from holdfast.upkeep import MirrorPlan
 
 __all__ = ["mirror"]
 
@@ -27,7 +29,7 @@ def mirror(
     """Send the restore points that another repository lacks. It keeps its own keys, compression and retention.
 
     Only what differs is read, only what the target does not know is sent. Interrupted at any moment, it goes on
-    where it was when it is started again.
+    where it was when it is started again. Exit status 6: points are damaged, here or there.
 
     Example: holdfast repository mirror main offsite --vm web --newest 7
 
@@ -51,7 +53,8 @@ def mirror(
         missing = [{"point": each.id, "vm": each.vm, "taken_at": each.taken_at} for each in plan.missing]
         if dry_run:
             out.say(plan.explain())
-            out.result({"present": plan.present, "missing": missing})
+            _tell_damaged(out, plan, source, target)
+            out.result({"present": plan.present, "damaged": plan.damaged, "missing": missing})
             return ExitStatus.OK
         with session.progress() as progress:
             report = service.mirror_repository(
@@ -68,7 +71,24 @@ def mirror(
             out.warn(f"{failure.point} of VM {failure.vm_name!r} was not sent: {failure.reason}")
         if report.failed:
             out.warn(f"Verify them ('holdfast point verify --repository {source}'); {target} has none of their data.")
-        out.result(report)
-        return ExitStatus.DAMAGED if report.failed else ExitStatus.OK
+        _tell_damaged(out, plan, source, target)
+        out.result(
+            {
+                "sent": report.sent,
+                "sizes": report.sizes,
+                "failed": report.failed,
+                "gone": report.gone,
+                "damaged": plan.damaged,
+            }
+        )
+        return ExitStatus.DAMAGED if report.failed or plan.damaged else ExitStatus.OK
 
     return run_command(common, body)
+
+
+def _tell_damaged(out: Output, plan: MirrorPlan, source: str, target: str) -> None:
+    for point in plan.damaged:
+        out.warn(f"{point} is in {target} already, but damaged there")
+    if plan.damaged:
+        out.warn(f"Heal them with 'holdfast repository heal {target} --from-mirror {source}'.")
+        out.warn(f"One that stays damaged is sent anew once it was deleted from {target}.")

@@ -111,7 +111,9 @@ def heal(
             out.say(
                 "What is left, maps of disks above all, comes back with the named objects from a copy of the store;"
             )
-            out.say("restore points come back whole from a mirror: holdfast repository mirror MIRROR " + name)
+            out.say("a restore point that a mirror has whole is sent back once it was deleted here:")
+            out.say("holdfast point delete POINT --repository " + name)
+            out.say("holdfast repository mirror MIRROR " + name)
         out.result({"healed": done.healed, "damage": done.damage, "is_sound": done.is_sound})
         return ExitStatus.OK if done.is_sound else ExitStatus.DAMAGED
 
@@ -145,6 +147,8 @@ def _explain(report: ScrubReport, budget: ScrubBudget) -> list[str]:
         lines.append(f"Scrubs of this budget for a full round: {scrubs}.")
     lines += explain_damage(report.damage)
     lines += [f"damaged: {each}" for each in report.damaged_points]
+    if report.not_noted:
+        lines.append(f"not all of this could be noted, so later backups may build on the damage: {report.not_noted}")
     if report.is_sound:
         lines.append("No restore point is known to be damaged.")
     else:
@@ -162,6 +166,7 @@ def _document(report: ScrubReport, budget: ScrubBudget) -> dict[str, object]:
         "healed": report.healed,
         "damage": report.damage,
         "damaged_points": [str(each) for each in report.damaged_points],
+        "not_noted": report.not_noted,
         "is_sound": report.is_sound,
     }
 

@@ -23,7 +23,9 @@ def explain_verification(report: VerifyReport) -> list[str]:
         lines.append(f"damaged slots healed from copies that the repository has: {report.healed.healed_slots}")
     lines += explain_damage(report.damage)
     lines.extend(f"damaged: {each}" for each in report.damaged_points)
-    if report.not_quarantined:
+    if report.not_quarantined and report.is_sound:
+        lines.append(f"that it was read could not be noted, so a scrub reads it again: {report.not_quarantined}")
+    elif report.not_quarantined:
         lines.append(f"the damage could not be noted, so later backups may build on it: {report.not_quarantined}")
     return lines
 

@@ -25,8 +25,12 @@ _SEALED_FOR_NOW = "test/credentials"
 def examine_repository(
     workspace: Workspace, name: str, *, with_lock: bool = False, progress: Progress, cancel: Cancellation
 ) -> SelfTest:
-    """Return what a trial of a repository's place found; the repository itself is neither opened nor changed."""
+    """Return what a trial of a repository's place found; the repository itself is neither opened nor changed.
+
+    ``StoreMissing``, ``StoreEmpty``: its file system is not mounted, and what would be tried lies below it.
+    """
     place = workspace.registry.repository(name).place
+    workspace.open_store(place, False, cancel)
     return _examine(workspace, place, with_lock=with_lock, progress=progress, cancel=cancel)
 
 

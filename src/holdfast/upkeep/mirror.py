@@ -54,12 +54,16 @@ class MirrorPlan:
     missing: tuple[PointSummary, ...]
     present: int
     """How many of the chosen points the target has already."""
+    damaged: tuple[PointId, ...] = ()
+    """Those of them, as the target calls them, that are known to be damaged there. Their names are taken, so a mirror
+    sends them again only after they were deleted."""
 
     def explain(self) -> str:
         """Return the plan for people, a few lines."""
         names = dict.fromkeys(each.vm_name for each in self.missing)
         stored_bytes = sum(each.sizes.stored_bytes for each in self.missing)
-        lines = [f"{self.present} points are there already"]
+        damaged = f", {len(self.damaged)} of them damaged" if self.damaged else ""
+        lines = [f"{self.present} points are there already{damaged}"]
         lines += [
             f"send {sum(1 for each in self.missing if each.vm_name == name)} points of VM {name!r}" for name in names
         ]
@@ -99,14 +103,17 @@ def plan_mirror(
     """
     if source.id == target.id:
         raise MirrorToItself(store=target.store_description)
-    there = {(each.run, each.vm_uuid) for each in target.summaries().points}
+    there = {(each.run, each.vm_uuid): each.id for each in target.summaries().points}
     by_vm: dict[VmUuid, list[PointSummary]] = {}
     for point in source.summaries().points:
         if not vms or point.vm_name in vms or point.vm_uuid in vms:
             by_vm.setdefault(point.vm_uuid, []).append(point)
     chosen = [point for own in by_vm.values() for point in (own if newest is None else own[-newest:])]
     missing = tuple(point for point in chosen if (point.run, point.vm_uuid) not in there)
-    return MirrorPlan(missing=missing, present=len(chosen) - len(missing))
+    twins = [there[each.run, each.vm_uuid] for each in chosen if (each.run, each.vm_uuid) in there]
+    hit = target.care.known_hits()
+    damaged = tuple(each for each in twins if each in hit)
+    return MirrorPlan(missing=missing, present=len(twins), damaged=damaged)
 
 
 def apply_mirror(

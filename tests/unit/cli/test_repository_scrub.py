@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from holdfast.cli.main import run
+from holdfast.cli.verification import explain_verification
 from holdfast.core import ExitStatus, ManualClock, SeededEntropy
 from holdfast.repository import OpenUnlock, Repository, open_repository
 from holdfast.storage import PosixStore
@@ -148,3 +150,12 @@ def test_a_donor_that_is_none_is_refused(
 ) -> None:
     _, document = _json(capsys, home, "repository", "heal", "main", *words)
     assert document["error"]["code"] == code
+
+
+def test_a_sound_verification_that_cannot_be_noted_speaks_of_no_damage() -> None:
+    world = World()
+    world.back_up(IMAGE, run="r-1")
+    sound = dataclasses.replace(world.verify(), not_quarantined="no space is left")
+    (summary, noted) = explain_verification(sound)
+    assert summary.endswith("all sound")
+    assert noted == "that it was read could not be noted, so a scrub reads it again: no space is left"

@@ -238,3 +238,24 @@ def test_a_changed_range_is_told_without_reading_a_block(source: World) -> None:
     }
     # Block 4 has its first content again, which may or may not lie in its first place.
     assert touched - {4} == {3, *range(20, 30), 35}
+
+
+def test_points_that_are_damaged_in_the_target_are_told_and_sent_again_once_deleted(
+    source: World, target: World
+) -> None:
+    points = history(source)
+    mirror(source, target)
+    assert plan(source, target).damaged == ()
+    there = {each.id for each in target.repository.points()}
+    (lost,) = {pack_key(pack) for pack, _ in mirrored(target)[RunId("r-1")].packs()}
+    target.memory.delete(lost)
+    target.reopen()
+    target.verify()
+    planned = plan(source, target)
+    assert (planned.missing, planned.present, set(planned.damaged)) == ((), 3, there)
+    assert planned.explain() == "3 points are there already, 3 of them damaged"
+    for point in planned.damaged:
+        target.repository.delete_point(point)
+    assert mirror(source, target).failed == ()
+    check_equal(target, points)
+    assert plan(source, target).damaged == ()

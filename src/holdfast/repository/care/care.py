@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +28,11 @@ from holdfast.repository.points.point_tables import read_table
 from holdfast.repository.reading.damage_report import MISSING, DamageFound, DamageReport, Reasons, report_damage
 from holdfast.repository.records.moved import read_moves
 from holdfast.repository.records.proofs import read_proofs
-from holdfast.repository.records.quarantine import read_quarantine, settle_quarantine
+from holdfast.repository.records.quarantine import BrokenSlots, read_quarantine, settle_quarantine
 from holdfast.repository.vault import Vault
 from holdfast.repository.writing.heal import Donor, HealReport, heal_from_donor, heal_from_known
 from holdfast.repository.writing.run_writer import RunWriter
+from holdfast.storage import StoreError
 
 __all__ = ["Caretaker", "CheckGrade", "HealingDone", "ScrubReport"]
 
@@ -48,6 +50,8 @@ class ScrubReport:
     damaged_points: tuple[PointDamaged, ...]
     healed: HealReport | None
     """What was healed; None when there was nothing to heal."""
+    not_noted: str = ""
+    """Why the damage, or what was read, could not be noted in the repository; empty when it was."""
 
     @property
     def is_sound(self) -> bool:
@@ -131,10 +135,17 @@ class Caretaker:
         reasons = Reasons(
             packs={**dict.fromkeys(plan.missing, MISSING), **passed.pack_reasons}, slots=passed.slot_reasons
         )
-        report = self._judge(plan, reasons)
-        healed = self._try_heal(cancel) if any(each.hits for each in report.found) else None
-        if healed is not None and healed.healed_slots:
-            report = self._judge(plan, reasons)
+        report = self._report(plan, reasons, unnoted=passed.unnoted)
+        not_noted, healed = passed.not_noted, None
+        try:
+            self._settle(plan, report)
+            healed = self._try_heal(cancel) if any(each.hits for each in report.found) else None
+            if healed is not None and healed.healed_slots:
+                report = self._judge(plan, reasons)
+        except StoreError as error:
+            if not report.found:
+                raise
+            not_noted = not_noted or str(error)
         return ScrubReport(
             packs=passed.packs,
             read_bytes=passed.read_bytes,
@@ -143,6 +154,7 @@ class Caretaker:
             damage=report.found,
             damaged_points=plan.damaged_points,
             healed=healed,
+            not_noted=not_noted,
         )
 
     def scrub_status(self, *, cancel: Cancellation) -> ScrubReport:
@@ -196,9 +208,23 @@ class Caretaker:
         found = in_order(grade, keys, workers=self._workers, ahead=2 * self._workers)
         return dict(each for each in found if each is not None)
 
+    def known_hits(self) -> frozenset[PointId]:
+        """Return the points that are hit by damage that a check has found, without looking for more."""
+        known = read_quarantine(self._vault)
+        if not known.harmful:
+            return frozenset()
+        report = report_damage(
+            self._reading, each_point(self._vault), known.broken, Reasons(), moves=read_moves(self._vault)
+        )
+        return frozenset(hit.point for each in report.found for hit in each.hits)
+
     def _judge(self, plan: ScrubPlan, reasons: Reasons) -> DamageReport:
         """Return whom all known damage hits, and make the quarantine say it."""
         report = self._report(plan, reasons)
+        self._settle(plan, report)
+        return report
+
+    def _settle(self, plan: ScrubPlan, report: DamageReport) -> None:
         known = read_quarantine(self._vault)
         gone = np.array(sorted(known.broken), dtype="V16")
         gone = gone[~np.isin(gone, plan.present)]
@@ -209,11 +235,12 @@ class Caretaker:
             harmless=report.harmless,
             forgotten={PackId(pack) for pack in gone.tolist()} - set(plan.missing),
         )
-        return report
 
-    def _report(self, plan: ScrubPlan, reasons: Reasons) -> DamageReport:
+    def _report(
+        self, plan: ScrubPlan, reasons: Reasons, *, unnoted: BrokenSlots = MappingProxyType({})
+    ) -> DamageReport:
         known = read_quarantine(self._vault)
-        broken: dict[PackId, frozenset[int] | None] = {**known.broken, **dict.fromkeys(plan.missing)}
+        broken: dict[PackId, frozenset[int] | None] = {**known.broken, **unnoted, **dict.fromkeys(plan.missing)}
         points = each_point(self._vault)
         return report_damage(self._reading, points, broken, reasons, moves=read_moves(self._vault))
 

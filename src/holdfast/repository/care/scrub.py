@@ -32,7 +32,7 @@ from holdfast.repository.records.quarantine import BrokenSlots, read_quarantine,
 from holdfast.repository.space.gc_census import list_packs
 from holdfast.repository.space.needed import PackArray, read_needed
 from holdfast.repository.vault import Vault
-from holdfast.storage import ObjectMissing
+from holdfast.storage import ObjectMissing, StoreError
 
 __all__ = ["ScrubBudget", "ScrubPass", "ScrubPlan", "ScrubStatus", "plan_scrub", "run_scrub"]
 
@@ -112,6 +112,10 @@ class ScrubPass:
     """Why packs entered the quarantine as a whole."""
     slot_reasons: Mapping[NodeAddress, str]
     """And single slots."""
+    unnoted: BrokenSlots
+    """What was found damaged and could not be put in quarantine."""
+    not_noted: str
+    """Why not everything that was read could be noted; empty when it was."""
 
 
 def plan_scrub(vault: Vault, *, workers: int, cancel: Cancellation) -> ScrubPlan:
@@ -189,6 +193,7 @@ class _Scrub:
         self._reasons: dict[PackId, str] = {}
         self._slot_reasons: dict[NodeAddress, str] = {}
         self._is_round_complete = False
+        self._not_noted = ""
         all_bytes = int(plan.lengths.sum())
         self.total_bytes = all_bytes if budget.read_bytes is None else min(all_bytes, budget.read_bytes)
 
@@ -203,7 +208,7 @@ class _Scrub:
         )
         begun_bytes = 0
         for pack, length_bytes in itertools.chain(first, rest):
-            if begun_bytes and not self._has_budget_for(begun_bytes + length_bytes):
+            if self._not_noted or (begun_bytes and not self._has_budget_for(begun_bytes + length_bytes)):
                 return
             begun_bytes += length_bytes
             yield pack, length_bytes
@@ -236,8 +241,21 @@ class _Scrub:
         if self._proofs.is_due:
             self.write_down()
 
-    def write_down(self) -> None:
-        """Store what is known by now: damage first, so that no proof ever says more than the quarantine."""
+    def write_down(self, *, is_last: bool = False) -> None:
+        """Store what is known by now. Where the store takes nothing the scrub ends, and tells its damage even so."""
+        if self._not_noted:
+            return
+        try:
+            self._store_known()
+            if is_last:
+                self._proofs.close(present=self._plan.present)
+        except StoreError as error:
+            if not (self._reasons or self._slot_reasons or self._plan.missing):
+                raise
+            self._not_noted = str(error)
+
+    def _store_known(self) -> None:
+        """Store damage first, so that no proof ever says more than the quarantine."""
         broken = {pack: slots for found in self._unsettled.values() for pack, slots in found.items()}
         if broken or not self._quarantine.broken.keys().isdisjoint(self._unsettled):
             settle_quarantine(
@@ -248,14 +266,15 @@ class _Scrub:
 
     def finish(self) -> ScrubPass:
         """Write down the rest and return what was found."""
-        self.write_down()
-        self._proofs.close(present=self._plan.present)
+        self.write_down(is_last=True)
         return ScrubPass(
             packs=len(self._checked_s),
             read_bytes=self._read_bytes,
             is_round_complete=self._is_round_complete,
             pack_reasons=self._reasons,
             slot_reasons=self._slot_reasons,
+            unnoted={pack: slots for found in self._unsettled.values() for pack, slots in found.items()},
+            not_noted=self._not_noted,
         )
 
     def _has_budget_for(self, reach_bytes: int) -> bool:

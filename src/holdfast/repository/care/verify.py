@@ -63,7 +63,7 @@ class VerifyReport:
     healed: HealReport | None = None
     """What was healed of the damage that was found; None when there was none."""
     not_quarantined: str = ""
-    """Why damaged packs could not be put in quarantine; empty when they are, or when there are none."""
+    """Why damaged packs, or where there are none what was read, could not be noted; empty when they are."""
 
     @property
     def is_sound(self) -> bool:

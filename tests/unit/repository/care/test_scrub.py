@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from holdfast.repository.records.holes import PackHoles, write_holes
 from holdfast.repository.records.proofs import read_proofs
 from holdfast.repository.records.quarantine import read_quarantine
 from holdfast.repository.vault import Vault
-from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, SimulatedCrash
+from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, Parts, SimulatedCrash, StoreFull
 from holdfast.storage.wrapper import StoreWrapper
 from tests.support.repositories import World, image_of, key_ring
 
@@ -368,3 +368,58 @@ def _flip(world: World, key: str, *, at_byte: int = 60) -> None:
     broken[at_byte] ^= 1
     world.memory.delete(key)
     world.memory.put(key, bytes(broken))
+
+
+class _Full(StoreWrapper):
+    """Has no room for notes, as soon as it is told."""
+
+    is_full = False
+
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
+        if self.is_full:
+            raise StoreFull(store="memory", key=key)
+        super().put(key, parts, locked_until=locked_until)
+
+
+def test_damage_is_told_also_where_nothing_can_be_noted() -> None:
+    memory = MemoryStore()
+    store = _Full(memory)
+    world = World(store, memory=memory)
+    points = _five(world)
+    (damaged,) = _packs(points[2])
+    _flip(world, damaged, at_byte=60)
+    world.reopen()
+    store.is_full = True
+    report = _scrub(world)
+    assert [each.object for each in report.damage] == [damaged]
+    assert [hit.point for hit in report.damage[0].hits] == [points[2].id]
+    assert "no space" in report.not_noted
+    assert not report.is_sound
+    store.is_full = False
+    again = _scrub(world)
+    assert [each.object for each in again.damage] == [damaged]
+    assert again.not_noted == ""
+
+
+def test_a_missing_pack_is_told_also_where_nothing_can_be_noted() -> None:
+    memory = MemoryStore()
+    store = _Full(memory)
+    world = World(store, memory=memory)
+    points = _five(world)
+    (lost,) = _packs(points[2])
+    memory.delete(lost)
+    world.reopen()
+    store.is_full = True
+    report = _scrub(world)
+    assert [hit.point for each in report.damage for hit in each.hits] == [points[2].id]
+    assert report.not_noted
+
+
+def test_a_scrub_that_finds_nothing_and_can_note_nothing_says_that_it_did_not_come_forward() -> None:
+    memory = MemoryStore()
+    store = _Full(memory)
+    world = World(store, memory=memory)
+    _five(world)
+    store.is_full = True
+    with pytest.raises(StoreFull):
+        _scrub(world)
