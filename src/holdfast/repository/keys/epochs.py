@@ -22,7 +22,7 @@ from holdfast.repository.keys.keys import (
     tried,
 )
 from holdfast.repository.layout import EPOCHS_PREFIX, ObjectKind
-from holdfast.repository.sealing import HeldKeys, KeyOutdated, KeyRing, SealBroken
+from holdfast.repository.sealing import HeldKeys, KeyOutdated, KeyRing, SealBroken, sealed_epoch
 from holdfast.repository.vault import Vault
 from holdfast.storage import ObjectMissing, ObjectStore
 
@@ -135,8 +135,10 @@ def _attempt(store: ObjectStore, keys: tuple[bytes, ...], *, epoch: int, reposit
     ring = KeyRing(HeldKeys(keys=keys), repository=repository)
     name = epoch_key(epoch)
     try:
-        payload = ring.open_object(store.get(name), kind=ObjectKind.EPOCH, key=name)
-        return msgspec.msgpack.decode(payload, type=_EpochRecord).attempt
+        sealed = store.get(name)
+        payload = ring.open_object(sealed, kind=ObjectKind.EPOCH, key=name)
+        # One that is sealed with an older key could be made by somebody who was left out.
+        return msgspec.msgpack.decode(payload, type=_EpochRecord).attempt if sealed_epoch(sealed) == epoch else None
     except (ObjectMissing, SealBroken, msgspec.DecodeError):
         return None
 
