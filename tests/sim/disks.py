@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from blake3 import blake3
 
 from holdfast.core import BLOCK_BYTES, Cancellation, SeededEntropy
-from holdfast.model import Coverage, DataRun, ZeroRun
+from holdfast.model import Coverage, DataRun, Extent, ZeroRun
 from holdfast.repository import Repository, RunWriter, StoredDisk
 from holdfast.repository.layout import SAMPLE_MASK
 from holdfast.repository.sealing import KeyRing
@@ -37,6 +37,11 @@ class Palette:
         self.blocks: dict[int, bytes] = {}
         for number in range(1, _CONTENTS_MAX + 1):
             self.blocks[number] = _block(keys, number, sampled=number % 2 == 0)
+
+    def piece(self, content: Content, extent: Extent) -> bytes:
+        """Return what a disk with this content has in one block or a part of it."""
+        number = content.get(extent.offset_bytes // BLOCK_BYTES, 0)
+        return (self.blocks[number] if number else bytes(BLOCK_BYTES))[: extent.length_bytes]
 
 
 def _block(keys: KeyRing, number: int, *, sampled: bool) -> bytes:

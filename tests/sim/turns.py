@@ -1,21 +1,18 @@
 """Turns: several actors run the real code, each in a thread, but only one at a time, and chance says who is next.
 
-An actor gives its turn away before every store operation. Invariant: the same seed makes the same history, because
-nothing runs outside a turn.
+An actor gives its turn away before every store operation. What it had sent when it died may still take effect later, in
+a turn of its own. Invariant: the same seed makes the same history, because nothing runs outside a turn.
 """
 
 from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
 
 from holdfast.core import ManualClock
-from holdfast.model import Extent
-from holdfast.storage import ObjectInfo, ObjectStore, Part
 
-__all__ = ["Stage", "TurnStore"]
+__all__ = ["Stage"]
 
 
 _SLEEP_S_MAX = 3000.0
@@ -58,26 +55,37 @@ class Stage:
         self._naps = 0
         self._shuffle = chance.choice([1.0, 0.15, 0.05])
         self._current: Actor | None = None
+        self._actors: list[Actor] = []
+
+    @property
+    def is_running(self) -> bool:
+        """Whether actors take turns now; otherwise whoever calls has the world for himself."""
+        return self._current is not None
 
     def run(self, works: Sequence[tuple[str, Callable[[], None]]]) -> None:
         """Return when all actors have ended; raise the first failure that an actor did not handle itself."""
-        actors = [Actor(name, work, self) for name, work in works]
-        for actor in actors:
+        self._actors = [Actor(name, work, self) for name, work in works]
+        for actor in self._actors:
             actor.thread.start()
-        alive = list(actors)
-        while alive:
+        while alive := [actor for actor in self._actors if not actor.is_over]:
             self._pass_time(alive)
             self._current = self._choose(alive)
             self._current.changing_since_s = None
             self._current.turn.release()
             self.back.acquire()
-            alive = [actor for actor in alive if not actor.is_over]
         self._current = None
-        for actor in actors:
+        for actor in self._actors:
             actor.thread.join()
-        for actor in actors:
+        for actor in self._actors:
             if actor.failure is not None:
                 raise actor.failure
+
+    def leave_under_way(self, change: Callable[[], None]) -> None:
+        """Let a change that was sent take effect some time later, though its sender does not hear of it."""
+        late = Actor("under way", change, self)
+        late.changing_since_s = self._clock.monotonic_s()
+        self._actors.append(late)
+        late.thread.start()
 
     def give_turn(self, *, changes: bool = False) -> None:
         """Let somebody else run; return when it is this actor's turn again. Outside a stage it returns at once."""
@@ -114,75 +122,3 @@ class Stage:
             self._clock.advance(self.chance.uniform(100, _SLEEP_S_MAX))
         elif room_s > 0 and self.chance.random() >= self._haste:
             self._clock.advance(self.chance.uniform(0, min(room_s, self.chance.choice([1, 10, 100, 600]))))
-
-
-class TurnStore:
-    """A store whose every operation is a turn. ``on_delete`` sees each key before it goes, ``on_punch`` each hole."""
-
-    def __init__(
-        self,
-        inner: ObjectStore,
-        stage: Stage,
-        *,
-        on_delete: Callable[[str], None],
-        on_punch: Callable[[str, Sequence[Extent]], None],
-    ) -> None:
-        self._inner = inner
-        self._stage = stage
-        self._on_delete = on_delete
-        self._on_punch = on_punch
-
-    def put(self, key: str, parts: Part | Sequence[Part], *, locked_until: datetime | None = None) -> None:
-        """See ``ObjectStore.put``."""
-        self._stage.give_turn(changes=True)
-        self._inner.put(key, parts, locked_until=locked_until)
-
-    def get(self, key: str) -> bytes:
-        """See ``ObjectStore.get``."""
-        self._stage.give_turn()
-        return self._inner.get(key)
-
-    def get_range(self, key: str, *, offset_bytes: int, length_bytes: int) -> bytes:
-        """See ``ObjectStore.get_range``."""
-        self._stage.give_turn()
-        return self._inner.get_range(key, offset_bytes=offset_bytes, length_bytes=length_bytes)
-
-    def size(self, key: str) -> int:
-        """See ``ObjectStore.size``."""
-        self._stage.give_turn()
-        return self._inner.size(key)
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """See ``ObjectStore.list``."""
-        self._stage.give_turn()
-        return iter(list(self._inner.list(prefix)))
-
-    def delete(self, key: str) -> None:
-        """See ``ObjectStore.delete``."""
-        self._stage.give_turn(changes=True)
-        self._on_delete(key)
-        self._inner.delete(key)
-
-    def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
-        """See ``ObjectStore.try_punch``."""
-        self._stage.give_turn(changes=True)
-        self._on_punch(key, extents)
-        return self._inner.try_punch(key, extents)
-
-    def try_lock(self, key: str, until: datetime) -> datetime | None:
-        """See ``ObjectStore.try_lock``."""
-        self._stage.give_turn(changes=True)
-        return self._inner.try_lock(key, until)
-
-    def locked_until(self, key: str) -> datetime | None:
-        """See ``ObjectStore.locked_until``."""
-        self._stage.give_turn()
-        return self._inner.locked_until(key)
-
-    def free_bytes(self) -> int | None:
-        """See ``ObjectStore.free_bytes``."""
-        return self._inner.free_bytes()
-
-    def describe(self) -> str:
-        """See ``ObjectStore.describe``."""
-        return self._inner.describe()

@@ -1,61 +1,52 @@
-"""A seeded world: actors back up, delete, collect and restore on one repository, and crash wherever chance says.
+"""A seeded world: actors back up, delete, collect, scrub, mirror and restore, and crash wherever chance says.
 
-In some worlds the store can punch holes into packs, in others it cannot and live frames are moved. Invariants, checked
-while it happens and after each round: a pack that a point needs is never deleted, a frame that one needs is never
-punched; every published point restores what was backed up; nothing but what points need stays in the end.
+Each world has traits of its own: a store that can punch holes or not, that is nearly full, that locks, that lists late;
+clocks that jump; packs that rot; a data key that is rotated; a second repository that mirrors the first. What must hold
+is in ``site``.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-import numpy as np
-
-from holdfast.core import Cancellation, Clock, ManualClock, NoProgress, SeededEntropy
-from holdfast.model import Extent, RunId, VmUuid
+from holdfast.core import Cancellation, ManualClock, NoProgress, SeededEntropy
+from holdfast.model import RunId, VmUuid
 from holdfast.repository import (
     CannotTellLivePacks,
     Damage,
     DiskNoLongerStored,
-    GcSettings,
+    KeyOutdated,
     LeaseLost,
-    OpenHolder,
-    OpenUnlock,
     PointUnknown,
     Repository,
+    RepositoryDonor,
     RestorePoint,
+    RotatedMeanwhile,
     RunWriter,
+    ScrubBudget,
     StoredDisk,
-    create_repository,
-    open_repository,
 )
-from holdfast.repository.layout import PACKS_PREFIX, POINTS_PREFIX, PackId, pack_key, parse_pack_key
-from holdfast.repository.packs.pack_set import PackSet
-from holdfast.repository.records.moved import read_moves
-from holdfast.repository.space.gc_geometry import carve, dead_frames, live_frame_bytes
-from holdfast.repository.space.gc_look import SlotLook
-from holdfast.repository.vault import Vault
-from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, ObjectStore, SimulatedCrash, StoreUnreachable
-from holdfast.storage.wrapper import StoreWrapper
-from tests.sim.disks import SIZE_BYTES, Content, Palette, changed_places, mutate, read_content, write_content
-from tests.sim.turns import Stage, TurnStore
-from tests.support.repositories import TEST_SAFETY, disk_facts, key_ring, point_facts
+from holdfast.storage import ObjectLocked, ObjectStore, RetryStore, SimulatedCrash, StoreFull, StoreUnreachable
+from holdfast.upkeep import apply_mirror, plan_mirror
+from tests.sim.disks import SIZE_BYTES, Content, changed_places, mutate, write_content
+from tests.sim.process import Effect, Process, ProcessClock
+from tests.sim.site import GC, Ground, Site, Traits
+from tests.sim.turns import Stage
+from tests.support.repositories import TEST_SAFETY, disk_facts, point_facts
 
 __all__ = ["World"]
 
 _VMS = [VmUuid(f"vm-{number}") for number in range(3)]
 _DELAY_S_MAX = 35.0
 _SKEW_S_MAX = 5.0
+_WILD_SKEW_S_MAX = 3000.0
+"""Far beyond the margins. Who only writes and is ahead so far is believed to live longer than it does, no less."""
+
 _PACK_BYTES = (60_000, 60_000, 200_000)
 """Two blocks, so that a disk takes several packs; or more, so that packs are often partly needed."""
-
-_PUNCH_CHANCE = 0.6
-
-_GC = GcSettings(is_thorough=True, moved_live_part_max=0.6, hole_bytes=512, batch_slots_max=40)
-"""Every pack is worth a look, a few at a time."""
 
 _NAP_CHANCE = 0.1
 """How often a machine sleeps between storing a disk and publishing it."""
@@ -63,40 +54,13 @@ _NAP_CHANCE = 0.1
 _OPERATIONS_MAX = 60
 """Within how many operations of an actor its fault falls; a whole backup has about thirty."""
 
+_DAY_S = 24 * 60 * 60
+_LOCKS_END_S = 8 * _DAY_S
+"""By then every lock of a day is over: they are rounded up to days, and what is needed is held a little longer."""
+
 assert TEST_SAFETY.clock_skew_s > _DELAY_S_MAX + 2 * _SKEW_S_MAX
 
-
-class _NoHoles(StoreWrapper):
-    """A store that cannot give back a part of an object, and may tell so only when it is tried."""
-
-    def __init__(self, inner: ObjectStore, *, seems_able: bool) -> None:
-        super().__init__(inner)
-        self._seems_able = seems_able
-
-    def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
-        """See ``ObjectStore.try_punch``."""
-        self._inner.size(key)
-        return 0 if self._seems_able and not extents else None
-
-
-class _SkewedClock:
-    """A clock that is a little wrong."""
-
-    def __init__(self, true: ManualClock, skew_s: float) -> None:
-        self._true = true
-        self._skew = timedelta(seconds=skew_s)
-
-    def now(self) -> datetime:
-        """See ``Clock.now``."""
-        return self._true.now() + self._skew
-
-    def monotonic_s(self) -> float:
-        """See ``Clock.monotonic_s``."""
-        return self._true.monotonic_s()
-
-    def sleep(self, duration_s: float, *, cancel: Cancellation | None = None) -> None:
-        """See ``Clock.sleep``."""
-        self._true.sleep(duration_s, cancel=cancel)
+Work = Callable[[Repository, "Actor"], None]
 
 
 @dataclass(slots=True)
@@ -106,8 +70,18 @@ class _Run:
     id: RunId
     vm: VmUuid
     content: Content
+    taken_at: datetime
     stored: StoredDisk | None = None
     is_active: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something: the process it runs in, and how it opens repositories."""
+
+    process: Process
+    clock: ProcessClock
+    retries: bool
 
 
 class World:
@@ -118,10 +92,6 @@ class World:
         self.chance = random.Random(seed)
         self.clock = ManualClock()
         self.entropy = SeededEntropy(seed)
-        self.memory = MemoryStore()
-        self.store: ObjectStore = self.memory
-        if self.chance.random() >= _PUNCH_CHANCE:
-            self.store = _NoHoles(self.memory, seems_able=self.chance.random() < 0.3)
         self.stage = Stage(self.chance, self.clock, delay_s_max=_DELAY_S_MAX)
         self.guests: dict[VmUuid, Content] = {vm: mutate({}, self.chance) for vm in _VMS}
         self.expected: dict[RunId, Content] = {}
@@ -129,88 +99,134 @@ class World:
         self.runs = 0
         self.published = 0
         self.crashes = 0
-        create_repository(
-            self.store,
-            holders=[OpenHolder()],
-            clock=self.clock,
-            entropy=self.entropy,
-            pack_bytes_max=self.chance.choice(_PACK_BYTES),
-            workers=0,
-            safety=TEST_SAFETY,
-        )
-        self.palette = Palette(key_ring(self.store))
+        self.has_rot = self._is_so(0.2)
+        self.has_locks = self._is_so(0.15)
+        self.is_late = self._is_so(0.2)
+        self.is_small = self._is_so(0.15)
+        self.has_wild_clocks = self._is_so(0.15)
+        ground = Ground(clock=self.clock, entropy=self.entropy, expected=self.expected)
+        self.main = Site(self._traits(is_small=self.is_small), ground)
+        self.mirror: Site | None = None
+        if self._is_so(0.4):
+            self.mirror = Site(self._traits(is_small=False), ground, palette=self.main.palette)
+        self._works = self._choose_works()
 
     def play(self, rounds: int) -> None:
         """Play some rounds and the end; AssertionError when an invariant does not hold."""
         for number in range(rounds):
             self.log.append(f"round {number}, {self.clock.now():%H:%M:%S}")
             self._round()
-            self._check_points(fully=False)
+            for site in self._sites():
+                site.check_points(fully=False)
             self._pass_time()
         self._end()
 
+    def _is_so(self, chance: float) -> bool:
+        return self.chance.random() < chance
+
+    def _traits(self, *, is_small: bool) -> Traits:
+        return Traits(
+            pack_bytes_max=self.chance.choice(_PACK_BYTES),
+            can_punch=self._is_so(0.6),
+            seems_able_to_punch=self._is_so(0.3),
+            is_keyed=self._is_so(0.25),
+            late_changes=self.chance.randint(1, 12) if self.is_late else 0,
+            capacity_bytes=self.chance.randint(100_000, 300_000) if is_small else None,
+        )
+
+    def _sites(self) -> list[Site]:
+        return [self.main] if self.mirror is None else [self.main, self.mirror]
+
+    def _choose_works(self) -> list[tuple[Work, int]]:
+        """Return what actors do here, and how often."""
+        works: list[tuple[Work, int]] = [
+            (self._back_up, 10),
+            (self._delete, 4),
+            (self._collect, 8),
+            (self._restore, 2),
+            (self._resume, 4),
+            (self._lose_index, 1),
+            (self._scrub, 2),
+            (self._verify, 1),
+        ]
+        if self.main.traits.is_keyed:
+            works.append((self._rotate, 2))
+        if self.has_locks:
+            works.append((self._lock, 2))
+        if self.mirror is not None:
+            works += [(self._mirror, 6), (self._thin_mirror, 4)]
+        if self.mirror is not None and self.has_rot:
+            works.append((self._heal, 3))
+        return works
+
     def _round(self) -> None:
+        if self.has_rot and self._is_so(0.3):
+            self.log.append(f"  rot: {self.main.plant_damage(self.chance)}")
+        works, weights = zip(*self._works, strict=True)
         actors = []
         for number in range(self.chance.randint(1, 5)):
-            work = self.chance.choices(
-                [self._back_up, self._delete, self._collect, self._restore, self._resume, self._lose_index],
-                weights=[10, 4, 8, 2, 4, 1],
-            )[0]
-            actors.append((f"{number}", self._actor(f"{number} {work.__name__[1:]}", work)))
+            work = self.chance.choices(works, weights=weights)[0]
+            actors.append((f"{number}", self._act(f"{number} {work.__name__[1:]}", work)))
         self.stage.run(actors)
 
-    def _actor(self, name: str, work: Callable[[Repository], None]) -> Callable[[], None]:
-        """Return an actor: a process of its own that opens the repository, works, and may meet one fault."""
-        clock = _SkewedClock(self.clock, self.chance.uniform(-_SKEW_S_MAX, _SKEW_S_MAX))
-        faults = []
-        if self.chance.random() < 0.5:
-            effect = self.chance.choice(
-                [
-                    FaultEffect.CRASH_BEFORE,
-                    FaultEffect.CRASH_AFTER,
-                    FaultEffect.CRASH_AFTER,
-                    FaultEffect.FAIL_BEFORE,
-                    FaultEffect.FAIL_AFTER,
-                ]
-            )
-            faults = [Fault(at=self.chance.randint(3, _OPERATIONS_MAX), effect=effect)]
-        turns = TurnStore(self.store, self.stage, on_delete=self._check_delete, on_punch=self._check_punch)
-        store = FaultyStore(turns, faults)
+    def _act(self, name: str, work: Work) -> Callable[[], None]:
+        """Return an actor: a process of its own that opens the repository, works, and may meet faults."""
+        is_wild = self.has_wild_clocks and work not in (self._collect, self._thin_mirror)
+        ahead_s = _WILD_SKEW_S_MAX if is_wild else _SKEW_S_MAX
+        skew_s, jump_s = (self.chance.uniform(-_SKEW_S_MAX, ahead_s) for _ in range(2))
+        clock = ProcessClock(
+            self.clock, self.stage, skew_s=skew_s, jump_at_s=self.chance.uniform(0, 200), skew_after_s=jump_s
+        )
+        process = Process(self.stage, self._plan())
+        actor = Actor(process, clock, retries=self._is_so(0.3))
 
         def act() -> None:
             try:
-                work(self._open(store, clock))
-                self.log.append(f"  {name}: done after {store.operations} operations")
+                work(self._open(self.main, actor), actor)
+                self.log.append(f"  {name}: done after {process.operations} operations")
             except SimulatedCrash:
                 self.crashes += 1
-                self.log.append(f"  {name}: crashed at operation {store.operations}")
-            except (StoreUnreachable, LeaseLost, DiskNoLongerStored) as error:
+                self.log.append(f"  {name}: crashed at operation {process.operations}")
+            except (StoreUnreachable, StoreFull, LeaseLost, DiskNoLongerStored, KeyOutdated, RotatedMeanwhile) as error:
                 self.log.append(f"  {name}: {error}")
+            except CannotTellLivePacks as error:
+                raise AssertionError("no point is ever damaged here") from error
+            except Damage as damage:
+                self.main.excuse(damage)
+                self.log.append(f"  {name}: {damage}")
 
         return act
 
-    def _open(self, store: ObjectStore, clock: Clock) -> Repository:
-        return open_repository(
-            store, unlock=OpenUnlock(), clock=clock, entropy=self.entropy, workers=0, safety=TEST_SAFETY
-        )
+    def _plan(self) -> dict[int, Effect]:
+        if self._is_so(0.5):
+            return {}
+        at = self.chance.randint(3, _OPERATIONS_MAX)
+        effect = self.chance.choice(list(Effect))
+        return {at + more: effect for more in range(1 if effect.is_crash else self.chance.choice([1, 1, 3]))}
+
+    def _open(self, site: Site, actor: Actor) -> Repository:
+        store: ObjectStore = site.seen_by(actor.process)
+        if actor.retries:
+            store = RetryStore(store, clock=actor.clock, entropy=self.entropy, cancel=Cancellation())
+        return site.open(store, actor.clock)
 
     # What actors do.
 
-    def _back_up(self, repository: Repository) -> None:
+    def _back_up(self, repository: Repository, _: Actor) -> None:
         vm = self.chance.choice(_VMS)
         self.guests[vm] = mutate(self.guests[vm], self.chance)
         self.runs += 1
-        run = _Run(RunId(f"r-{self.runs}"), vm, self.guests[vm])
+        run = _Run(RunId(f"r-{self.runs}"), vm, self.guests[vm], self.clock.now())
         self.expected[run.id] = run.content
         self.unfinished.append(run)
         self._execute(repository, run)
 
-    def _resume(self, repository: Repository) -> None:
+    def _resume(self, repository: Repository, _: Actor) -> None:
         waiting = [run for run in self.unfinished if not run.is_active]
         if not waiting:
             return
         run = self.chance.choice(waiting)
-        if self.chance.random() < 0.2:
+        if self._is_so(0.2):
             self.log.append(f"  {run.id} is given up")
             self.unfinished.remove(run)
             repository.end_run(run.id)
@@ -224,12 +240,12 @@ class World:
             with repository.begin_run(run.id, cancel=Cancellation()) as writer:
                 self._store(writer, run, reference)
                 assert run.stored is not None
-                if self.chance.random() < _NAP_CHANCE:
+                if self._is_so(_NAP_CHANCE):
                     self.stage.nap()
-                facts = point_facts(run.id, vm=run.vm, taken_at=self.clock.now())
+                facts = point_facts(run.id, vm=run.vm, taken_at=run.taken_at)
                 try:
                     point = writer.publish(facts, [(disk_facts(SIZE_BYTES), run.stored)])
-                except DiskNoLongerStored:
+                except (DiskNoLongerStored, Damage):
                     run.stored = None
                     raise
                 self.published += 1
@@ -242,150 +258,116 @@ class World:
         """Store the disk unless an earlier execution has; read it whole when its changes cannot be relied on."""
         if run.stored is not None:
             return
-        if reference is not None and self.chance.random() < 0.8:
+        if reference is not None and self._is_so(0.8):
             before = self.expected[reference.facts.run]
             changes = changed_places(before, run.content, self.chance)
             try:
                 run.stored = write_content(
-                    writer, self.palette, run.content, changes=changes, reference=reference.disks[0].stored
+                    writer, self.main.palette, run.content, changes=changes, reference=reference.disks[0].stored
                 )
                 return
             except DiskNoLongerStored:
                 self.log.append(f"  {run.id} reads the disk whole")
-        whole_reference = None if reference is None else reference.disks[0].stored
-        run.stored = write_content(writer, self.palette, run.content, changes=None, reference=whole_reference)
+            except Damage as damage:
+                self.main.excuse(damage)
+                self.log.append(f"  {run.id} reads the disk whole: {damage}")
+        whole_reference = None if reference is None or self.main.rotten else reference.disks[0].stored
+        run.stored = write_content(writer, self.main.palette, run.content, changes=None, reference=whole_reference)
 
     def _reference(self, repository: Repository, vm: VmUuid) -> RestorePoint | None:
         points = repository.points(vm=vm)
         return self.chance.choice(points) if points else None
 
-    def _delete(self, repository: Repository) -> None:
+    def _delete(self, repository: Repository, _: Actor) -> None:
         points = repository.points()
         for point in self.chance.sample(points, min(len(points), self.chance.randint(1, 6))):
             try:
                 repository.delete_point(point.id)
-            except PointUnknown:
+            except (PointUnknown, ObjectLocked):
                 continue
             self.log.append(f"  deleted {point.id}")
 
-    def _collect(self, repository: Repository) -> None:
-        try:
-            plan = repository.plan_gc(settings=_GC)
-            report = repository.apply_gc(plan, cancel=Cancellation(), settings=_GC)
-        except CannotTellLivePacks as error:
-            raise AssertionError("no point is ever damaged here") from error
+    def _collect(self, repository: Repository, _: Actor) -> None:
+        report = repository.apply_gc(repository.plan_gc(settings=GC), cancel=Cancellation(), settings=GC)
         self.log.append(f"  collected: {report}")
 
-    def _restore(self, repository: Repository) -> None:
+    def _restore(self, repository: Repository, _: Actor) -> None:
         points = repository.points()
-        if not points:
-            return
-        point = self.chance.choice(points)
-        try:
-            found = read_content(repository, self.palette, point.disks[0].stored, Cancellation())
-        except Damage as damage:
-            assert point.key not in self._keys(POINTS_PREFIX), f"{point.id} is published but {damage}"
-            return
-        assert found == self.expected[point.facts.run]
+        if points:
+            self.main.check_point(repository, self.chance.choice(points))
 
-    def _lose_index(self, repository: Repository) -> None:
-        for key in self._keys("index/"):
-            if self.chance.random() < 0.5:
-                self.store.delete(key)
+    def _lose_index(self, _: Repository, __: Actor) -> None:
+        for key in self.main.names("index/"):
+            if self._is_so(0.5):
+                self.main.store.delete(key)
 
-    # What must hold.
+    def _scrub(self, repository: Repository, _: Actor) -> None:
+        budget = ScrubBudget(read_bytes=self.chance.choice([None, 1, 100_000]))
+        report = repository.care.scrub(budget, progress=NoProgress(), cancel=Cancellation())
+        self.main.check_told(report.damage)
 
-    def _check_delete(self, key: str) -> None:
-        pack = parse_pack_key(key)
-        if pack is not None:
-            moves = read_moves(self._vault())
-            for point in self._truth().points():
-                needed = moves.holders_of(each for each, _ in point.packs())
-                assert pack not in needed, f"{key} is deleted, but {point.id} needs it"
-
-    def _check_punch(self, key: str, extents: Sequence[Extent]) -> None:
-        pack = parse_pack_key(key)
-        assert pack is not None
-        if not extents or not self._keys(key):
-            return
-        trailer, look = self._vault().shelf.open(pack).trailer, self._look([pack])
-        for slot in np.flatnonzero(look.live[0]).tolist():
-            start = int(trailer.offsets[slot])
-            end = start + int(trailer.rows["length"][slot - int(trailer.rows["index"][slot])])
-            hit = any(extent.offset_bytes < end and start < extent.end_bytes for extent in extents)
-            assert not hit, f"slot {slot} of {key} is punched, but needed"
-
-    def _look(self, packs: Iterable[PackId]) -> SlotLook:
-        """Return which slots of packs the points need now."""
-        vault, wanted = self._vault(), PackSet(packs)
-        counts = [len(vault.shelf.open(pack).trailer) for pack in wanted]
-        look = SlotLook(vault, wanted, counts, workers=0, cancel=Cancellation())
-        look.look(read_moves(vault))
-        return look
-
-    def _check_points(self, *, fully: bool = True) -> None:
-        repository = self._truth()
-        assert repository.damaged_points() == []
-        seen = set()
-        for point in repository.points():
-            identity = (point.facts.run, point.facts.vm.uuid)
-            assert identity not in seen, f"{identity} was published twice"
-            seen.add(identity)
-            assert (
-                read_content(repository, self.palette, point.disks[0].stored, Cancellation())
-                == self.expected[point.facts.run]
-            )
-        if not fully:
-            return
+    def _verify(self, repository: Repository, _: Actor) -> None:
         report = repository.verify(None, progress=NoProgress(), cancel=Cancellation())
-        assert report.is_sound, report.damage
+        self.main.check_told(report.damage)
+
+    def _rotate(self, repository: Repository, _: Actor) -> None:
+        rotation = repository.keys.rotate(self.main.unlock, goes_on=[], leave_out=[])
+        self.log.append(f"  epoch {rotation.epoch}")
+
+    def _lock(self, repository: Repository, _: Actor) -> None:
+        days = self.chance.choice([0, 1, 1])
+        repository.protection.set_days(days, progress=NoProgress(), cancel=Cancellation())
+
+    def _mirror(self, repository: Repository, actor: Actor) -> None:
+        assert self.mirror is not None
+        target = self._open(self.mirror, actor)
+        report = apply_mirror(
+            repository, target, plan_mirror(repository, target), progress=NoProgress(), cancel=Cancellation()
+        )
+        assert not report.failed or self.main.rotten, report.failed
+        self.log.append(f"  mirrored {', '.join(report.sent)}")
+
+    def _thin_mirror(self, _: Repository, actor: Actor) -> None:
+        """Delete and collect in the mirror."""
+        assert self.mirror is not None
+        target = self._open(self.mirror, actor)
+        self._delete(target, actor)
+        self._collect(target, actor)
+
+    def _heal(self, repository: Repository, actor: Actor) -> None:
+        assert self.mirror is not None
+        donor = RepositoryDonor(self._open(self.mirror, actor), cancel=Cancellation())
+        done = repository.care.heal(donor, progress=NoProgress(), cancel=Cancellation())
+        self.log.append(f"  healed: {done.healed}")
+
+    # The end.
 
     def _end(self) -> None:
         """Let every run be resumed to its end, everything expire, and look at what is left."""
-        repository = self._truth()
+        self.main.lift_the_cap()
+        repository = self.main.truth()
         for run in list(self.unfinished):
-            for _ in range(3):
-                try:
-                    self._execute(repository, run)
-                    break
-                except DiskNoLongerStored:
-                    continue
-        assert self.unfinished == []
+            self._finish(repository, run)
         self.clock.advance(3600)
-        self._check_points()
+        if self.has_locks:
+            repository.protection.set_days(0, progress=NoProgress(), cancel=Cancellation())
+            self.clock.advance(_LOCKS_END_S)
+        for site in self._sites():
+            site.check_points()
+            site.heal()
+            self.clock.advance(3600)
+            site.check_end()
+
+    def _finish(self, repository: Repository, run: _Run) -> None:
         for _ in range(3):
-            repository.apply_gc(repository.plan_gc(settings=_GC), cancel=Cancellation(), settings=_GC)
-        self._check_points()
-        self._check_space(repository)
-        assert self._keys("leases/") == []
-        assert self._keys("condemned/") == []
-
-    def _check_space(self, repository: Repository) -> None:
-        """Nothing is left that no point needs: no pack, no frame that can be punched, no pack that should be moved."""
-        named = {pack for point in repository.points() for pack, _ in point.packs()}
-        needed = read_moves(self._vault()).holders_of(named)
-        assert {parse_pack_key(key) for key in self._keys(PACKS_PREFIX)} == needed
-        vault, look = self._vault(), self._look(needed)
-        for place, pack in enumerate(look.packs):
-            trailer = vault.shelf.open(pack).trailer
-            dead = dead_frames(trailer, look.live[place])
-            if self.store is not self.memory:
-                live_bytes = live_frame_bytes(trailer, dead)
-                assert live_bytes > _GC.moved_live_part_max * int(trailer.rows["length"].sum())
+            try:
+                self._execute(repository, run)
+            except (DiskNoLongerStored, Damage) as failure:
+                if isinstance(failure, Damage):
+                    self.main.excuse(failure)
                 continue
-            content = self.memory.get(pack_key(pack))
-            for extent in carve(trailer, dead, _GC.hole_bytes).extents:
-                assert not any(content[extent.offset_bytes : extent.end_bytes]), f"{pack_key(pack)} has dead frames"
-
-    def _vault(self) -> Vault:
-        return Vault(self.store, key_ring(self.store), clock=self.clock, entropy=self.entropy)
-
-    def _truth(self) -> Repository:
-        """Return the repository as it is, outside of all turns and faults."""
-        return self._open(self.store, self.clock)
-
-    def _keys(self, prefix: str) -> list[str]:
-        return [info.key for info in self.store.list(prefix)]
+            return
+        raise AssertionError(f"{run.id} does not come to its end")
 
     def _pass_time(self) -> None:
-        self.clock.advance(self.chance.choice([0, 1, 60, 200, 2000]))
+        self.clock.advance(self.chance.choice([0, 1, 60, 200, 2000, *([_DAY_S] if self.has_locks else [])]))
