@@ -129,19 +129,18 @@ def show(point: str, *, repository: str, common: Common = _NO_COMMON) -> int:
     """
 
     def body(session: Session) -> ExitStatus:
-        found = service.show_point(session.workspace, repository, point, cancel=session.cancel)
-        out, facts = session.out, found.facts
+        view = service.show_point(session.workspace, repository, point, cancel=session.cancel)
+        out, found = session.out, view.point
+        facts = found.facts
         out.say(found.id, style="bold")
         out.say(f"VM {facts.vm.name!r} ({facts.vm.uuid}) of pool {facts.vm.pool_name!r}")
         out.say(f"taken {facts.taken_at:%Y-%m-%d %H:%M:%S} UTC, {facts.consistency.value}, by run {facts.run}")
         if facts.previous:
             out.say(f"read against {facts.previous} (not needed to restore)")
-        grades = service.check_grades(session.workspace, repository, [found.key], cancel=session.cancel)
-        if found.id in grades:
-            out.say(grades[found.id].explain())
-        until = service.held_until(session.workspace, repository, found, cancel=session.cancel)
-        if until is not None:
-            out.say(f"held against deletion until {format_minute(until)}")
+        if view.checked is not None:
+            out.say(view.checked.explain())
+        if view.held_until is not None:
+            out.say(f"held against deletion until {format_minute(view.held_until)}")
         for disk in found.disks:
             sizes = disk.stored.sizes
             out.say(f"disk {disk.facts.position} {disk.facts.name!r}: {disk.facts.change_reason}")
@@ -149,7 +148,7 @@ def show(point: str, *, repository: str, common: Common = _NO_COMMON) -> int:
                 f"  provisioned {format_bytes(sizes.provisioned_bytes)}, read {format_bytes(sizes.read_bytes)}, "
                 f"new {format_bytes(sizes.new_bytes)}, stored {format_bytes(sizes.stored_bytes)}"
             )
-        document = {**point_document(summary_of(found)), "checked": grades.get(found.id), "held_until": until}
+        document = {**point_document(summary_of(found)), "checked": view.checked, "held_until": view.held_until}
         out.result({**document, "vm_record": facts.vm_record})
         return ExitStatus.OK
 
@@ -216,7 +215,7 @@ def delete(
             session.out.say(f"Deleting point {plan.point} {plan.explain()}")
             session.out.result({"plan": plan})
             return ExitStatus.OK
-        found = service.show_point(session.workspace, repository, point, cancel=session.cancel)
+        found = service.find_point(session.workspace, repository, point, cancel=session.cancel)
         what = f"Point {found.id} of VM {found.facts.vm.name!r} is deleted"
         confirm_destruction(what, name=found.id, yes=yes)
         deleted = service.delete_point(session.workspace, repository, found.id, cancel=session.cancel)

@@ -79,7 +79,7 @@ class Story:
         self._let_guests_work(vms)
         self._back_up("Second backup: the pool says what changed", "second", vms)
         newest = self._list_points()
-        lost = service.show_point(self.workspace, _REPOSITORY, newest[vms[0]], cancel=self.session.cancel)
+        lost = service.find_point(self.workspace, _REPOSITORY, newest[vms[0]], cancel=self.session.cancel)
         self._lose(lost)
         restored = self._restore(lost)
         self._prove_disks(lost, restored)

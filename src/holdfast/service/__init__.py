@@ -16,7 +16,7 @@ from holdfast.service.config import (
 from holdfast.service.costs import PricesUnknown, RepositoryCosts, estimate_repository_costs
 from holdfast.service.disks import restore_disk
 from holdfast.service.history import list_runs, list_waiting_runs, show_run
-from holdfast.service.immutability import LockDaysUnclear, held_until, lock_repository, parse_lock_days, show_protection
+from holdfast.service.immutability import LockDaysUnclear, lock_repository, parse_lock_days, show_protection
 from holdfast.service.keys import (
     Drill,
     add_holder,
@@ -30,7 +30,9 @@ from holdfast.service.line_limits import limit_line
 from holdfast.service.mirroring import mirror_repository, plan_mirror
 from holdfast.service.points import (
     ListedPoints,
+    PointView,
     delete_point,
+    find_point,
     list_points,
     show_point,
     verify,
@@ -82,6 +84,7 @@ __all__ = [
     "NameTaken",
     "NameUnknown",
     "NoVersionsKept",
+    "PointView",
     "PoolConfig",
     "PoolForgotten",
     "PricesUnknown",
@@ -119,8 +122,8 @@ __all__ = [
     "explain_backup",
     "explain_cleaning",
     "explain_restore",
+    "find_point",
     "heal",
-    "held_until",
     "limit_line",
     "list_holders",
     "list_points",

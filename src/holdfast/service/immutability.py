@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 
 from holdfast.core import Cancellation, ExitStatus, HoldfastError, Progress, limits
-from holdfast.repository import LockDaysInvalid, LockingReport, ProtectionReport, RestorePoint
+from holdfast.repository import LockDaysInvalid, LockingReport, ProtectionReport
 from holdfast.service.protection_view import protection_of
 from holdfast.service.repositories import open_by_name
 from holdfast.service.workspace import Workspace
 
-__all__ = ["LockDaysUnclear", "held_until", "lock_repository", "parse_lock_days", "show_protection"]
+__all__ = ["LockDaysUnclear", "lock_repository", "parse_lock_days", "show_protection"]
 
 
 class LockDaysUnclear(HoldfastError):
@@ -44,11 +43,6 @@ def lock_repository(
     """Hold all points for so many days, those that are there from now on; with 0, nothing new is locked any more."""
     opened = open_by_name(workspace, name, cancel=cancel)
     return opened.protection.set_days(days, progress=progress, cancel=cancel)
-
-
-def held_until(workspace: Workspace, name: str, point: RestorePoint, *, cancel: Cancellation) -> datetime | None:
-    """Return until when the store says that it holds a point; None when it does not."""
-    return open_by_name(workspace, name, cancel=cancel).protection.held_until(point)
 
 
 def show_protection(workspace: Workspace, name: str, *, cancel: Cancellation) -> ProtectionReport:

@@ -1,20 +1,23 @@
-"""Restore points: list, show, verify, delete, and giving back the space of what was deleted."""
+"""Restore points: list, show, verify, delete."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from holdfast.backup import newest_of
 from holdfast.core import Cancellation, Progress
 from holdfast.model import PointId, VmUuid
-from holdfast.repository import PointSummary, RestorePoint, VerifyReport
+from holdfast.repository import CheckGrade, PointSummary, RestorePoint, VerifyReport
 from holdfast.service.repositories import open_by_name
 from holdfast.service.workspace import Workspace
 
 __all__ = [
     "ListedPoints",
+    "PointView",
     "delete_point",
+    "find_point",
     "list_points",
     "newest_by_vm",
     "show_point",
@@ -30,6 +33,17 @@ class ListedPoints:
     damaged: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointView:
+    """A restore point, and what is known of it now."""
+
+    point: RestorePoint
+    checked: CheckGrade | None
+    """Since when its data is checked."""
+    held_until: datetime | None
+    """Until when the store says that it holds the point; None when it does not."""
+
+
 def list_points(workspace: Workspace, repository: str, *, vm: str | None = None, cancel: Cancellation) -> ListedPoints:
     """Return all points, or those of one VM by its name at backup time or its uuid."""
     listing = open_by_name(workspace, repository, browsing=True, cancel=cancel).summaries()
@@ -37,9 +51,20 @@ def list_points(workspace: Workspace, repository: str, *, vm: str | None = None,
     return ListedPoints(points=tuple(wanted), damaged=tuple(str(each) for each in listing.damaged))
 
 
-def show_point(workspace: Workspace, repository: str, point: str, *, cancel: Cancellation) -> RestorePoint:
+def find_point(workspace: Workspace, repository: str, point: str, *, cancel: Cancellation) -> RestorePoint:
     """Return one point by its id or a unique beginning of it."""
     return open_by_name(workspace, repository, browsing=True, cancel=cancel).point(point)
+
+
+def show_point(workspace: Workspace, repository: str, point: str, *, cancel: Cancellation) -> PointView:
+    """Return one point by its id or a unique beginning of it, and how it is kept."""
+    opened = open_by_name(workspace, repository, cancel=cancel)
+    found = opened.point(point)
+    return PointView(
+        point=found,
+        checked=opened.care.grades([found.key]).get(found.id),
+        held_until=opened.protection.held_until(found),
+    )
 
 
 def verify(
