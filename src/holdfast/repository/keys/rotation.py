@@ -32,7 +32,7 @@ from holdfast.repository.keys.keys import (
 )
 from holdfast.repository.sealing import KEY_BYTES, HeldKeys, KeyRing
 from holdfast.repository.vault import Vault
-from holdfast.storage import ObjectExists
+from holdfast.storage import ObjectExists, ObjectMissing
 
 __all__ = ["HolderUndecided", "RotatedMeanwhile", "Rotation", "RotationUseless", "rotate_data_key"]
 
@@ -126,6 +126,8 @@ def rotate_data_key(
     except (RotatedMeanwhile, HolderRefused):
         drop_files(vault, made)
         raise
+    # Nobody can be given a new key who was added at the very last moment; that must be told.
+    late = _added_since(list_holder_files(vault.store), holders, held)
     vault.keys.adopt(hold_keys(vault.store, unlock, repository=repository))
     locked, untidy = 0, ""
     try:
@@ -137,7 +139,7 @@ def rotate_data_key(
     return Rotation(
         epoch=epoch,
         goes_on=tuple(sorted(names)),
-        left_out=tuple(each.facts.name for each in holders if each.facts.name not in names),
+        left_out=(*(each.facts.name for each in holders if each.facts.name not in names), *late),
         locked_files=locked,
         untidy=untidy,
     )
@@ -205,12 +207,27 @@ def _check_same(vault: Vault, holder: Holder, wanted: NewHolder) -> None:
 
 
 def _check_before(vault: Vault, holders: Sequence[Holder], *, unlock: Unlock, made: Sequence[HolderFile]) -> None:
-    """Return when nobody was removed meanwhile, and whoever does this will open the new epoch."""
+    """Return when nobody was removed or added meanwhile, and whoever does this will open the new epoch."""
     names = {each.holder for each in made}
-    there = {each.key for each in list_holder_files(vault.store)}
+    files = list_holder_files(vault.store)
+    there = {each.key for each in files}
     gone = [each.facts.name for each in holders if each.facts.name in names and each.file.key not in there]
     if gone:
         raise RotatedMeanwhile(what=f"the key holder {gone[0]!r} was removed")
+    added = _added_since(files, holders, vault.keys.held)
+    if added:
+        raise RotatedMeanwhile(what=f"the key holder {added[0]!r} was added")
     repository = vault.keys.repository
-    if not any(open_holder_file(vault.store.get(each.key), unlock, repository=repository) for each in made):
+    try:
+        opens = any(open_holder_file(vault.store.get(each.key), unlock, repository=repository) for each in made)
+    except ObjectMissing as cause:
+        # Whoever begins an epoch removes the files of other attempts at it.
+        raise RotatedMeanwhile(what="another program began a new epoch") from cause
+    if not opens:
         raise HolderRefused(name=", ".join(sorted(names)), reason="the key in use is not among those that go on")
+
+
+def _added_since(files: Sequence[HolderFile], holders: Sequence[Holder], held: HeldKeys) -> list[str]:
+    """Return the names of holders in the epoch ``held`` who are not among those that were listed before."""
+    known = {each.facts.name for each in holders}
+    return sorted({each.holder for each in files if (each.epoch, each.attempt) == (held.epoch, held.attempt)} - known)
