@@ -77,7 +77,7 @@ class SpaceReport:
     dead_bytes: int
     """What no point needs: waits for garbage collection, belongs to a backup that runs, or was punched."""
     hindered_bytes: int
-    """What of the dead bytes shares frames with blocks that are needed: it comes back when those are dead too."""
+    """What of the dead bytes shares frames with blocks that are needed: it comes back when most of a frame is dead."""
     overhead_bytes: int
     """Headers and trailers of packs that are needed; counted only frame by frame."""
     punched_bytes: int
