@@ -92,6 +92,7 @@ def lock_new(session: Session, name: str, days: int) -> LockingReport | None:
             report = service.lock_repository(
                 session.workspace, name, days=days, progress=progress, cancel=session.cancel
             )
+        protection = service.show_protection(session.workspace, name, cancel=session.cancel)
     except HoldfastError as error:
         session.out.tell_error(error)
         session.out.warn(
@@ -99,6 +100,7 @@ def lock_new(session: Session, name: str, days: int) -> LockingReport | None:
         )
         return None
     _say_locking(session, name, report)
+    say_protection(session, protection)
     return report
 
 
@@ -111,7 +113,8 @@ def _say_locking(session: Session, name: str, report: LockingReport) -> None:
         )
         return
     out.say(
-        f"Repository {name} holds each restore point for {days} days. {report.held_points} that were there are held."
+        f"Repository {name} is to hold each restore point for {days} days. "
+        f"{report.held_points} that were there are held."
     )
     for key in report.not_held[:3]:
         out.warn(f"not held: {key}; 'holdfast point verify --repository {name}' tells why, or see the status below")

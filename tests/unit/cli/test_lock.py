@@ -67,12 +67,19 @@ def test_a_lock_that_fails_does_not_hide_the_recovery_key(
     assert made["locked"] is None
 
 
+def test_a_new_repository_that_nothing_holds_says_so_at_once(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["repository", "create", "main", str(home / "store"), "--no-secret", "--immutable", "30"]) == 0
+    told = capsys.readouterr().out
+    assert "NOT PROTECTED" in told
+    assert "holdfast keeper run" in told
+
+
 def test_days_are_set_changed_and_taken_back_in_words(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["repository", "create", "main", str(home / "store"), "--no-secret"]) == 0
     assert run(["repository", "lock", "main"]) == 0
     assert "Lock it: holdfast repository lock main --days 30" in capsys.readouterr().out.replace("\n", " ")
     assert run(["repository", "lock", "main", "--days", "7d"]) == 1, "the folder has no keeper"
-    assert "holds each restore point for 7 days" in capsys.readouterr().out
+    assert "is to hold each restore point for 7 days" in capsys.readouterr().out
     assert run(["repository", "lock", "main", "--days", "0"]) == 0
     assert "holds nothing new" in capsys.readouterr().out
 
