@@ -16,11 +16,8 @@ import hmac
 import itertools
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +33,7 @@ from moto.server import ThreadedMotoServer
 from holdfast.core import Secret
 from holdfast.storage import LockMode, ObjectStore, StoreCredentials, StoreOptions, StorePlace, open_store
 from tests.judges.azurite.install import JudgesAbsent, install_azurite
+from tests.support.servers import START_S_MAX, free_port, running, wait_listening
 
 __all__ = [
     "AZURE_ACCOUNT",
@@ -52,7 +50,6 @@ __all__ = [
     "shared_radosgw",
 ]
 
-_START_S_MAX = 60.0
 _numbers = itertools.count()
 
 NO_RADOSGW = "no radosgw on this machine (Debian: apt install radosgw ceph-mon ceph-osd ceph-common)"
@@ -205,7 +202,7 @@ ms_mon_client_mode = crc
 def running_radosgw(home: Path) -> Iterator[S3Service]:
     """Run a monitor, one store in memory and the gateway in an empty folder until the block ends."""
     fsid, osd = "8f2d3c52-7d1c-4f0e-9d5e-0a4a6f0d6b11", "51c5d1a4-6c7e-4c25-b5b1-3f0a0a7d2c22"
-    port, mon_port = _free_port(), _free_port()
+    port, mon_port = free_port(), free_port()
     for name in ("mon", "osd", "run"):
         (home / name).mkdir()
     config = home / "ceph.conf"
@@ -214,12 +211,14 @@ def running_radosgw(home: Path) -> Iterator[S3Service]:
     with contextlib.ExitStack() as stack:
         _run("monmaptool", "--create", "--fsid", fsid, "--add", "a", f"127.0.0.1:{mon_port}", monmap)
         _run("ceph-mon", "-c", str(config), "-i", "a", "--mkfs", "--monmap", monmap)
-        stack.enter_context(_running(home, "ceph-mon", "-f", "-c", str(config), "-i", "a"))
+        stack.enter_context(running("ceph-mon", "-f", "-c", str(config), "-i", "a", output=home / "ceph-mon.out"))
         _run("ceph", "-c", str(config), "--connect-timeout", "30", "osd", "new", osd, "0")
         _run("ceph-osd", "-c", str(config), "-i", "0", "--mkfs", "--osd-uuid", osd)
-        stack.enter_context(_running(home, "ceph-osd", "-f", "-c", str(config), "-i", "0"))
-        gateway = stack.enter_context(_running(home, "radosgw", "-f", "-c", str(config), "-n", "client.rgw"))
-        _wait_listening(gateway, port)
+        stack.enter_context(running("ceph-osd", "-f", "-c", str(config), "-i", "0", output=home / "ceph-osd.out"))
+        gateway = stack.enter_context(
+            running("radosgw", "-f", "-c", str(config), "-n", "client.rgw", output=home / "radosgw.out")
+        )
+        wait_listening(gateway, port)
         key_id, key = "holdfast-test", "holdfast/test+secret"
         user = ("--uid=test", "--display-name=test", f"--access-key={key_id}", f"--secret-key={key}")
         _run("radosgw-admin", "-c", str(config), "user", "create", *user)
@@ -231,11 +230,12 @@ _AZURE_CONTAINER = "holdfast-tests"
 
 @contextlib.contextmanager
 def _running_azurite(program: Path) -> Iterator[str]:
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="holdfast-azurite-") as folder:
         command = ["node", str(program), "--skipApiVersionCheck", "--disableTelemetry", "--inMemoryPersistence"]
-        with _running(Path(folder), *command, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--silent") as server:
-            _wait_listening(server, port)
+        command += ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--silent"]
+        with running(*command, output=Path(folder) / "azurite.out") as server:
+            wait_listening(server, port)
             url = f"http://127.0.0.1:{port}/{AZURE_ACCOUNT}"
             _make_container(url)
             yield url
@@ -251,7 +251,7 @@ def _make_container(url: str) -> None:
     request = urllib.request.Request(
         f"{url}/{_AZURE_CONTAINER}?restype=container", method="PUT", headers={**headers, "Content-Length": "0"}
     )
-    with urllib.request.urlopen(request, timeout=_START_S_MAX) as answer:
+    with urllib.request.urlopen(request, timeout=START_S_MAX) as answer:
         assert answer.status == 201
 
 
@@ -260,37 +260,5 @@ def _credentials(values: Mapping[str, str]) -> StoreCredentials:
 
 
 def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_START_S_MAX, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=START_S_MAX, check=False)
     assert done.returncode == 0, f"{command[0]}: {done.stderr[-1500:]}"
-
-
-@contextlib.contextmanager
-def _running(home: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    with (home / f"{Path(command[0]).name}.out").open("ab") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_listening(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline_s = time.monotonic() + _START_S_MAX
-    while True:
-        assert process.poll() is None, f"{process.args!r} ended at once"
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        assert time.monotonic() < deadline_s, f"{process.args!r} does not listen"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.1)

@@ -7,10 +7,8 @@ import contextlib
 import functools
 import itertools
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +18,13 @@ import pytest
 from holdfast.core import Secret
 from holdfast.storage.smb import SmbStore
 from holdfast.storage.smb_place import parse_smb_location
+from tests.support.servers import free_port, running, wait_listening
 
 __all__ = ["NO_SAMBA", "PASSWORD", "SmbServer", "find_smbd", "new_smb_store", "running_smb_server", "shared_smb_server"]
 
 NO_SAMBA = "no smbd on this machine (Debian: apt install samba)"
 PASSWORD = Secret("pass word,1%")
 """With characters that a URL or a command line would trip over."""
-
-_START_S_MAX = 30.0
 
 _CONFIG = """[global]
   server role = standalone server
@@ -116,7 +113,7 @@ def running_smb_server(home: Path, *, guests: str = "never") -> Iterator[SmbServ
     """Run a server in an empty folder until the block ends; ``guests`` is Samba's ``map to guest``."""
     smbd = find_smbd()
     assert smbd is not None, NO_SAMBA
-    port = _free_port()
+    port = free_port()
     for name in ("run", "lock", "state", "cache", "private", "rpc", "backup", "plain"):
         (home / name).mkdir(mode=0o755)
     # A user of the machine is needed behind every user of the server; we are one.
@@ -127,24 +124,10 @@ def running_smb_server(home: Path, *, guests: str = "never") -> Iterator[SmbServ
     smbpasswd = shutil.which("smbpasswd", path="/usr/bin:/usr/local/bin") or "smbpasswd"
     typed = f"{PASSWORD.reveal()}\n" * 2
     subprocess.run([smbpasswd, "-c", config, "-s", "-a", me], input=typed.encode(), capture_output=True, check=True)
-    process = subprocess.Popen(
-        [smbd, "--foreground", "--no-process-group", f"--configfile={config}"],
-        # At its end it tells the whole group of processes to end, which must not be ours.
-        start_new_session=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _wait_listening(process, port)
+    command = (smbd, "--foreground", "--no-process-group", f"--configfile={config}")
+    with running(*command, output=Path("/dev/null")) as process:
+        wait_listening(process, port)
         yield SmbServer(home=home, port=port, user="keeper", process=process)
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @functools.cache
@@ -168,20 +151,3 @@ def new_smb_store(*, share: str = "backup") -> SmbStore:
     server = shared_smb_server()
     place = parse_smb_location(server.location(f"store-{next(_numbers)}", share=share))
     return SmbStore(place, password=PASSWORD, create=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_listening(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline_s = time.monotonic() + _START_S_MAX
-    while True:
-        assert process.poll() is None, "smbd ended at once"
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        assert time.monotonic() < deadline_s, "smbd does not listen"
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.1)
