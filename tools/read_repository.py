@@ -264,7 +264,7 @@ def opener_of(options: argparse.Namespace) -> Callable[[bytes], bytes]:
     if options.open:  # what is no age file opens by itself
         return lambda file: file if file[:1] == b"{" else bytes(pyrage.decrypt(file, []))
     if options.passphrase_file:
-        passphrase = options.passphrase_file.read_text().rstrip("\r\n")
+        passphrase = options.passphrase_file.read_text(encoding="utf-8").rstrip("\r\n")
         return lambda file: bytes(pyrage.passphrase.decrypt(file, passphrase))
     secret = options.key.read_bytes()
     text = "".join("".join(line.split()) for line in secret.decode().upper().splitlines() if line[:1] != "#")
