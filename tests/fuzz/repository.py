@@ -9,10 +9,23 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from holdfast.core import ManualClock, SeededEntropy
 from holdfast.model import RepositoryId
-from holdfast.repository import OpenUnlock, RestorePoint, open_repository
-from holdfast.repository.keys.epochs import hold_keys
+from holdfast.repository import (
+    IdentityHolder,
+    IdentityUnlock,
+    OpenHolder,
+    OpenUnlock,
+    RecoveryKey,
+    RestorePoint,
+    new_recovery_key,
+    open_repository,
+)
+from holdfast.repository.keys.epochs import _attempt, epoch_key, hold_keys
+from holdfast.repository.keys.holders import _record_key, list_holders
+from holdfast.repository.keys.keys import open_holder_file, seal_holder_file
 from holdfast.repository.layout import Encoding, FrameKind, ObjectKind, PackId, pack_key
 from holdfast.repository.packs.disk_map import read_leaf, read_root
 from holdfast.repository.packs.frame import decode_frame
@@ -99,6 +112,10 @@ def _sealed(key: str, kind: ObjectKind, read: Read) -> tuple[Target, Target]:
                 yield vault.keys.open_object(content, kind=kind, key=found)
         yield b"\x81\xa4rows\xc4\x28" + bytes(40)
         yield b"\x83\xa7made_at\xb42026-01-01T00:00:00Z\xa5packs\xc4\x10" + bytes(16) + b"\xa4rows\x90"
+        yield msgspec.msgpack.encode({"attempt": "0123abcd", "began_at": "2026-01-01T00:00:00Z"})
+        yield msgspec.msgpack.encode(
+            {"file": "keys/open.json", "recipient": "age1abc", "added_at": "2026-01-01T00:00:00Z"}
+        )
 
     return Target(decode, once(samples)), _raw(key, read, lambda: iter([seal(each) for each in samples()]))
 
@@ -120,6 +137,31 @@ def _read_pack(vault: Vault) -> None:
     for slot in range(min(len(opened.trailer), 16)):
         if opened.trailer.rows["kind"][slot] != FrameKind.MAP:
             reader.read(NodeAddress(pack, slot))
+
+
+def _holder_file(data: bytes) -> None:
+    """Open the file of a key holder; one of an identity, because each try of a passphrase costs a second."""
+    open_holder_file(data, IdentityUnlock(_recovery().secret), repository=RepositoryId("0" * 32))
+
+
+def _holder_file_samples() -> Iterator[bytes]:
+    holder = IdentityHolder("machine", _recovery().public)
+    yield seal_holder_file(holder, (bytes(32),), repository=RepositoryId("0" * 32))
+    yield seal_holder_file(holder, (bytes(32), bytes(32)), repository=RepositoryId("0" * 32))
+
+
+def _holder_text(data: bytes) -> None:
+    """Open what is behind the seal of a holder's file."""
+    open_holder_file(data, OpenUnlock(), repository=RepositoryId("0" * 32))
+
+
+def _holder_text_samples() -> Iterator[bytes]:
+    yield seal_holder_file(OpenHolder(), (bytes(32), bytes(32)), repository=RepositoryId("0" * 32))
+
+
+@functools.cache
+def _recovery() -> RecoveryKey:
+    return new_recovery_key()
 
 
 def _open(vault: Vault) -> None:
@@ -162,6 +204,15 @@ def _root_samples() -> Iterator[bytes]:
     yield head + (1).to_bytes(4, "little") + (4096).to_bytes(4, "little") + bytes(16) + b"\1\0\0\0" + bytes(2)
 
 
+def _read_epoch(vault: Vault) -> None:
+    _attempt(vault.store, vault.keys.held.keys, epoch=1, repository=RepositoryId(vault.keys.repository))
+
+
+def _holder_record_key() -> str:
+    """Return the name of the record of the only holder there is."""
+    return _record_key(_ground().world.memory.get("keys/open.json"))
+
+
 _SEALED: dict[str, tuple[str, ObjectKind, Read]] = {
     "point": (f"points/{'0' * 32}/{_NAME}", ObjectKind.POINT, read_points),
     "lease": (f"leases/{'0' * 32}/00000000", ObjectKind.LEASE, list_leases),
@@ -172,7 +223,8 @@ _SEALED: dict[str, tuple[str, ObjectKind, Read]] = {
     "catalogue": (f"catalogue/{_NAME}", ObjectKind.CATALOGUE, list_summaries),
     "proofs": (f"proofs/{_NAME}", ObjectKind.PROOF, read_proofs),
     "immutability": ("immutability/00000001", ObjectKind.IMMUTABILITY, read_lock_policy),
-    "epoch": ("epochs/00000001", ObjectKind.EPOCH, _hold),
+    "epoch": (epoch_key(1), ObjectKind.EPOCH, _read_epoch),
+    "holder": (_holder_record_key(), ObjectKind.HOLDER, list_holders),
     "index-head": (f"index/{_NAME}", ObjectKind.INDEX, list_index_heads),
 }
 
@@ -183,6 +235,8 @@ REPOSITORY_TARGETS = {
     "leaf": Target(lambda data: _drop(read_leaf(data, address=_ADDRESS, blocks=_BLOCKS)), once(_leaf_samples)),
     "root": Target(lambda data: _drop(read_root(data, address=_ADDRESS)), once(_root_samples)),
     "config": _raw("holdfast.json", _open, _object("holdfast.json")),
+    "holder-file": Target(_holder_file, once(_holder_file_samples)),
+    "holder-text": Target(_holder_text, once(_holder_text_samples)),
     "open-key": _raw("keys/open.json", _hold, _object("keys/open.json")),
     "index": _raw(f"index/{_NAME}", list_index_heads, _object("index/")),
     **{f"{name}-behind-its-seal": _sealed(*each)[0] for name, each in _SEALED.items()},

@@ -27,7 +27,7 @@ __all__ = ["KillReport", "kill_workers"]
 _PROJECT = Path(__file__).parents[2]
 _START_S_MAX = 60.0
 _INSTANT_S_MAX = 1.2
-_ROLES = ["write", "write", "write", "collect", "verify"]
+_ROLES = ["write", "write", "write", "collect", "collect", "verify", "scrub"]
 _PACK_BYTES = 120_000
 
 
@@ -49,7 +49,7 @@ class KillReport:
 
 
 def kill_workers(place: StorePlace, *, kills: int, seed: int) -> KillReport:
-    """Kill so many writers, collectors and verifiers beside them. AssertionError when anything is lost."""
+    """Kill so many writers, and whoever works beside them. AssertionError when anything is lost."""
     chance = random.Random(seed)
     create_repository(
         open_store(place, create=True),

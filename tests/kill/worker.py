@@ -21,6 +21,7 @@ from holdfast.repository import (
     PointUnknown,
     Repository,
     Safety,
+    ScrubBudget,
     open_repository,
 )
 from holdfast.storage import ObjectStore, StoreCredentials, StoreOptions, StorePlace, open_store
@@ -127,12 +128,20 @@ class Worker:
         if not report.is_sound:
             sys.exit(f"damage: {report.damage} {report.damaged_points}")
 
+    def scrub(self, _: int) -> None:
+        """Read a few packs, those first that were not read for the longest time; nothing may ever be found."""
+        budget = ScrubBudget(read_bytes=self.chance.choice([1, 500_000]))
+        report = self.repository.care.scrub(budget, progress=NoProgress(), cancel=Cancellation())
+        if not report.is_sound:
+            sys.exit(f"damage: {report.damage} {report.damaged_points}")
+
 
 def main(arguments: list[str]) -> None:
     """Work until killed."""
     place, role, seed = arguments
     worker = Worker(open_place(place), int(seed))
-    work = {"write": worker.write, "collect": worker.collect, "verify": worker.verify}[role]
+    works = {"write": worker.write, "collect": worker.collect, "verify": worker.verify, "scrub": worker.scrub}
+    work = works[role]
     print("ready", flush=True)
     for number in itertools.count():
         try:

@@ -139,7 +139,7 @@ def _attempt(store: ObjectStore, keys: tuple[bytes, ...], *, epoch: int, reposit
         payload = ring.open_object(sealed, kind=ObjectKind.EPOCH, key=name)
         # One that is sealed with an older key could be made by somebody who was left out.
         return msgspec.msgpack.decode(payload, type=_EpochRecord).attempt if sealed_epoch(sealed) == epoch else None
-    except (ObjectMissing, SealBroken, msgspec.DecodeError):
+    except (ObjectMissing, SealBroken, msgspec.DecodeError, ValueError):
         return None
 
 

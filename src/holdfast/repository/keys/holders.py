@@ -287,7 +287,7 @@ def _public_key(vault: Vault, file: HolderFile, content: bytes, unlock: Unlock |
         # One that is sealed with an older key could be made by somebody who was left out since.
         if sealed_epoch(sealed) == vault.keys.epoch and record.file == file.key and record.recipient:
             return record.recipient
-    except (ObjectMissing, SealBroken, msgspec.DecodeError):
+    except (ObjectMissing, SealBroken, msgspec.DecodeError, ValueError):
         pass
     public = "" if unlock is None else public_key_of(unlock)
     return public if public and unlock and open_holder_file(content, unlock, repository=vault.keys.repository) else ""
