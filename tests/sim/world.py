@@ -48,8 +48,8 @@ _WILD_SKEW_S_MAX = 3000.0
 _PACK_BYTES = (60_000, 60_000, 200_000)
 """Two blocks, so that a disk takes several packs; or more, so that packs are often partly needed."""
 
-_NAP_CHANCE = 0.1
-"""How often a machine sleeps between storing a disk and publishing it."""
+_NAP_CHANCES = (0.1, 0.5)
+"""How often a machine sleeps between storing a disk and publishing it; in most worlds, and in restless ones."""
 
 _OPERATIONS_MAX = 60
 """Within how many operations of an actor its fault falls; a whole backup has about thirty."""
@@ -103,6 +103,7 @@ class World:
         self.has_locks = self._is_so(0.15)
         self.is_late = self._is_so(0.2)
         self.is_small = self._is_so(0.15)
+        self.is_restless = self._is_so(0.3)
         self.has_wild_clocks = self._is_so(0.15)
         ground = Ground(clock=self.clock, entropy=self.entropy, expected=self.expected)
         self.main = Site(self._traits(is_small=self.is_small), ground)
@@ -141,8 +142,8 @@ class World:
         """Return what actors do here, and how often."""
         works: list[tuple[Work, int]] = [
             (self._back_up, 10),
-            (self._delete, 4),
-            (self._collect, 8),
+            (self._delete, 8 if self.is_restless else 4),
+            (self._collect, 16 if self.is_restless else 8),
             (self._restore, 2),
             (self._resume, 4),
             (self._lose_index, 1),
@@ -164,7 +165,7 @@ class World:
             self.log.append(f"  rot: {self.main.plant_damage(self.chance)}")
         works, weights = zip(*self._works, strict=True)
         actors = []
-        for number in range(self.chance.randint(1, 5)):
+        for number in range(self.chance.randint(1, 7 if self.is_restless else 5)):
             work = self.chance.choices(works, weights=weights)[0]
             actors.append((f"{number}", self._act(f"{number} {work.__name__[1:]}", work)))
         self.stage.run(actors)
@@ -240,7 +241,7 @@ class World:
             with repository.begin_run(run.id, cancel=Cancellation()) as writer:
                 self._store(writer, run, reference)
                 assert run.stored is not None
-                if self._is_so(_NAP_CHANCE):
+                if self._is_so(_NAP_CHANCES[self.is_restless]):
                     self.stage.nap()
                 facts = point_facts(run.id, vm=run.vm, taken_at=run.taken_at)
                 try:
