@@ -54,7 +54,7 @@ def mirror(
         if dry_run:
             out.say(plan.explain())
             _tell_damaged(out, plan, source, target)
-            out.result({"present": plan.present, "damaged": plan.damaged, "missing": missing})
+            out.result({"plan": {"present": plan.present, "damaged": plan.damaged, "missing": missing}})
             return ExitStatus.OK
         with session.progress() as progress:
             report = service.mirror_repository(

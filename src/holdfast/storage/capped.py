@@ -9,7 +9,7 @@ import threading
 from datetime import datetime
 
 from holdfast.storage.errors import ObjectMissing, StoreFull
-from holdfast.storage.store import ObjectStore, Parts, as_views
+from holdfast.storage.store import ObjectStore, Parts, length_of
 from holdfast.storage.wrapper import StoreWrapper
 
 __all__ = ["CappedStore"]
@@ -26,7 +26,7 @@ class CappedStore(StoreWrapper):
 
     def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``."""
-        length_bytes = sum(view.nbytes for view in as_views(parts))
+        length_bytes = length_of(parts)
         with self._lock:
             free_bytes = self._capacity_bytes - self._used_bytes
             if length_bytes > free_bytes:

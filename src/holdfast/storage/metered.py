@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from holdfast.model import Extent
-from holdfast.storage.store import ObjectInfo, ObjectStore, Parts, as_views
+from holdfast.storage.store import ObjectInfo, ObjectStore, Parts, length_of
 from holdfast.storage.wrapper import StoreWrapper, Verb
 
 __all__ = ["Meter", "MeteredStore"]
@@ -45,7 +45,7 @@ class MeteredStore(StoreWrapper):
         """See ``ObjectStore.put``."""
         with self._counted(Verb.PUT):
             self._inner.put(key, parts, locked_until=locked_until)
-        self._add_bytes(Verb.PUT, sum(view.nbytes for view in as_views(parts)))
+        self._add_bytes(Verb.PUT, length_of(parts))
 
     def get(self, key: str) -> bytes:
         """See ``ObjectStore.get``."""

@@ -189,7 +189,7 @@ def _client(access: S3Access) -> Any:
             s3={"addressing_style": "path" if access.path_style else "virtual"},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            max_pool_connections=16,
+            max_pool_connections=limits.LOCK_REQUESTS_AT_ONCE_MAX,
         ),
     )
 

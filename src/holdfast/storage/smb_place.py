@@ -43,11 +43,6 @@ class SmbPlace:
         return rf"\\{self.server}\{self.share}"
 
     @property
-    def folder_path(self) -> str:
-        """The folder inside the share as the protocol names it; empty for the share itself."""
-        return "\\".join(self.folder)
-
-    @property
     def login(self) -> str:
         """The user as the server knows it, with the domain where one was named."""
         return rf"{self.domain}\{self.user}" if self.domain else self.user

@@ -17,7 +17,7 @@ from typing import Protocol
 from holdfast.model import Extent
 from holdfast.storage.errors import ObjectMissing
 
-__all__ = ["ObjectInfo", "ObjectStore", "Part", "Parts", "as_views", "holds"]
+__all__ = ["ObjectInfo", "ObjectStore", "Part", "Parts", "as_views", "holds", "length_of"]
 
 Part = bytes | bytearray | memoryview
 """A piece of an object, in memory."""
@@ -121,6 +121,11 @@ def as_views(parts: Parts) -> list[memoryview]:
     """Return the pieces of an object as flat byte views, without the empty ones; nothing is copied."""
     pieces = [parts] if isinstance(parts, bytes | bytearray | memoryview) else parts
     return [memoryview(piece).cast("B") for piece in pieces if len(piece)]
+
+
+def length_of(parts: Parts) -> int:
+    """Return how long an object of these pieces is, in bytes."""
+    return sum(view.nbytes for view in as_views(parts))
 
 
 def holds(store: ObjectStore, key: str, parts: Parts) -> bool:

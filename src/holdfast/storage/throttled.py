@@ -11,7 +11,7 @@ import threading
 from datetime import datetime
 
 from holdfast.core import Cancellation, Clock
-from holdfast.storage.store import ObjectStore, Parts, as_views
+from holdfast.storage.store import ObjectStore, Parts, length_of
 from holdfast.storage.wrapper import StoreWrapper
 
 __all__ = ["Throttle", "ThrottledStore"]
@@ -59,7 +59,7 @@ class ThrottledStore(StoreWrapper):
     def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``. A put that fails has travelled all the same."""
         if self._up is not None:
-            self._up.take(sum(view.nbytes for view in as_views(parts)), cancel=self._cancel)
+            self._up.take(length_of(parts), cancel=self._cancel)
         self._inner.put(key, parts, locked_until=locked_until)
 
     def get(self, key: str) -> bytes:

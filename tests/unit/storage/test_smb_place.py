@@ -27,7 +27,7 @@ def test_all_spellings_name_one_place(text: str) -> None:
     place = parse_smb_location(text)
     assert place == SmbPlace(server="nas", share="backup", folder=("holdfast",))
     assert place.share_path == r"\\nas\backup"
-    assert place.folder_path == "holdfast"
+    assert place.folder == ("holdfast",)
     assert place.location == "smb://nas/backup/holdfast"
 
 
