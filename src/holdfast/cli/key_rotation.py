@@ -116,7 +116,7 @@ def _row(facts: HolderFacts, given: Mapping[str, NewHolder]) -> tuple[str, str, 
 
 def _passphrase(holder: str, file: Path | None) -> Secret:
     return read_secret(
-        what=f"passphrase of {holder}", variable=PASSPHRASE_VARIABLE, option="--passphrase-file HOLDER=", file=file
+        what=f"passphrase of {holder}", variable=PASSPHRASE_VARIABLE, option=f"--passphrase-file {holder}=", file=file
     )
 
 

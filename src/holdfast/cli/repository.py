@@ -149,7 +149,8 @@ def connect(
     passphrase_file
         A file that holds the passphrase; without any file it is asked for, or read from $HOLDFAST_PASSPHRASE.
     recovery_key_file
-        A file that holds the recovery key.
+        A file that holds the recovery key, or another private key: this machine's own, where it is a holder already, is
+        $HOLDFAST_HOME/secrets/machine.key.
     no_secret
         The repository was created without a secret.
     """
@@ -212,6 +213,9 @@ def show(name: str, *, common: Common = _NO_COMMON) -> int:
         if overview.free_bytes is not None:
             out.say(f"{format_bytes(overview.free_bytes)} free")
         say_findings(session, overview.findings)
+        if overview.damaged:
+            some = f"such as {overview.damaged[-1]}: holdfast repository scrub {name} --status"
+            out.say(f"DAMAGED: {len(overview.damaged)} restore points have lost data, {some}", style="bold red")
         say_protection(session, overview.protection)
         out.gap()
         say_holders(session, overview.holders)

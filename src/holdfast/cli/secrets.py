@@ -29,7 +29,8 @@ class SecretNotGiven(HoldfastError):
 
     def next_step(self) -> str:
         """See ``HoldfastError.next_step``."""
-        return f"Give it with {self.option} FILE, in the environment as {self.variable}, or run on a terminal."
+        space = "" if self.option.endswith("=") else " "
+        return f"Give it with {self.option}{space}FILE, in the environment as {self.variable}, or run on a terminal."
 
 
 def read_secret(*, what: str, variable: str, option: str, file: Path | None) -> Secret:

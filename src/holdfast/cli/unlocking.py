@@ -36,7 +36,7 @@ def read_unlock(*, passphrase_file: Path | None, recovery_key_file: Path | None,
         read_secret(
             what="passphrase or recovery key",
             variable=PASSPHRASE_VARIABLE,
-            option="--passphrase-file",
+            option="--recovery-key-file FILE or --passphrase-file",
             file=passphrase_file,
         )
     )

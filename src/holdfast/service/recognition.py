@@ -113,9 +113,9 @@ def remembered_keys(known: KeyMemory, repository: Repository) -> KeyMemory:
 
 
 def judge_keys(
-    keys: KeyDesk, holders: Sequence[HolderFacts], *, workspace: Workspace, proven: Mapping[str, datetime]
+    name: str, keys: KeyDesk, holders: Sequence[HolderFacts], *, workspace: Workspace, proven: Mapping[str, datetime]
 ) -> Iterator[str]:
-    """Yield what is wrong with who can open a repository, in sentences for its owner."""
+    """Yield what is wrong with who can open the repository ``name``, in sentences for its owner."""
     if keys.is_outdated:
         yield "The key in use did not get the newest data key: it reads what is older, and nothing is written."
         return
@@ -126,11 +126,11 @@ def judge_keys(
         return
     others = [each for each in current if each.public_key != machine_key]
     if len(current) == 1:
-        yield f"Only {current[0].name} can open it. Add a second key holder: holdfast repository key add"
+        yield f"Only {current[0].name} can open it. Add a second key holder: holdfast repository key add {name} HOLDER"
     elif not others:
-        yield "Only this machine can open it; without it nobody can restore: holdfast repository key add"
+        yield f"Only this machine can open it; without it nobody can restore: holdfast repository key add {name} HOLDER"
     if others and not any(each.name in proven for each in others):
-        yield "No key but this machine's was ever proven to open it: holdfast repository key drill"
+        yield f"No key but this machine's was ever proven to open it: holdfast repository key drill {name}"
     for each in holders:
         if not each.is_current:
             yield f"{each.name} was left out when the data key was rotated, and opens only what is older."

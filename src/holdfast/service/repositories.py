@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from holdfast.core import Cancellation, Secret, limits
+from holdfast.model import PointId
 from holdfast.repository import (
     Compression,
     HolderFacts,
@@ -92,6 +93,8 @@ class RepositoryOverview:
     """How often the data key was rotated."""
     advice: tuple[str, ...]
     """What is wrong with who can open it, in sentences; empty when nothing is."""
+    damaged: tuple[PointId, ...]
+    """Restore points that are hit by damage which a check has found."""
     protection: ProtectionReport
     """Whether it is protected against deletion, tried just now."""
     findings: tuple[Finding, ...]
@@ -332,7 +335,8 @@ def show_repository(workspace: Workspace, name: str, *, cancel: Cancellation) ->
         free_bytes=workspace.open_store(config.place, False, cancel).free_bytes(),
         holders=holders,
         data_key_epoch=repository.keys.epoch,
-        advice=tuple(judge_keys(repository.keys, holders, workspace=workspace, proven=config.keys.proven)),
+        advice=tuple(judge_keys(name, repository.keys, holders, workspace=workspace, proven=config.keys.proven)),
+        damaged=tuple(sorted(repository.care.known_hits())),
         protection=protection_of(repository, name),
         findings=tuple(look_at_place(config.place)),
     )

@@ -159,3 +159,15 @@ def test_a_sound_verification_that_cannot_be_noted_speaks_of_no_damage() -> None
     (summary, noted) = explain_verification(sound)
     assert summary.endswith("all sound")
     assert noted == "that it was read could not be noted, so a scrub reads it again: no space is left"
+
+
+def test_the_overview_of_a_repository_says_that_points_are_damaged(
+    main: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "DAMAGED" not in _said(capsys, home, "repository", "show", "main")[1]
+    _flip(main)
+    run(["repository", "scrub", "main", "--home", str(home)])
+    _, said = _said(capsys, home, "repository", "show", "main")
+    assert "DAMAGED: 1 restore points have lost data" in said
+    _, document = _json(capsys, home, "repository", "show", "main")
+    assert len(document["damaged"]) == 1
