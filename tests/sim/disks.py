@@ -21,8 +21,12 @@ Content = Mapping[int, int]
 SIZE_BYTES = 2 * 4096 * BLOCK_BYTES + 3 * BLOCK_BYTES + 512
 """Two leaves and a short third one whose last block is short."""
 
-PLACES = (0, 1, 2, 3, 7, 4094, 4095, 4096, 4097, 5000, 8192, 8195)
-_CONTENTS_MAX = 24
+PLACES = (*range(8), 4094, 4095, 4096, 4097, 5000, 8192, 8195)
+_STRETCHES = (0, 2, 4, 4094)
+_STRETCH_CHANCE = 0.3
+"""How often a guest writes a file of four blocks. They share a frame, and die one by one."""
+
+_CONTENTS_MAX = 48
 _FAMILIES = 6
 _SIBLING_CHANCE = 0.5
 """How often a guest writes only a little into a block."""
@@ -61,6 +65,9 @@ def _block(keys: KeyRing, number: int, *, sampled: bool) -> bytes:
 def mutate(content: Content, chance: random.Random) -> Content:
     """Return the disk after a guest wrote a few blocks."""
     changed = dict(content)
+    if chance.random() < _STRETCH_CHANCE:
+        first, written = chance.choice(_STRETCHES), chance.randint(1, _CONTENTS_MAX)
+        changed.update({first + number: (written + number) % _CONTENTS_MAX + 1 for number in range(4)})
     for place in chance.sample(PLACES, chance.randint(1, 4)):
         written = chance.randint(0, _CONTENTS_MAX)
         if place in changed and chance.random() < _SIBLING_CHANCE:

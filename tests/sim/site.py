@@ -35,7 +35,7 @@ from holdfast.repository.layout import PACKS_PREFIX, FrameKind, PackId, pack_key
 from holdfast.repository.packs.pack_set import PackSet
 from holdfast.repository.records.moved import read_moves
 from holdfast.repository.sealing import KeyRing
-from holdfast.repository.space.gc_geometry import carve, dead_frames, live_frame_bytes
+from holdfast.repository.space.gc_geometry import carve, dead_frames, live_frame_bytes, slots_to_split
 from holdfast.repository.space.gc_look import SlotLook
 from holdfast.repository.vault import Vault
 from holdfast.storage import CappedStore, LaggingStore, MemoryStore, ObjectInfo, ObjectStore
@@ -318,18 +318,20 @@ class Site:
         assert self.names("condemned/") == []
 
     def _check_frames(self, needed: Iterable[PackId]) -> None:
-        """Check that no frame is left that could be punched, and no pack that should have been moved."""
+        """Check that no frame is left that could be punched, now or split, and no pack that should have been moved."""
         vault, look = self._vault(), self._look(needed)
         for place, pack in enumerate(look.packs):
             trailer = vault.shelf.open(pack).trailer
-            dead = dead_frames(trailer, look.live[place])
+            live = look.live[place]
+            dead = dead_frames(trailer, live)
             if not self.traits.can_punch:
-                live_bytes = live_frame_bytes(trailer, dead)
+                live_bytes = live_frame_bytes(trailer, ~live)
                 assert live_bytes > GC.moved_live_part_max * int(trailer.rows["length"].sum())
                 continue
             content = self.memory.get(pack_key(pack))
             for extent in carve(trailer, dead, GC.hole_bytes).extents:
                 assert not any(content[extent.offset_bytes : extent.end_bytes]), f"{pack_key(pack)} has dead frames"
+            assert not slots_to_split(trailer, live).any(), f"{pack_key(pack)} has frames that are mostly dead"
 
     def _keys(self) -> KeyRing:
         return KeyRing(hold_keys(self.store, self.unlock, repository=self.id), repository=self.id)
