@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,10 +11,14 @@ from hypothesis import strategies as st
 
 from holdfast.core import BLOCK_BYTES, ManualClock
 from holdfast.model import VmUuid
-from holdfast.repository import GcReport, GcSettings, RestorePoint
+from holdfast.repository import DiskNoLongerStored, GcReport, GcSettings, RestorePoint
+from holdfast.repository.care.verify_maps import MapWalk
 from holdfast.repository.layout import TRAILER_ROW, PackId, pack_key
+from holdfast.repository.packs.pack_set import PackSet
+from holdfast.repository.packs.pack_table import PackTable
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.packs.trailer import Trailer, TrailerNotes
+from holdfast.repository.records.condemned import write_condemned
 from holdfast.repository.records.holes import read_holes
 from holdfast.repository.records.moved import read_moves
 from holdfast.repository.space.gc_geometry import carve, dead_frames, slots_to_split
@@ -236,6 +242,38 @@ def test_what_has_moved_may_move_again_and_the_way_stays_short() -> None:
     collect(world, ANY)
     assert world.keys("moved/") == records, "it is tidy"
     assert_whole(world, point, image_of(content, count=BLOCKS))
+
+
+def test_a_disk_is_not_inherited_when_a_pack_may_not_be_used_to_which_it_moved() -> None:
+    world, newer = world_with_shared_frames()
+    collect(world, ANY)
+    moved_to = {PackId(bytes(row["new_pack"])) for row in read_moves(vault_of(world)).rows}
+    write_condemned(vault_of(world), PackSet(moved_to))
+    with pytest.raises(DiskNoLongerStored), world.begin("r-9") as writer:
+        write_changes(writer, image_of(NEWER, count=BLOCKS), [8], reference=newer.disks[0].stored)
+
+
+@pytest.mark.parametrize("store", [None, NoHoles])
+def test_a_table_that_does_not_agree_with_the_map_is_found_after_a_move_too(store: type[StoreWrapper] | None) -> None:
+    world, newer = world_with_shared_frames(store)
+    assert collect(world, POOREST).moved_bytes > 0
+    stored = newer.disks[0].stored
+    uses = dict(stored.packs.items())
+    pack = oldest_pack(newer)
+    for change in (
+        {pack: dataclasses.replace(uses[pack], references=uses[pack].references + 1)},
+        {
+            other: dataclasses.replace(use, live_bytes=use.live_bytes + 1)
+            for other, use in uses.items()
+            if other != pack
+        },
+    ):
+        wrong = dataclasses.replace(stored, packs=PackTable({**uses, **change}))
+        walk = MapWalk(vault_of(world), moves=read_moves(vault_of(world)))
+        walk.add(stored)
+        assert not walk.broken
+        walk.add(wrong)
+        assert list(walk.broken.tables) == [stored.root]
 
 
 def test_moves_are_forgotten_with_the_last_point_that_needs_them() -> None:
