@@ -8,7 +8,10 @@ from __future__ import annotations
 from holdfast.core import ExitStatus, HoldfastError
 from holdfast.repository.layout import PackId, pack_key
 
-__all__ = ["Damage", "MapDamaged", "ObjectDamaged", "PackDamaged", "PackMissing", "PointDamaged"]
+__all__ = ["MISSING", "Damage", "MapDamaged", "ObjectDamaged", "PackDamaged", "PackMissing", "PointDamaged"]
+
+MISSING = "it is missing"
+"""The reason that is told of a pack that is not in the store. Compared, too: one that nobody needs is no damage."""
 
 
 class Damage(HoldfastError):

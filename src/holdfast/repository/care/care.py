@@ -21,11 +21,11 @@ from holdfast.model import PointId, RunId
 from holdfast.repository.care.scrub import ScrubBudget, ScrubPlan, ScrubStatus, plan_scrub, run_scrub
 from holdfast.repository.care.verify import VerifyReport, verify
 from holdfast.repository.crew import in_order
-from holdfast.repository.damage import PointDamaged
+from holdfast.repository.damage import MISSING, PointDamaged
 from holdfast.repository.layout import PackId
 from holdfast.repository.points.point import RestorePoint, each_point
 from holdfast.repository.points.point_tables import read_table
-from holdfast.repository.reading.damage_report import MISSING, DamageFound, DamageReport, Reasons, report_damage
+from holdfast.repository.reading.damage_report import DamageFound, DamageReport, Reasons, report_damage
 from holdfast.repository.records.moved import read_moves
 from holdfast.repository.records.proofs import read_proofs
 from holdfast.repository.records.quarantine import BrokenSlots, read_quarantine, settle_quarantine
@@ -179,7 +179,7 @@ class Caretaker:
         with self._begin_run(self._run_id(), cancel) as writer:
             healed, moves = heal_from_known(writer.session)
             if donor is not None:
-                given = heal_from_donor(
+                healed += heal_from_donor(
                     writer.session,
                     self._reading,
                     lambda: each_point(self._vault),
@@ -187,7 +187,6 @@ class Caretaker:
                     moves=moves,
                     progress=progress,
                 )
-                healed = dataclasses.replace(given, healed_slots=healed.healed_slots + given.healed_slots)
         return HealingDone(healed=healed, damage=self._judge(plan, reasons).found)
 
     def grades(self, keys: Iterable[str]) -> dict[PointId, CheckGrade]:

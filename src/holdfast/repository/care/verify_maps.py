@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from holdfast.repository import layout
-from holdfast.repository.damage import Damage, MapDamaged, PackDamaged, PackMissing
+from holdfast.repository.damage import MISSING, Damage, MapDamaged, PackDamaged, PackMissing
 from holdfast.repository.layout import FrameKind, PackId
 from holdfast.repository.maps.map_reader import read_node
 from holdfast.repository.packs.disk_map import Leaf, Root, blocks_of_leaf, read_leaf, read_root
@@ -40,7 +40,7 @@ class Broken:
     def note(self, damage: Damage) -> None:
         """Add what an error tells."""
         if isinstance(damage, PackMissing):
-            self.packs[damage.pack] = "it is missing"
+            self.packs[damage.pack] = MISSING
         elif isinstance(damage, PackDamaged) and damage.slot is None:
             self.packs[damage.pack] = damage.reason
         elif isinstance(damage, PackDamaged):

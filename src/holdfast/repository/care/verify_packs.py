@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from holdfast.core import BLOCK_BYTES, MIB, Cancellation
 from holdfast.repository import layout
-from holdfast.repository.damage import Damage, PackDamaged, PackMissing
+from holdfast.repository.damage import MISSING, Damage, PackDamaged, PackMissing
 from holdfast.repository.layout import FrameKind, PackId
 from holdfast.repository.packs.disk_map import node_id
 from holdfast.repository.packs.pack import OpenPack
@@ -66,7 +66,7 @@ def check_pack(
         _check_frames(vault, bases, opened, check, cancel)
     except PackMissing:
         check.is_missing = True
-        check.whole = "it is missing"
+        check.whole = MISSING
     except PackDamaged as damage:
         check.whole = damage.reason
     return check

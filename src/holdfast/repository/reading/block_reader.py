@@ -5,9 +5,7 @@ Invariant: see ``gather``: what comes out was proven, block by block.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 from holdfast.core import BLOCK_BYTES
 from holdfast.repository.packs.stored_disk import NodeAddress
@@ -15,15 +13,7 @@ from holdfast.repository.reading.gather import Gatherer, Lose, Submit, WantedSlo
 from holdfast.repository.records.moved import Moves
 from holdfast.repository.vault import Vault
 
-__all__ = ["BlockReader", "Wanted"]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A block to read, and where in the output it goes."""
-
-    place: NodeAddress
-    at: int
+__all__ = ["BlockReader"]
 
 
 class BlockReader:
@@ -46,16 +36,12 @@ class BlockReader:
             decoding=decoding,
         )
 
-    def read_into(self, out: memoryview, wanted: Sequence[Wanted]) -> None:
-        """Fill ``out`` at the wanted offsets. ``PackMissing``, ``PackDamaged``."""
-        self.read_slots_into(out, gather_places([each.place for each in wanted], [each.at for each in wanted]))
-
-    def read_slots_into(self, out: memoryview, wanted: WantedSlots, *, lose: Lose | None = None) -> None:
-        """Fill ``out`` like ``read_into``; damage goes to ``lose`` where there is one."""
+    def read_into(self, out: memoryview, wanted: WantedSlots, *, lose: Lose | None = None) -> None:
+        """Fill ``out`` with the wanted blocks. ``PackMissing``, ``PackDamaged``; to ``lose`` where there is one."""
         self._here.gather(out, wanted, lose=lose).result()
 
     def read(self, place: NodeAddress) -> bytes:
-        """Return one block."""
+        """Return one block. Damage like ``read_into``."""
         block = bytearray(BLOCK_BYTES)
-        self.read_into(memoryview(block), [Wanted(place, 0)])
+        self.read_into(memoryview(block), gather_places([place], [0]))
         return bytes(block)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from holdfast.repository.damage import MISSING
 from holdfast.repository.layout import PackId, pack_key
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.points.point import RestorePoint
@@ -19,7 +20,6 @@ from holdfast.repository.vault import Vault
 __all__ = ["DamageFound", "DamageReport", "Reasons", "report_damage", "unhealed"]
 
 _KNOWN = "found damaged by an earlier check"
-MISSING = "it is missing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from holdfast.core import BLOCK_BYTES
-from holdfast.repository.damage import Damage, MapDamaged, ObjectDamaged, PackDamaged, PackMissing
+from holdfast.repository.damage import MISSING, Damage, MapDamaged, ObjectDamaged, PackDamaged, PackMissing
 
 __all__ = ["MissingExtent", "MissingLog"]
 
@@ -77,7 +77,7 @@ def _cause(damage: Damage) -> tuple[str, int | None, str]:
         case PackDamaged() | MapDamaged():
             return damage.object, damage.slot, damage.reason
         case PackMissing():
-            return damage.object, None, "it is missing"
+            return damage.object, None, MISSING
         case ObjectDamaged():
             return damage.object, None, damage.reason
         case _:

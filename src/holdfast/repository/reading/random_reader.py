@@ -94,7 +94,7 @@ class RandomReader:
             lost[offset // BLOCK_BYTES] = damage
 
         try:
-            self._blocks.read_slots_into(
+            self._blocks.read_into(
                 memoryview(out),
                 gather_places([places[block] for block in mine], range(0, len(out), BLOCK_BYTES)),
                 lose=note,

@@ -14,7 +14,8 @@ from holdfast.repository.layout import FrameKind, PackId, pack_key, parse_pack_k
 from holdfast.repository.packs.pack import PackShelf
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.packs.trailer import TrailerNotes, parse_trailer, write_trailer
-from holdfast.repository.reading.block_reader import BlockReader, Wanted
+from holdfast.repository.reading.block_reader import BlockReader
+from holdfast.repository.reading.gather import gather_places
 from holdfast.repository.records.moved import Moves
 from holdfast.repository.vault import Vault
 from tests.support.hand_packs import HandFrame, block_id, data, put_pack
@@ -30,7 +31,7 @@ def a_vault() -> Vault:
 
 def blocks_in(vault: Vault, pack: PackId, slots: list[int]) -> list[bytes]:
     out = bytearray(len(slots) * BLOCK_BYTES)
-    wanted = [Wanted(NodeAddress(pack, slot), at * BLOCK_BYTES) for at, slot in enumerate(slots)]
+    wanted = gather_places([NodeAddress(pack, slot) for slot in slots], range(0, len(out), BLOCK_BYTES))
     BlockReader(vault, moves=Moves({})).read_into(memoryview(out), wanted)
     return [bytes(out[at : at + BLOCK_BYTES]) for at in range(0, len(out), BLOCK_BYTES)]
 
