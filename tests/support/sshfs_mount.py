@@ -27,8 +27,14 @@ def new_sshfs_folder() -> Path:
     return _mount() / f"store-{next(_numbers)}"
 
 
+def new_sshfs_views() -> tuple[Path, Path]:
+    """Return one folder that does not exist yet, as two machines see it. Skips like ``new_sshfs_folder``."""
+    name = f"store-{next(_numbers)}"
+    return _mount() / name, _mount("near-too") / name
+
+
 @functools.cache
-def _mount() -> Path:
+def _mount(name: str = "near") -> Path:
     sshfs, fusermount = shutil.which("sshfs"), shutil.which("fusermount3")
     if sshfs is None or fusermount is None or not _SFTP_SERVER.exists():
         pytest.skip("no sshfs on this machine (Debian: apt install sshfs openssh-sftp-server)")
@@ -36,21 +42,28 @@ def _mount() -> Path:
         pytest.skip("this kernel or container offers no FUSE")
     stack = contextlib.ExitStack()
     atexit.register(stack.close)
-    home = Path(tempfile.mkdtemp(prefix="holdfast-sshfs-"))
-    stack.callback(lambda: shutil.rmtree(home, ignore_errors=True))
-    # In place of ssh: the server itself, on the same machine.
-    server = home / "server"
-    server.write_text(f"#!/bin/sh\nexec {_SFTP_SERVER}\n")
-    server.chmod(0o700)
-    for name in ("far", "near"):
-        (home / name).mkdir()
+    home = _home()
+    near = home / name
+    near.mkdir()
     mounted = subprocess.run(
-        [sshfs, "-o", f"ssh_command={server}", f"here:{home / 'far'}", home / "near"],
+        [sshfs, "-o", f"ssh_command={home / 'server'}", f"here:{home / 'far'}", near],
         capture_output=True,
         timeout=30,
         check=False,
     )
     if mounted.returncode != 0:
         pytest.skip(f"sshfs cannot mount here: {mounted.stderr.decode(errors='replace').strip()}")
-    stack.callback(lambda: subprocess.run([fusermount, "-u", "-z", home / "near"], capture_output=True, check=False))
-    return home / "near"
+    stack.callback(lambda: subprocess.run([fusermount, "-u", "-z", near], capture_output=True, check=False))
+    return near
+
+
+@functools.cache
+def _home() -> Path:
+    """Return a folder with what is mounted, and in place of ssh the server itself, on the same machine."""
+    home = Path(tempfile.mkdtemp(prefix="holdfast-sshfs-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    server = home / "server"
+    server.write_text(f"#!/bin/sh\nexec {_SFTP_SERVER}\n")
+    server.chmod(0o700)
+    (home / "far").mkdir()
+    return home

@@ -41,6 +41,8 @@ _KINDS = {
     "exfat": "exFAT",
 }
 
+_SHARED_KINDS = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs"})
+
 _BUCKET_DRIVERS = frozenset({"fuse.rclone", "fuse.s3fs", "fuse.goofys", "fuse.gcsfuse"})
 
 
@@ -56,6 +58,11 @@ class Mount:
     """What is mounted: a device, ``server:/export``, ``//server/share``."""
     options: frozenset[str]
     """Those of the mount and of the file system together."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines may change what is there, while this one remembers what it has seen."""
+        return self.kind in _SHARED_KINDS or self.kind.startswith("fuse.")
 
     def option(self, name: str) -> str | None:
         """Return the value of an option such as ``vers=4.2``, None without it."""

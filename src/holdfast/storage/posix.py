@@ -35,6 +35,7 @@ from holdfast.storage.errors import (
     error_of_os,
 )
 from holdfast.storage.keys import TEMPORARY_FOLDER, check_key, check_prefix
+from holdfast.storage.mounts import find_mount
 from holdfast.storage.posix_calls import PosixCalls
 from holdfast.storage.posix_list import list_folder
 from holdfast.storage.posix_locks import PosixLocks
@@ -72,6 +73,8 @@ class PosixStore:
         if create:
             self._create()
         self._has_temporary = self._open()
+        mount = find_mount(self._root)
+        self._is_shared = mount is not None and mount.is_shared
 
     def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
         """See ``ObjectStore.put``."""
@@ -199,7 +202,7 @@ class PosixStore:
 
     def _list(self, prefix: str) -> Iterator[ObjectInfo]:
         with self._os_errors(None, writing=False):
-            yield from list_folder(self._root, prefix)
+            yield from list_folder(self._root, prefix, look_anew=self._calls.look_anew if self._is_shared else None)
         self._check_reachable(None)
 
     def _create(self) -> None:

@@ -55,6 +55,10 @@ class PosixCalls:
         finally:
             os.close(descriptor)
 
+    def look_anew(self, folder: Path) -> None:
+        """Make the system forget which names it remembers in a folder on another machine, by touching the folder."""
+        os.utime(folder)
+
     def make_folder(self, folder: Path) -> None:
         """Make a folder for its owner alone; nothing happens when it is there, ``ENOTDIR`` when a file is."""
         try:

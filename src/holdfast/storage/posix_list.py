@@ -1,13 +1,15 @@
 """Listing a folder as a store: keys in order, whatever else lies about skipped.
 
 Invariant: the walk yields keys in the order of their text. A folder is compared as its name and a slash, because that
-is how its keys begin: ``a-b`` comes before ``a/b``.
+is how its keys begin: ``a-b`` comes before ``a/b``. With ``look_anew`` it shows what was stored before it began, by
+other machines too: a mount of NFS remembers the names in a folder for up to a minute, one of sshfs for 20 seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from holdfast.storage.keys import SEGMENTS_MAX, TEMPORARY_FOLDER, is_segment
@@ -16,27 +18,43 @@ from holdfast.storage.store import ObjectInfo
 __all__ = ["list_folder"]
 
 
-def list_folder(root: Path, prefix: str) -> Iterator[ObjectInfo]:
+LookAnew = Callable[[Path], None]
+"""Makes the system ask the server again which names there are in a folder."""
+
+
+def list_folder(root: Path, prefix: str, *, look_anew: LookAnew | None = None) -> Iterator[ObjectInfo]:
     """Yield the objects below ``root`` whose key starts with the (checked) ``prefix``, sorted by key."""
     folder, _, tail = prefix.rpartition("/")
     if folder.split("/")[0] == TEMPORARY_FOLDER:
         return
-    yield from _walk(root, folder, tail=tail)
+    if look_anew is not None and folder:
+        # That a folder is not there is remembered too.
+        for parent in reversed(Path(folder).parents):
+            _try_to_look_anew(root / parent, look_anew)
+    yield from _walk(root, folder, tail=tail, look_anew=look_anew)
 
 
-def _walk(root: Path, folder: str, *, tail: str) -> Iterator[ObjectInfo]:
+def _walk(root: Path, folder: str, *, tail: str, look_anew: LookAnew | None) -> Iterator[ObjectInfo]:
     """Yield what is below one folder, of the names that start with ``tail``."""
+    if look_anew is not None:
+        _try_to_look_anew(root / folder, look_anew)
     for order, entry in _entries(root / folder, tail=tail):
         key = f"{folder}/{order}" if folder else order
         if order.endswith("/"):
             if key != f"{TEMPORARY_FOLDER}/" and key.count("/") < SEGMENTS_MAX:
-                yield from _walk(root, key[:-1], tail="")
+                yield from _walk(root, key[:-1], tail="", look_anew=look_anew)
             continue
         try:
             length_bytes = entry.stat(follow_symlinks=False).st_size
         except FileNotFoundError:
             continue  # deleted meanwhile
         yield ObjectInfo(key, length_bytes)
+
+
+def _try_to_look_anew(folder: Path, look_anew: LookAnew) -> None:
+    """Look anew where that is allowed: whoever may only read deletes nothing by what is listed."""
+    with contextlib.suppress(OSError):
+        look_anew(folder)
 
 
 def _entries(folder: Path, *, tail: str) -> list[tuple[str, os.DirEntry[str]]]:
