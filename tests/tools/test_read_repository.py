@@ -10,15 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from tools.read_repository import MAP, POINT, Repository, Unreadable, opener_of
+from backports import zstd
+from tools.read_repository import DATA, MAP, PATCH, POINT, Repository, Unreadable, opener_of
 
 from holdfast.core import BLOCK_BYTES, MIB
 from holdfast.model import Coverage, DataRun
-from holdfast.repository.layout import PackId
+from holdfast.repository.layout import Encoding, FrameKind, PackId
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.records.moved import write_moves
 from holdfast.repository.vault import Vault
 from tests.golden.repository import make, make_epochs, make_full
+from tests.support.hand_packs import HandFrame, block_id, data, put_pack
 from tests.support.keyed_world import MACHINE, UNLOCK, KeyedWorld
 from tests.support.repositories import World, block_of, disk_facts, image_of, key_ring, write_whole
 
@@ -139,6 +141,9 @@ def test_a_point_of_two_disks_of_which_one_has_leaves_without_blocks(tmp_path: P
     one, two = repository.unseal(point.key, POINT)["disks"]
     assert image(repository, one) == small
     places = [600 * MIB, 600 * MIB + BLOCK_BYTES, 768 * MIB]
+    for other in ({"content_hash": bytes(32)}, {"stored_size": len(small) + 512}, {"root_slot": one["root_slot"] - 1}):
+        with pytest.raises(Unreadable, match="the map of disk 0"):
+            image(repository, {**one, **other})
     assert dict(repository.blocks(two)) == dict(zip(places, map(block_of, (4, 6, 8)), strict=True))
 
 
@@ -233,6 +238,51 @@ def test_a_flipped_byte_of_a_moved_frame_a_patch_or_a_record_is_refused(tmp_path
             assert key in str(error)
         (folder / key).write_bytes(sound[key])
     assert images(opened(folder, key=FULL_KEYS / "machine.txt")) == make_full.IMAGES
+
+
+BLOCK = block_of(2)
+WIDE = zstd.compress(bytes(BLOCK_BYTES) + b"x")
+
+
+@pytest.mark.parametrize(
+    ("frame", "complaint"),
+    [
+        (HandFrame(ids=[bytes(32)], plain=BLOCK), "its content does not have its id"),
+        (HandFrame(ids=[bytes(32)], plain=WIDE, encoding=Encoding.ZSTD, is_packed=True), "longer than it"),
+        (HandFrame(ids=[bytes(32)], plain=zstd.compress(BLOCK) * 2, encoding=Encoding.ZSTD, is_packed=True), "not one"),
+        (HandFrame(ids=[bytes(32)], plain=BLOCK + b"x"), "longer than it may be"),
+        (HandFrame(ids=[bytes(32)] * 5, plain=BLOCK * 5), "row 0 is wrong"),
+        (HandFrame(ids=[bytes(32)] * 2, plain=BLOCK, kind=FrameKind.PATCH), "row 0 is wrong"),
+        (HandFrame(ids=[bytes(32)], plain=bytes(36) + b"x", kind=FrameKind.PATCH), "its pages do not fit its length"),
+        (HandFrame(ids=[bytes(32)], plain=BLOCK, kind=FrameKind.MAP), "a frame of kind 3 does not belong here"),
+    ],
+)
+def test_what_is_sealed_well_and_contradicts_itself_is_refused(
+    frame: HandFrame, complaint: str, tmp_path: Path
+) -> None:
+    world = World()
+    pack = put_pack(world.store, key_ring(world.store), [frame])
+    with pytest.raises(Unreadable, match=complaint) as caught:
+        opened(write_objects(world.memory.snapshot(), tmp_path)).content(pack, 0, DATA, PATCH)
+    assert pack.hex() in str(caught.value)
+
+
+def test_a_patch_of_a_patch_and_a_slot_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    world = World()
+    keys = key_ring(world.store)
+    base = put_pack(world.store, keys, [data(keys, BLOCK)], seed=5)
+    changed = b"\xff" * 512 + BLOCK[512:]
+    first_page = (1).to_bytes(16, "little") + b"\xff" * 512
+    on_block = HandFrame(ids=[block_id(keys, changed)], plain=base + bytes(4) + first_page, kind=FrameKind.PATCH)
+    patch = put_pack(world.store, keys, [on_block], seed=6)
+    on_patch = HandFrame(ids=[block_id(keys, changed)], plain=patch + bytes(4) + first_page, kind=FrameKind.PATCH)
+    deep = put_pack(world.store, keys, [on_patch], seed=7)
+    repository = opened(write_objects(world.memory.snapshot(), tmp_path))
+    assert repository.content(patch, 0, DATA, PATCH) == changed
+    with pytest.raises(Unreadable, match="a frame of kind 2 does not belong here"):
+        repository.content(deep, 0, DATA, PATCH)
+    with pytest.raises(Unreadable, match=f"slot 1 of packs/../{base.hex()}"):
+        repository.content(base, 1, DATA)
 
 
 def test_a_damaged_point_does_not_hide_the_others(tmp_path: Path) -> None:
