@@ -16,7 +16,7 @@ from datetime import datetime
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.core import Cancellation, Progress
+from holdfast.core import Cancellation, Progress, ProgressTask
 from holdfast.repository.crew import in_order
 from holdfast.repository.damage import Damage
 from holdfast.repository.layout import PackId, pack_key
@@ -78,15 +78,15 @@ def give_back_frames(
     cancel: Cancellation,
 ) -> FrameReport:
     """Look at the packs that a plan calls poor, batch by batch, and give back what can be given back of them."""
-    collector = _Collector(vault, plan, safety=safety, settings=settings, cancel=cancel)
-    with progress.start("giving back dead frames", total_bytes=plan.poor_bytes_max or None) as task:
+    # What is copied is given back at its old place, too.
+    total_bytes = plan.poor_bytes_max + plan.copied_bytes_max
+    with progress.start("giving back dead frames", total_bytes=total_bytes or None) as task:
+        collector = _Collector(vault, plan, safety=safety, settings=settings, task=task, cancel=cancel)
         for batch in collector.batches():
             cancel.check()
             if collector.is_over_time():
                 break
-            before = collector.report.punched_bytes + collector.report.moved_bytes
             collector.collect(batch)
-            task.advance(collector.report.punched_bytes + collector.report.moved_bytes - before)
     if len(plan.poor):
         collector.finish()
     return collector.report
@@ -108,12 +108,20 @@ class _Collector:
     """Works on batches. Everything that a crash may interrupt is in the order of ``docs/formats/holes.md``."""
 
     def __init__(
-        self, vault: Vault, plan: GcPlan, *, safety: Safety, settings: GcSettings, cancel: Cancellation
+        self,
+        vault: Vault,
+        plan: GcPlan,
+        *,
+        safety: Safety,
+        settings: GcSettings,
+        task: ProgressTask,
+        cancel: Cancellation,
     ) -> None:
         self._vault = vault
         self._plan = plan
         self._safety = safety
         self._settings = settings
+        self._task = task
         self._cancel = cancel
         self._way = plan.poor_way
         self._handled: list[PackId] = []
@@ -198,7 +206,7 @@ class _Collector:
         least_bytes = max(settings.split_bytes_min, settings.split_part_min * int(trailer.rows["length"].sum()))
         if settings.is_thorough:
             least_bytes = settings.hole_bytes
-        if freed_bytes - length_bytes < least_bytes or self._is_locked(pack):
+        if not chosen.any() or freed_bytes - length_bytes < least_bytes or self._is_locked(pack):
             return None
         return freed_bytes / length_bytes, MoveJob(pack, chosen, length_bytes, is_emptied=False)
 
@@ -325,8 +333,10 @@ class _Collector:
             if freed_bytes is None:
                 continue
             if can_punch:
+                more_bytes = freed_bytes - (0 if before is None else before.freed_bytes)
                 self.report.punched.add(pack)
-                self.report.punched_bytes += freed_bytes - (0 if before is None else before.freed_bytes)
+                self.report.punched_bytes += more_bytes
+                self._task.advance(more_bytes)
             holes.append(PackHoles(pack, still, freed_bytes, look.estimates[work.place]))
         self._write_done(holes)
         return len(holes)
@@ -363,7 +373,9 @@ class _Collector:
             if began.age_s() > self._safety.collection_s:
                 self.report.is_complete = False
                 break
-            emptied += len(self._copy(portion, began=began).emptied)
+            moved = self._copy(portion, began=began)
+            emptied += len(moved.emptied)
+            self._task.advance(moved.copied_bytes)
         return emptied
 
     def _copy(self, jobs: Sequence[MoveJob], *, began: Since) -> MovedFrames:
