@@ -206,7 +206,10 @@ class _Mirror:
         older = [
             (ours, twin)
             for ours in self._ours
-            if ours.facts.taken_at < point.facts.taken_at and (twin := self._theirs.get(ours.facts.run)) is not None
+            if ours.facts.taken_at < point.facts.taken_at
+            and (twin := self._theirs.get(ours.facts.run)) is not None
+            # Ids of runs are drawn by chance, on machines that know nothing of each other.
+            and twin.facts.taken_at == ours.facts.taken_at
         ]
         if not older:
             return {}, None

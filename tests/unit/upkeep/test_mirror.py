@@ -259,3 +259,15 @@ def test_points_that_are_damaged_in_the_target_are_told_and_sent_again_once_dele
     assert mirror(source, target).failed == ()
     check_equal(target, points)
     assert plan(source, target).damaged == ()
+
+
+def test_a_point_that_only_has_the_same_run_id_is_not_built_upon(source: World, target: World) -> None:
+    points = history(source)
+    target.clock.advance(7)
+    other = image_of({number: 2000 + number for number in range(30)}, count=COUNT)
+    target.back_up(other, run="r-1")
+    mirror(source, target)
+    found = mirrored(target)
+    assert target.restore(found[RunId("r-1")]) == other
+    for point, image in points[1:]:
+        assert target.restore(found[point.facts.run]) == image
