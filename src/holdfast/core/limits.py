@@ -27,13 +27,11 @@ __all__ = [
     "POOL_AWAY_ATTEMPTS_MAX",
     "POOL_CALL_TIMEOUT_S",
     "POOL_CONNECT_TIMEOUT_S",
-    "POOL_DISK_TRANSFERS_MAX",
     "POOL_EVENT_WAIT_S",
     "POOL_IDLE_CONNECTIONS_MAX",
     "POOL_LOGINS_PER_CALL_MAX",
     "POOL_LOGOUT_TIMEOUT_S",
     "POOL_MASTER_HOPS_MAX",
-    "POOL_SNAPSHOTS_AT_ONCE_MAX",
     "POOL_STALL_TIMEOUT_S",
     "POOL_TASK_LIFE_S",
     "POOL_TASK_WAIT_S_MAX",
@@ -83,12 +81,6 @@ NBD_READ_BYTES = 2 * MIB
 
 NBD_CONNECTIONS_PER_DISK_MAX = 4
 """The server answers one request at a time per connection, and a host takes 16 connections for all clients together."""
-
-POOL_SNAPSHOTS_AT_ONCE_MAX = 2
-"""Storage operations serialise per SR; more only fills the pool's queue of 100 waiting threads."""
-
-POOL_DISK_TRANSFERS_MAX = 12
-"""What Xen Orchestra allows too: beyond it the control domain's CPU is the limit."""
 
 RUN_DISKS_AT_ONCE_MAX = 2
 """Disks of one VM read side by side: hides the round trips of one behind the other; memory is shared, not doubled."""
@@ -140,7 +132,7 @@ POOL_EVENT_WAIT_S = 10.0
 """How long event.from may hold a call open; every return is also the moment of a look at the task itself."""
 
 POOL_IDLE_CONNECTIONS_MAX = 16
-"""Twelve transfers and a few calls; more idle connections only cost the master memory."""
+"""A dozen transfers and a few calls; more idle connections only cost the master memory."""
 
 POOL_AWAY_ATTEMPTS_MAX = 75
 """At a pool that does not answer, four seconds apart, by a run: five minutes. A toolstack restarts within one, a host

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
+from pathlib import Path
+
+import pytest
 
 from holdfast.core import BLOCK_BYTES, limits
 
@@ -28,6 +32,14 @@ def test_every_bound_is_exported_positive_and_says_why() -> None:
         assert isinstance(reason, str), name
         assert len(reason.split()) >= 4, f"{name} does not say why"
     assert sorted(bounds) == sorted(limits.__all__)
+
+
+@pytest.mark.slow(reason="reads the whole source")
+def test_every_bound_bounds_something() -> None:
+    package = Path(inspect.getfile(limits)).parent.parent
+    source = "\n".join(path.read_text() for path in package.rglob("*.py"))
+    used = set(re.findall(r"\blimits\.([A-Z0-9_]+)\b", source))
+    assert sorted(set(limits.__all__) - used) == []
 
 
 def test_transfer_sizes_are_whole_blocks() -> None:
