@@ -332,6 +332,26 @@ def test_a_damaged_frame_is_not_spread() -> None:
     assert read_holes(vault_of(world)).plans == ()
 
 
+def test_what_is_damaged_where_it_moved_to_is_told_and_heals() -> None:
+    world, newer = world_with_shared_frames()
+    collect(world, ANY)
+    (copies,) = {PackId(bytes(row["new_pack"])) for row in read_moves(vault_of(world)).rows}
+    content = bytearray(world.memory.get(pack_key(copies)))
+    content[100] ^= 1
+    world.memory.restore({**world.memory.snapshot(), pack_key(copies): bytes(content)})
+    world.reopen()
+    (found,) = world.verify().damage
+    assert found.object == pack_key(copies)
+    assert [hit.point for hit in found.hits] == [newer.id]
+    image = image_of(NEWER, count=BLOCKS)
+    again = world.back_up(image, run="r-3")
+    # Blocks 2 and 3 share their new frame, as they did before.
+    assert again.sizes.new_bytes == 2 * BLOCK_BYTES
+    world.reopen()
+    assert world.restore(newer) == world.restore(again) == image
+    assert not any(each.hits for each in world.verify().damage)
+
+
 def test_an_emptied_pack_leaves_dead_blocks_behind() -> None:
     world, newer = world_with_shared_frames(NoHoles)
     report = collect(world, POOREST)
