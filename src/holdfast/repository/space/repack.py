@@ -73,6 +73,24 @@ def move_frames(
     leaves copies that nobody refers to. ``StoreFull``.
     """
     keeper = collector_lease(vault, safety=safety)
+    try:
+        return _move(vault, jobs, keeper, safety=safety, settings=settings, began=began, cancel=cancel)
+    except StoreFull:
+        # Without the lease the next collection takes the copies away at once.
+        keeper.end()
+        raise
+
+
+def _move(
+    vault: Vault,
+    jobs: Sequence[MoveJob],
+    keeper: LeaseKeeper,
+    *,
+    safety: Safety,
+    settings: GcSettings,
+    began: Since,
+    cancel: Cancellation,
+) -> MovedFrames:
     written: list[IndexedPack] = []
     numbers = PackNumbers()
     rows: list[Rows] = []
@@ -96,11 +114,8 @@ def move_frames(
                 if job.is_emptied:
                     moved.emptied.append(job.pack)
             copier.stream.close()
-        except BaseException as failure:
+        except BaseException:
             copier.stream.abort()
-            if isinstance(failure, StoreFull):
-                # Without the lease the next collection takes the copies away at once.
-                keeper.end()
             raise
     moved.rows = np.concatenate([moved.rows, *rows])
     if (moved.emptied or len(moved.rows)) and began.age_s() <= safety.collection_s:

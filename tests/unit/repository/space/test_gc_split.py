@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -22,10 +23,22 @@ from holdfast.repository.records.condemned import write_condemned
 from holdfast.repository.records.holes import read_holes
 from holdfast.repository.records.moved import read_moves
 from holdfast.repository.space.gc_geometry import carve, dead_frames, slots_to_split
-from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, ObjectStore, SimulatedCrash
+from holdfast.storage import Fault, FaultEffect, FaultyStore, MemoryStore, ObjectStore, Parts, SimulatedCrash, StoreFull
 from holdfast.storage.wrapper import StoreWrapper
 from tests.support.repositories import World, disk_facts, image_of, write_changes, write_whole
 from tests.unit.repository.space.test_gc_frames import Full, NoHoles, collect, packs_of, vault_of
+
+
+class FullOfRecords(StoreWrapper):
+    """A store that is full when a moved record comes."""
+
+    is_full = True
+
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
+        if self.is_full and key.startswith("moved/"):
+            raise StoreFull(store="full", key=key)
+        super().put(key, parts, locked_until=locked_until)
+
 
 BLOCKS = 12
 FIRST = {number: 2 * number + 2 for number in range(BLOCKS)}
@@ -309,6 +322,23 @@ def test_a_full_store_is_left_as_it_is_but_for_what_can_be_punched_at_once() -> 
     report = collect(world, ANY)
     assert (report.moved_bytes, report.punched_bytes, report.is_complete) == (0, 0, False)
     assert world.keys("leases/") == []
+    assert_whole(world, newer, image_of(NEWER, count=BLOCKS))
+
+
+def test_copies_for_which_there_was_no_room_go_with_the_next_collection() -> None:
+    world, newer = world_with_shared_frames()
+    packs = packs_of(world)
+    full = FullOfRecords(world.memory)
+    world.store = full
+    world.reopen()
+    report = collect(world, ANY)
+    assert (report.moved_bytes, report.is_complete) == (0, False)
+    assert len(packs_of(world)) == len(packs) + 1
+    assert (world.keys("leases/"), world.keys("moved/")) == ([], [])
+    full.is_full = False
+    report = collect(world, ANY)
+    assert (report.deleted_packs, report.is_complete) == (1, True)
+    assert report.punched_bytes > 0
     assert_whole(world, newer, image_of(NEWER, count=BLOCKS))
 
 
