@@ -176,8 +176,8 @@ def _tell_space(out: Output, report: SpaceReport, *, by_point: bool) -> None:
     if report.hindered_bytes:
         hindered = format_bytes(report.hindered_bytes)
         out.say(
-            f"Of what nobody needs, {hindered} share frames with blocks that are needed, and come back when most of such "
-            "a frame is dead."
+            f"Of what nobody needs, {hindered} share frames with blocks that are needed, and come back when most of "
+            "such a frame is dead."
         )
     if report.punched_bytes:
         out.say(f"Of what nobody needs, {format_bytes(report.punched_bytes)} were given back in place already.")

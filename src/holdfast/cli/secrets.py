@@ -29,8 +29,8 @@ class SecretNotGiven(HoldfastError):
 
     def next_step(self) -> str:
         """See ``HoldfastError.next_step``."""
-        space = "" if self.option.endswith("=") else " "
-        return f"Give it with {self.option}{space}FILE, in the environment as {self.variable}, or run on a terminal."
+        option = f"{self.option}FILE" if self.option.endswith("=") else f"{self.option} FILE"
+        return f"Give it with {option}, in the environment as {self.variable}, or run on a terminal."
 
 
 def read_secret(*, what: str, variable: str, option: str, file: Path | None) -> Secret:
