@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 from holdfast import service
 from holdfast.cli.confirm import confirm_destruction
@@ -32,17 +32,21 @@ from holdfast.repository import Compression
 __all__ = ["app"]
 
 app = App(name="repository", help="Where restore points live, and who can open it.")
+_PLACE = Group("The place", sort_key=1)
+_SPACE = Group("Space", sort_key=2)
+_CARE = Group("Sound data, and a second copy", sort_key=3)
+_PROTECTION = Group("Protection against deletion", sort_key=4)
 app.command(key)
-app.command(gc)
-app.command(scrub)
-app.command(heal)
-app.command(usage)
-app.command(undelete)
-app.command(examine, name="test")
-app.command(limit)
-app.command(cost)
-app.command(mirror)
-app.command(lock)
+app.command(examine, name="test", group=_PLACE)
+app.command(limit, group=_PLACE)
+app.command(cost, group=_PLACE)
+app.command(gc, group=_SPACE)
+app.command(usage, group=_SPACE)
+app.command(scrub, group=_CARE)
+app.command(heal, group=_CARE)
+app.command(mirror, group=_CARE)
+app.command(lock, group=_PROTECTION)
+app.command(undelete, group=_PROTECTION)
 
 _NO_COMMON = Common()
 
@@ -231,7 +235,7 @@ def show(name: str, *, common: Common = _NO_COMMON) -> int:
     return run_command(common, body)
 
 
-@app.command
+@app.command(group=_PLACE)
 def credentials(name: str, reference: str, *, common: Common = _NO_COMMON) -> int:
     """Use other credentials for a repository's place, once they have opened it; until then the old ones stay.
 
