@@ -90,31 +90,42 @@ def read_lock_policy(vault: Vault) -> LockPolicy | None:
     return max(policies, key=lambda each: each.number, default=None)
 
 
-def write_lock_policy(vault: Vault, *, days: int, let_go: Collection[str] = ()) -> LockPolicy:
+def write_lock_policy(vault: Vault, *, days: int) -> LockPolicy:
     """Put a policy in force for everything that is stored from now on, and return it. ``LockDaysInvalid``."""
     if not 0 <= days <= limits.LOCK_DAYS_MAX:
         raise LockDaysInvalid(days=days)
     with contextlib.suppress(ObjectExists):  # an earlier policy needed it too
         vault.store.put(_FLAG_KEY, b"")
-    while True:
-        numbers = [_number(info.key) or 0 for info in vault.names(IMMUTABILITY_PREFIX)]
-        number = max(numbers, default=0) + 1
-        policy = LockPolicy(days=days, number=number, set_at=vault.clock.now(), let_go=frozenset(let_go))
-        vault.lock_terms = policy.terms
-        record = _PolicyRecord(days=days, set_at=format_time(policy.set_at), let_go=tuple(sorted(let_go)))
-        key = f"{IMMUTABILITY_PREFIX}{number:08d}"
-        try:
-            vault.write(key, msgspec.msgpack.encode(record), kind=ObjectKind.IMMUTABILITY)
-        except ObjectExists:
-            continue  # another machine was faster; the later word counts
-        return policy
+    return _write_next(vault, days=days, more=frozenset())
 
 
 def let_go(vault: Vault, keys: Collection[str]) -> None:
     """Extend the locks of these objects no more, because they are to be removed once the present ones end."""
     policy = read_lock_policy(vault)
     if policy is not None and not policy.let_go.issuperset(keys):
-        write_lock_policy(vault, days=policy.days, let_go=policy.let_go | frozenset(keys))
+        _write_next(vault, days=None, more=frozenset(keys))
+
+
+def _write_next(vault: Vault, *, days: int | None, more: frozenset[str]) -> LockPolicy:
+    """Store the policy that follows the one in force, with other days or with more to let go, and return it."""
+    while True:
+        # Listed before the policy is read: what another machine writes after that takes the number, and is read then.
+        numbers = [_number(info.key) or 0 for info in vault.names(IMMUTABILITY_PREFIX)]
+        before = read_lock_policy(vault) or LockPolicy(days=0, number=0, set_at=vault.clock.now())
+        policy = LockPolicy(
+            days=before.days if days is None else days,
+            number=max(numbers, default=0) + 1,
+            set_at=vault.clock.now(),
+            let_go=before.let_go | more,
+        )
+        vault.lock_terms = policy.terms
+        record = _PolicyRecord(days=policy.days, set_at=format_time(policy.set_at), let_go=tuple(sorted(policy.let_go)))
+        key = f"{IMMUTABILITY_PREFIX}{policy.number:08d}"
+        try:
+            vault.write(key, msgspec.msgpack.encode(record), kind=ObjectKind.IMMUTABILITY)
+        except ObjectExists:
+            continue
+        return policy
 
 
 def refresh_terms(vault: Vault) -> None:

@@ -105,8 +105,7 @@ class Protection:
 
         With 0 nothing new is locked; what is locked stays so. Interrupted, it can be run again. ``LockDaysInvalid``.
         """
-        before = read_lock_policy(self._vault)
-        policy = write_lock_policy(self._vault, days=days, let_go=before.let_go if before else ())
+        policy = write_lock_policy(self._vault, days=days)
         if policy.terms is None:
             return LockingReport(policy=policy, held_points=0, not_held=())
         hold_fixtures(self._vault, policy.terms)
