@@ -9,13 +9,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgpack
 import pytest
 from backports import zstd
-from tools.read_repository import DATA, MAP, PATCH, POINT, Repository, Unreadable, opener_of
+from tools.read_repository import DATA, MAP, PATCH, POINT, Repository, Unreadable, entries, opener_of
 
 from holdfast.core import BLOCK_BYTES, MIB
 from holdfast.model import Coverage, DataRun
-from holdfast.repository.layout import Encoding, FrameKind, PackId
+from holdfast.repository.layout import Encoding, FrameKind, ObjectKind, PackId
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.records.moved import write_moves
 from holdfast.repository.vault import Vault
@@ -345,3 +346,61 @@ def test_two_points_that_begin_alike_are_not_guessed(tmp_path: Path) -> None:
     done = run("restore", make.FOLDER, "2026", "0", tmp_path / "disk", "--open")
     assert done.returncode == 1
     assert "2 points are called so" in done.stderr
+
+
+def test_a_node_that_contradicts_itself_is_refused() -> None:
+    packs = bytes(16)
+    assert list(entries(packs + b"\1\0\0\0" + b"\5\0\1\0", 0, 1, 2, "H")) == [(0, (packs, 5))]
+    with pytest.raises(ValueError, match="entry 1 names a pack that is not there"):
+        list(entries(packs + b"\1\0\2\0" + b"\5\0\1\0", 0, 1, 2, "H"))
+    with pytest.raises(ValueError, match="its length"):
+        list(entries(packs + b"\1\0\0\0" + b"\5\0\1\0x", 0, 1, 2, "H"))
+
+
+def test_a_leaf_that_does_not_belong_there_is_refused(tmp_path: Path) -> None:
+    world = World()
+    short, long = (world.back_up(image_of({0: 2, 1: 4}, count=count), run=f"r-{count}") for count in (2, 3))
+    places = []
+    for point in (short, long):
+        root = point.disks[0].stored.root
+        node = vault_of(world).shelf.open(root.pack).fetch(root.slot)
+        ((_, (pack, slot)),) = entries(node, 24, 1, 1, "I")
+        places.append(NodeAddress(PackId(pack), slot))
+    write_moves(vault_of(world), {places[0]: places[1]})
+    repository = opened(write_objects(world.memory.snapshot(), tmp_path))
+    with pytest.raises(Unreadable, match="leaf 0 is not what belongs there"):
+        image(repository, repository.unseal(short.key, POINT)["disks"][0])
+
+
+def test_objects_of_another_kind_or_version_are_refused(tmp_path: Path) -> None:
+    world = World()
+    vault = vault_of(world)
+    name = "points/" + "0" * 32 + "/20260101T000000Z-00000000"
+    vault.write(name, msgpack.packb({"version": 2, "disks": []}), kind=ObjectKind.POINT)
+    repository = opened(write_objects(world.memory.snapshot(), tmp_path))
+    with pytest.raises(Unreadable, match=f"{name}: its version is unknown here"):
+        repository.unseal(name, POINT)
+    with pytest.raises(Unreadable, match=f"{name}: it is another kind of object"):
+        repository.unseal(name, 5)
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new", "complaint"),
+    [
+        ("holdfast.json", b'"version": 1', b'"version": 2', "holdfast.json: its format, version or sizes are unknown"),
+        ("holdfast.json", b'"created_at": "2026', b'"created_at": "2025', "holdfast.json: its proof is wrong"),
+        ("keys/open.json", b'"version":1', b'"version":3', "keys/: no file opens"),
+        ("packs/42/420c13f8f5d40f6ce079d1b987376f07", b"HFPT", b"HFPX", "the pack does not end like one"),
+    ],
+)
+def test_versions_and_marks_are_looked_at(key: str, old: bytes, new: bytes, complaint: str, tmp_path: Path) -> None:
+    sound = objects_of(make.FOLDER)
+    assert sound[key].count(old) == 1
+    with pytest.raises(Unreadable, match=complaint):
+        images(opened(write_objects({**sound, key: sound[key].replace(old, new)}, tmp_path)))
+
+
+def test_a_disk_that_is_not_there_is_told(tmp_path: Path) -> None:
+    done = run("restore", make.FOLDER, "20260101T000200Z", "7", tmp_path / "disk", "--open")
+    assert done.returncode == 1
+    assert "0 disks of the point are called so" in done.stderr
