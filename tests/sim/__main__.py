@@ -1,4 +1,4 @@
-"""Play many seeds: ``python -m tests.sim --seeds 1000 [--first 0] [--rounds 12] [--log]``.
+"""Play many seeds: ``python -m tests.sim --seeds 1000 [--first 0] [--minutes 20] [--log]``.
 
 A failing seed is printed with its history; add its number to ``tests/sim/seeds.txt``.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import time
 import traceback
 
 import structlog
@@ -23,19 +24,24 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--minutes", type=float, help="begin no seed after so many minutes")
     parser.add_argument("--stop", action="store_true", help="stop at the first seed that fails")
     parser.add_argument("--log", action="store_true", help="print the history of every seed")
     options = parser.parse_args(arguments)
     # Actors meet faults all the time, and the engine says so each time.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    failed = published = crashes = 0
+    failed = published = crashes = played = 0
+    ends_s = time.monotonic() + 60 * options.minutes if options.minutes else None
     for seed in range(options.first, options.first + options.seeds):
+        if ends_s is not None and time.monotonic() > ends_s:
+            break
+        played += 1
         world = World(seed)
         try:
             world.play(options.rounds)
         except Exception:
             failed += 1
-            print(f"seed {seed} failed", *world.log, sep="\n")
+            print(f"seed {seed} failed", *world.log, sep="\n", flush=True)
             traceback.print_exc(file=sys.stdout)
             if options.stop:
                 break
@@ -44,7 +50,7 @@ def main(arguments: list[str]) -> int:
                 print(f"seed {seed}", *world.log, sep="\n")
         published += world.published
         crashes += world.crashes
-    print(f"{options.seeds} seeds, {published} points published, {crashes} crashes, {failed} failed")
+    print(f"{played} seeds, {published} points published, {crashes} crashes, {failed} failed")
     return 1 if failed else 0
 
 

@@ -102,6 +102,18 @@ MUTANTS = (
         unsafe="            keep = look.live[work.place] & (look.live[work.place].cumsum() > 1)\n",
     ),
     Mutant(
+        name="blocks leave their frame and no record says where to",
+        file="space/repack.py",
+        safe="        write_moves(vault, moved.rows, emptied=moved.emptied)\n",
+        unsafe="        write_moves(vault, moved.rows if moved.emptied else moved.rows[:0], emptied=moved.emptied)\n",
+    ),
+    Mutant(
+        name="what has moved is referred to anew by its old place",
+        file="writing/session.py",
+        safe="avoided=self.avoided | moved)",
+        unsafe="avoided=self.avoided)",
+    ),
+    Mutant(
         name="a resumed run does not look what was collected since",
         file="writing/run_writer.py",
         safe="        unusable = self._session.presence.unusable(needed)\n        if unusable:\n            raise",

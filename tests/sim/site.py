@@ -21,8 +21,11 @@ from holdfast.repository import (
     GcSettings,
     IdentityHolder,
     IdentityUnlock,
+    NodeAddress,
     OpenHolder,
     OpenUnlock,
+    PackDamaged,
+    PackMissing,
     Repository,
     RestorePoint,
     Unlock,
@@ -34,6 +37,7 @@ from holdfast.repository.keys.epochs import hold_keys
 from holdfast.repository.layout import PACKS_PREFIX, FrameKind, PackId, pack_key, parse_pack_key
 from holdfast.repository.packs.pack_set import PackSet
 from holdfast.repository.records.moved import read_moves
+from holdfast.repository.records.quarantine import Quarantine, read_quarantine
 from holdfast.repository.sealing import KeyRing
 from holdfast.repository.space.gc_geometry import carve, dead_frames, live_frame_bytes, slots_to_split
 from holdfast.repository.space.gc_look import SlotLook
@@ -256,6 +260,19 @@ class Site:
                 self.excuse(damage)
             return
         assert found == self._ground.expected[point.facts.run], f"{point.id} restores something else"
+
+    def known_damage(self) -> Quarantine:
+        """Return what everybody can know to be damaged now."""
+        return read_quarantine(self._vault()) if self.rotten else Quarantine()
+
+    def check_avoids(self, point: RestorePoint, known: Quarantine) -> None:
+        """Check that a new point does not lead to what was known to be damaged before its disk was stored."""
+        if len(known):
+            try:
+                read_content(self.truth(), self.palette, point.disks[0].stored, Cancellation())
+            except (PackDamaged, PackMissing) as damage:
+                place = NodeAddress(damage.pack, getattr(damage, "slot", None) or 0)
+                assert place not in known, f"{point.id} was built upon known damage: {damage}"
 
     def check_told(self, damage: Iterable[DamageFound]) -> None:
         """Check that only planted damage is told, and patches that need what it has hit."""

@@ -238,6 +238,7 @@ class World:
         run.is_active = True
         try:
             reference = self._reference(repository, run.vm)
+            known, is_new = self.main.known_damage(), run.stored is None
             with repository.begin_run(run.id, cancel=Cancellation()) as writer:
                 self._store(writer, run, reference)
                 assert run.stored is not None
@@ -250,6 +251,8 @@ class World:
                     run.stored = None
                     raise
                 self.published += 1
+                if is_new:
+                    self.main.check_avoids(point, known)
                 self.log.append(f"  {run.id} published {point.id}")
             self.unfinished.remove(run)
         finally:
