@@ -40,8 +40,8 @@ _CHARGING = frozenset({"s3", "azure"})
 
 
 _REMEMBERED = ("catalogue/", "points/")
-"""Objects that lists and plans read. A point that is deleted and mirrored again comes back under its name: a list may show
-the sizes of its first copy until the cache forgets it; what is restored or verified is never read from a cache."""
+"""Objects that lists and plans read. A point that is deleted and mirrored again comes back under its name: a list may
+show the sizes of its first copy until the cache forgets it; what is restored or verified is never read from a cache."""
 
 
 def build_workspace(settings: Settings, *, clock: Clock | None = None, entropy: Entropy | None = None) -> Workspace:
