@@ -108,12 +108,6 @@ MUTANTS = (
         unsafe="        write_moves(vault, moved.rows if moved.emptied else moved.rows[:0], emptied=moved.emptied)\n",
     ),
     Mutant(
-        name="what has moved is referred to anew by its old place",
-        file="writing/session.py",
-        safe="avoided=self.avoided | moved)",
-        unsafe="avoided=self.avoided)",
-    ),
-    Mutant(
         name="a resumed run does not look what was collected since",
         file="writing/run_writer.py",
         safe="        unusable = self._session.presence.unusable(needed)\n        if unusable:\n            raise",
