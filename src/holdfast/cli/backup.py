@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from holdfast import service
+from holdfast.cli.nouns import NOUNS
 from holdfast.cli.report import tell_work, work_document
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus
@@ -14,7 +15,7 @@ from holdfast.service import BackupRequest
 
 __all__ = ["app"]
 
-app = App(name="backup", help="Make restore points.")
+app = App(name="backup", help=NOUNS["backup"])
 
 _NO_COMMON = Common()
 

@@ -7,13 +7,14 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from holdfast.cli.nouns import NOUNS
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import Cancelled, ExitStatus, format_duration
 from holdfast.keeper import Keeper, KeeperFailed, LinuxFlags, PassReport, explain_not_held, read_status
 
 __all__ = ["app"]
 
-app = App(name="keeper", help="On a file server, as root: hold a repository's objects against deletion.")
+app = App(name="keeper", help=NOUNS["keeper"])
 
 _NO_COMMON = Common()
 _STATE = Path("/var/lib/holdfast-keeper")

@@ -13,6 +13,7 @@ from cyclopts import App, Parameter, validators
 from holdfast.cli import lab_fault, lab_vm
 from holdfast.cli.confirm import confirm_destruction
 from holdfast.cli.lab_folder import NoLabRuns, lab_folder, running_lab
+from holdfast.cli.nouns import NOUNS
 from holdfast.cli.secrets import find_secret
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import GIB, ExitStatus, format_bytes
@@ -34,7 +35,7 @@ from holdfast.lab import (
 
 __all__ = ["app"]
 
-app = App(name="lab", help="A simulated pool on this machine, to learn, rehearse and test on.")
+app = App(name="lab", help=NOUNS["lab"])
 app.command(lab_fault.app)
 app.command(lab_vm.app)
 guest = App(name="guest", help="What the guests of the lab's VMs do.")

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from holdfast import __version__
-from holdfast.cli import backup, demo, keeper, lab, point, pool, repository, restore, vm
-from holdfast.cli import run as run_noun
+from holdfast.cli.nouns import NOUNS
 from holdfast.cli.output import Output
 from holdfast.core import ExitStatus, HoldfastError
 
@@ -26,9 +25,14 @@ app = App(
     version=__version__,
     result_action="return_value",
 )
-for noun in (pool.app, vm.app, repository.app, backup.app, point.app, restore.app, run_noun.app, lab.app, keeper.app):
-    app.command(noun)
-app.command(demo.demo)
+# A noun is loaded when it is asked for: the lab alone takes as long as everything that a backup needs.
+for noun, sentence in NOUNS.items():
+    app.command(f"holdfast.cli.{noun}:app", name=noun, help=sentence)
+app.command(
+    "holdfast.cli.demo:demo",
+    name="demo",
+    help="Show the main job on a simulated pool: back up, change, back up again, lose a VM, restore it, prove it.",
+)
 
 
 class WrongUsage(HoldfastError):

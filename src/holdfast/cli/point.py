@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from holdfast import service
 from holdfast.cli.confirm import confirm_destruction
+from holdfast.cli.nouns import NOUNS
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.cli.verification import explain_verification
 from holdfast.core import ExitStatus, format_bytes, format_minute
@@ -15,7 +16,7 @@ from holdfast.repository import PointSummary, summary_of
 
 __all__ = ["app", "point_document", "point_rows"]
 
-app = App(name="point", help="Restore points: one VM at one moment, complete in itself.")
+app = App(name="point", help=NOUNS["point"])
 
 _NO_COMMON = Common()
 

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from holdfast import service
 from holdfast.cli.confirm import confirm, confirm_destruction
+from holdfast.cli.nouns import NOUNS
 from holdfast.cli.secrets import PASSWORD_VARIABLE, read_secret
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus, HoldfastError, format_bytes
@@ -18,7 +19,7 @@ from holdfast.xapi import CertificateFacts, Inventory
 
 __all__ = ["app"]
 
-app = App(name="pool", help="The pools that Holdfast may log in to.")
+app = App(name="pool", help=NOUNS["pool"])
 
 _NO_COMMON = Common()
 

@@ -9,6 +9,7 @@ from cyclopts import App, Group, Parameter
 
 from holdfast import service
 from holdfast.cli.confirm import confirm_destruction
+from holdfast.cli.nouns import NOUNS
 from holdfast.cli.place_options import NO_PLACE_OPTIONS, PlaceOptions, given_credentials
 from holdfast.cli.places import remembered_location
 from holdfast.cli.qr import check_qr_file
@@ -31,7 +32,7 @@ from holdfast.repository import Compression
 
 __all__ = ["app"]
 
-app = App(name="repository", help="Where restore points live, and who can open it.")
+app = App(name="repository", help=NOUNS["repository"])
 _PLACE = Group("The place", sort_key=1)
 _SPACE = Group("Space", sort_key=2)
 _CARE = Group("Sound data, and a second copy", sort_key=3)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from holdfast import service
+from holdfast.cli.nouns import NOUNS
 from holdfast.cli.report import tell_work, work_document
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus, HoldfastError, format_bytes
@@ -15,7 +16,7 @@ from holdfast.restore import RestoreArgs, RestoredFile
 
 __all__ = ["app"]
 
-app = App(name="restore", help="Bring a restore point back.")
+app = App(name="restore", help=NOUNS["restore"])
 
 _NO_COMMON = Common()
 

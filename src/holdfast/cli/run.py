@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter, validators
 
 from holdfast import service
+from holdfast.cli.nouns import NOUNS
 from holdfast.cli.report import show_sweep, tell_work, work_document
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus, HoldfastError, format_bytes, format_duration
@@ -17,7 +18,7 @@ from holdfast.service import WorkReport
 
 __all__ = ["app"]
 
-app = App(name="run", help="What was executed, and how to continue or close it.")
+app = App(name="run", help=NOUNS["run"])
 
 _NO_COMMON = Common()
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from cyclopts import App
 
 from holdfast import service
+from holdfast.cli.nouns import NOUNS
 from holdfast.cli.session import Common, Session, run_command
 from holdfast.core import ExitStatus, format_bytes
 
 __all__ = ["app"]
 
-app = App(name="vm", help="The VMs of a pool.")
+app = App(name="vm", help=NOUNS["vm"])
 
 _NO_COMMON = Common()
 
