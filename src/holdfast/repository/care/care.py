@@ -83,7 +83,7 @@ class CheckGrade:
     unread_packs: int
     """Those of its packs that were never read since they were stored."""
     damaged_packs: int
-    """Those with damage that hits some restore point, this one or another."""
+    """Those with damage, of a point that the damage hits; 0 for all others, whichever packs they share."""
 
     def explain(self) -> str:
         """Return the grade in words."""
@@ -193,6 +193,7 @@ class Caretaker:
         """Return since when the data of restore points is checked; ``keys`` name their objects. Damaged ones lack."""
         moves, proofs, quarantine = read_moves(self._vault), read_proofs(self._vault), read_quarantine(self._vault)
         harmful, spared = quarantine.harmful, quarantine.harmless & quarantine.packs
+        hit = self.known_hits()
 
         def grade(key: str) -> tuple[PointId, CheckGrade] | None:
             with contextlib.suppress(PointDamaged):
@@ -201,7 +202,8 @@ class Caretaker:
                     named = {PackId(pack) for disk in tables.disks for pack in disk.rows["pack"].tolist()}
                     packs = sorted(moves.holders_of(named) - spared)
                     checked_s = proofs.checked_s(np.array(packs, dtype="V16"))
-                    return PointId(tables.id), _grade(checked_s, damaged_packs=len(harmful.intersection(packs)))
+                    damaged = harmful.intersection(packs) if tables.id in hit else ()
+                    return PointId(tables.id), _grade(checked_s, damaged_packs=len(damaged))
             return None
 
         found = in_order(grade, keys, workers=self._workers, ahead=2 * self._workers)

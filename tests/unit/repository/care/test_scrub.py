@@ -312,6 +312,22 @@ def test_each_point_says_since_when_its_data_is_checked() -> None:
     assert "1 of 2 packs damaged" in grades[new.id].explain()
 
 
+def test_a_point_that_damage_does_not_hit_is_not_in_doubt_because_of_its_neighbour() -> None:
+    world = World()
+    old = world.back_up(image_of({0: 2, 5: 4}, count=7), run="r-1")
+    new = world.back_up_changes(image_of({0: 2, 5: 6}, count=7), [5], run="r-2", reference=old.disks[0].stored)
+    pack = old.disks[0].stored.root.pack
+    vault = Vault(world.memory, key_ring(world.memory), clock=world.clock, entropy=world.entropy)
+    offset_bytes, _ = vault.shelf.open(pack).frame_extent(1)
+    _flip(world, pack_key(pack), at_byte=offset_bytes + 20)
+    world.reopen()
+    _scrub(world)
+    grades = world.repository.care.grades([old.key, new.key])
+    assert "in doubt" in grades[old.id].explain()
+    assert "data checked" in grades[new.id].explain()
+    assert world.restore(new) == image_of({0: 2, 5: 6}, count=7)
+
+
 def test_a_punched_hole_is_no_damage_unless_somebody_needs_it() -> None:
     world = World()
     point = world.back_up(image_of({0: 2, 2: 4, 4: 6}, count=6), run="r-1")
