@@ -147,7 +147,7 @@ def seeds_needed(mutant: Mutant, *, first: int, seeds_max: int) -> tuple[int, st
     if not found:
         assert done.returncode == 0, done.stderr
         return None
-    said = [line for line in done.stdout.splitlines() if re.match(r"[\w.]+(Error|Damage\w*|Missing|Key)\b", line)]
+    said = [line for line in done.stdout.splitlines() if re.match(r"[\w.]*[A-Z]\w+: ", line)]
     return int(found[0]) - first + 1, said[-1] if said else ""
 
 
