@@ -140,7 +140,7 @@ class Qcow2Reader:
         per_table = cluster_bytes * (cluster_bytes // layout.ENTRY_BYTES)
         if entries * layout.ENTRY_BYTES > layout.L1_BYTES_MAX or entries < -(-size // per_table):
             raise Qcow2Damaged(36, f"an L1 table of {entries} entries for a disk of {size} bytes")
-        if table % cluster_bytes or (entries and not table):
+        if table % cluster_bytes or table & ~layout.OFFSET_MASK or (entries and not table):
             raise Qcow2Damaged(40, f"the L1 table at byte {table}")
         return Qcow2Header(
             version=version,

@@ -121,6 +121,7 @@ def patched(data: bytes, at: int, value: bytes) -> bytes:
         (36, struct.pack(">I", 0xFFFFFFFF), Qcow2Damaged),
         (40, struct.pack(">Q", 3 * CLUSTER + 512), Qcow2Damaged),
         (40, struct.pack(">Q", 1 << 50), Qcow2Truncated),
+        (40, struct.pack(">Q", 1 << 63), Qcow2Damaged),
         (72, struct.pack(">Q", 1 << 1), Qcow2Unsupported),
         (72, struct.pack(">Q", 1 << 4), Qcow2Unsupported),
         (72, struct.pack(">Q", 1 << 3) + bytes(20) + struct.pack(">IB", 112, 7), Qcow2Unsupported),
