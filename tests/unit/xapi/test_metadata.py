@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from holdfast.core import Cancellation
@@ -11,13 +13,20 @@ from holdfast.xapi.metadata import export_metadata, import_metadata
 from tests.unit.xapi.fake_pool import FakePool, Transfer, fake_pool, logged_in
 
 
-def _take(seen: list[str], pool: FakePool) -> None:
+def _take(seen: list[str], pool: FakePool, *, result: str) -> None:
+    """Let the pool take a description and end its task then, not sooner."""
+
     def take(transfer: Transfer) -> None:
         transfer.begin()
         seen.append(transfer.path.split("&session_id")[0])
         seen.append(transfer.body().decode())
+        taken.set()
 
+    taken = threading.Event()
     pool.transfer = take
+    pool.task_ends(result=result)
+    end = pool.methods["event.from"]
+    pool.methods["event.from"] = lambda *params: taken.wait(10) and end(*params)
 
 
 def _refs(*refs: str) -> str:
@@ -45,8 +54,7 @@ def test_a_description_is_exported_without_snapshots_and_judged_by_its_task() ->
 def test_disks_are_mapped_and_a_snapshots_description_becomes_a_vm() -> None:
     seen: list[str] = []
     with fake_pool() as pool, logged_in(pool) as calls:
-        _take(seen, pool)
-        pool.task_ends(result=_refs("OpaqueRef:made"))
+        _take(seen, pool, result=_refs("OpaqueRef:made"))
         pool.methods["VM.get_record"] = lambda *_: {"is_a_template": True}
         pool.methods["VM.get_uuid"] = lambda *_: "uuid-made"
         pool.methods["VM.set_is_a_template"] = lambda *_: ""
@@ -61,7 +69,6 @@ def test_disks_are_mapped_and_a_snapshots_description_becomes_a_vm() -> None:
 @pytest.mark.parametrize("refs", [(), ("OpaqueRef:1", "OpaqueRef:2")])
 def test_a_description_that_makes_no_vm_or_two_is_a_failure(refs: tuple[str, ...]) -> None:
     with fake_pool() as pool, logged_in(pool) as calls:
-        _take([], pool)
-        pool.task_ends(result=_refs(*refs))
+        _take([], pool, result=_refs(*refs))
         with pytest.raises(MetadataImportFailed, match=f"{len(refs)} VMs"):
             import_metadata(calls, b"tar", disk_map={}, restore=False, cancel=Cancellation())
