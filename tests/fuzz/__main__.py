@@ -17,6 +17,7 @@ from pathlib import Path
 _DATA_BYTES_MAX = 2 << 30
 """What a decoder may make of its input. libFuzzer's own limit counts what the parent of this process once used."""
 _INPUT_S_MAX = 10
+_SECONDS = 60
 _INPUT_BYTES_MAX = 200_000
 
 
@@ -26,19 +27,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("targets", nargs="*")
     parser.add_argument("--seconds", type=int, default=0, help="for each target")
     parser.add_argument("--minutes", type=float, default=0, help="for all targets together")
+    parser.add_argument("--seed", type=int, default=0, help="the same inputs again; 0, the default, is by chance")
     parser.add_argument("--work", type=Path, help="where new inputs are kept between runs")
     options = parser.parse_args(arguments)
     if len(options.targets) == 1:
-        return _fuzz(
-            options.targets[0], seconds=options.seconds or round(options.minutes * 60) or 60, work=options.work
-        )
+        seconds = options.seconds or round(options.minutes * 60) or _SECONDS
+        return _fuzz(options.targets[0], seconds=seconds, seed=options.seed, work=options.work)
     from tests.fuzz.targets import TARGETS
 
     names = options.targets or sorted(TARGETS)
-    seconds = options.seconds or max(1, round(options.minutes * 60 / len(names))) if options.minutes else 60
+    seconds = options.seconds or (max(1, round(options.minutes * 60 / len(names))) if options.minutes else _SECONDS)
     broken = []
     for name in names:
-        command = [sys.executable, "-m", "tests.fuzz", name, f"--seconds={seconds}"]
+        command = [sys.executable, "-m", "tests.fuzz", name, f"--seconds={seconds}", f"--seed={options.seed}"]
         if options.work:
             command.append(f"--work={options.work}")
         done = subprocess.run(command, capture_output=True, text=True)
@@ -55,7 +56,7 @@ def _summary(told: str) -> str:
     return next((line for line in reversed(told.splitlines()) if line.startswith(("Done", "#"))), "nothing told")
 
 
-def _fuzz(name: str, *, seconds: int, work: Path | None) -> int:
+def _fuzz(name: str, *, seconds: int, seed: int, work: Path | None) -> int:
     import atheris
     import structlog
 
@@ -75,6 +76,7 @@ def _fuzz(name: str, *, seconds: int, work: Path | None) -> int:
             (grown / f"sample-{number}").write_bytes(sample)
         options = [
             f"-max_total_time={seconds}",
+            f"-seed={seed}",
             f"-timeout={_INPUT_S_MAX}",
             "-rss_limit_mb=0",
             f"-max_len={_INPUT_BYTES_MAX}",
