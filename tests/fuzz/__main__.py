@@ -27,19 +27,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("targets", nargs="*")
     parser.add_argument("--seconds", type=int, default=0, help="for each target")
     parser.add_argument("--minutes", type=float, default=0, help="for all targets together")
+    parser.add_argument("--runs", type=int, default=-1, help="end after so many inputs for each target")
     parser.add_argument("--seed", type=int, default=0, help="the same inputs again; 0, the default, is by chance")
     parser.add_argument("--work", type=Path, help="where new inputs are kept between runs")
     options = parser.parse_args(arguments)
     if len(options.targets) == 1:
         seconds = options.seconds or round(options.minutes * 60) or _SECONDS
-        return _fuzz(options.targets[0], seconds=seconds, seed=options.seed, work=options.work)
+        limits = {"max_total_time": seconds, "runs": options.runs, "seed": options.seed}
+        return _fuzz(options.targets[0], limits, work=options.work)
     from tests.fuzz.targets import TARGETS
 
     names = options.targets or sorted(TARGETS)
     seconds = options.seconds or (max(1, round(options.minutes * 60 / len(names))) if options.minutes else _SECONDS)
     broken = []
     for name in names:
-        command = [sys.executable, "-m", "tests.fuzz", name, f"--seconds={seconds}", f"--seed={options.seed}"]
+        command = [sys.executable, "-m", "tests.fuzz", name, f"--seconds={seconds}"]
+        command += [f"--runs={options.runs}", f"--seed={options.seed}"]
         if options.work:
             command.append(f"--work={options.work}")
         done = subprocess.run(command, capture_output=True, text=True)
@@ -56,7 +59,7 @@ def _summary(told: str) -> str:
     return next((line for line in reversed(told.splitlines()) if line.startswith(("Done", "#"))), "nothing told")
 
 
-def _fuzz(name: str, *, seconds: int, seed: int, work: Path | None) -> int:
+def _fuzz(name: str, limits: dict[str, int], *, work: Path | None) -> int:
     import atheris
     import structlog
 
@@ -75,8 +78,7 @@ def _fuzz(name: str, *, seconds: int, seed: int, work: Path | None) -> int:
         for number, sample in enumerate(target.samples()):
             (grown / f"sample-{number}").write_bytes(sample)
         options = [
-            f"-max_total_time={seconds}",
-            f"-seed={seed}",
+            *(f"-{limit}={value}" for limit, value in limits.items()),
             f"-timeout={_INPUT_S_MAX}",
             "-rss_limit_mb=0",
             f"-max_len={_INPUT_BYTES_MAX}",
