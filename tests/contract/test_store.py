@@ -255,11 +255,26 @@ def test_a_missing_object_is_named(store: ObjectStore) -> None:
         for ask in (
             lambda key=key: store.get(key),
             lambda key=key: store.size(key),
+            lambda key=key: store.stored_at(key),
             lambda key=key: store.get_range(key, offset_bytes=0, length_bytes=1),
         ):
             with pytest.raises(ObjectMissing) as refusal:
                 ask()
             assert refusal.value.key == key
+
+
+def test_a_store_tells_by_its_own_clock_in_which_order_objects_came(store: ObjectStore) -> None:
+    keys = [f"leases/one/{number}" for number in range(3)]
+    for key in keys:
+        store.put(key, b"x")
+    moments = [store.stored_at(key) for key in keys]
+    if None in moments:
+        assert moments == [None, None, None]
+        return
+    first, *_, last = told = [moment for moment in moments if moment is not None]
+    assert told == sorted(told)
+    assert all(moment.tzinfo is not None for moment in told)
+    assert last - first < timedelta(minutes=5)
 
 
 def test_deleting_twice_is_deleting_once(store: ObjectStore) -> None:

@@ -54,6 +54,12 @@ MUTANTS = (
         unsafe="        deletable = is_dead\n",
     ),
     Mutant(
+        name="collectors trust their own clock alone",
+        file="records/elapsed.py",
+        safe="        if age is None or age > lasts + margin:\n",
+        unsafe="        if age is None or age >= timedelta():\n",
+    ),
+    Mutant(
         name="writers do not look at condemned lists",
         file="writing/pack_presence.py",
         safe="pack in self._quarantined or (self._condemned is not None and pack in self._condemned)",

@@ -123,6 +123,10 @@ class ProcessStore:
         """See ``ObjectStore.size``."""
         return self._process.perform(lambda: self._inner.size(key), key=key)
 
+    def stored_at(self, key: str) -> datetime | None:
+        """See ``ObjectStore.stored_at``."""
+        return self._process.perform(lambda: self._inner.stored_at(key), key=key)
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ``ObjectStore.list``. It is one operation."""
         return iter(self._process.perform(lambda: list(self._inner.list(prefix)), key=prefix))

@@ -43,7 +43,7 @@ _VMS = [VmUuid(f"vm-{number}") for number in range(3)]
 _DELAY_S_MAX = 35.0
 _SKEW_S_MAX = 5.0
 _WILD_SKEW_S_MAX = 3000.0
-"""Far beyond the margins. Who only writes and is ahead so far is believed to live longer than it does, no less."""
+"""Sixty times the margin: the store's own clock has to keep collectors from living writers."""
 
 _PACK_BYTES = (60_000, 60_000, 200_000)
 """Two blocks, so that a disk takes several packs; or more, so that packs are often partly needed."""
@@ -172,9 +172,8 @@ class World:
 
     def _act(self, name: str, work: Work) -> Callable[[], None]:
         """Return an actor: a process of its own that opens the repository, works, and may meet faults."""
-        is_wild = self.has_wild_clocks and work not in (self._collect, self._thin_mirror)
-        ahead_s = _WILD_SKEW_S_MAX if is_wild else _SKEW_S_MAX
-        skew_s, jump_s = (self.chance.uniform(-_SKEW_S_MAX, ahead_s) for _ in range(2))
+        wrong_s = _WILD_SKEW_S_MAX if self.has_wild_clocks else _SKEW_S_MAX
+        skew_s, jump_s = (self.chance.uniform(-wrong_s, wrong_s) for _ in range(2))
         clock = ProcessClock(
             self.clock, self.stage, skew_s=skew_s, jump_at_s=self.chance.uniform(0, 200), skew_after_s=jump_s
         )

@@ -21,11 +21,17 @@ class Allowed:
         return inside and name == self.name
 
 
+_DECODING = "src/holdfast/core/decoding.py"
+_ONE_THREAD = "the one place that decodes into types, each learned by one thread"
+
 ALLOWED = (
     Allowed(path="src/holdfast/core/clock.py", name="time.sleep", reason="the one place that sleeps"),
     Allowed(
         path="src/holdfast/core/clock.py", name="datetime.datetime.now", reason="the one place that reads the clock"
     ),
+    Allowed(path=_DECODING, name="msgspec.convert", reason=_ONE_THREAD),
+    Allowed(path=_DECODING, name="msgspec.json.Decoder", reason=_ONE_THREAD),
+    Allowed(path=_DECODING, name="msgspec.msgpack.Decoder", reason=_ONE_THREAD),
     Allowed(path="src/holdfast/core/entropy.py", name="random.", reason="the one place that draws"),
     Allowed(path="src/holdfast/core/entropy.py", name="secrets.", reason="the one place that draws for keys"),
     Allowed(path="src/holdfast/cli/", name="os.environ", reason="a password may come in the environment"),

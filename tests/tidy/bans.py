@@ -32,6 +32,7 @@ _CLOCK = "take a core.Clock in the constructor"
 _ENTROPY = "take a core.Entropy in the constructor"
 _SETTINGS = "only cli and daemon read the environment; pass the value in"
 _PROCESS = "take a runner in the constructor, or place the call in the module that owns that tool"
+_DECODING = "core.from_json, from_msgpack or from_builtins: msgspec is not safe where threads meet a type first"
 
 BANNED = (
     Ban(name="time.time", instead=_CLOCK),
@@ -53,6 +54,11 @@ BANNED = (
     Ban(name="os.system", instead=_PROCESS),
     Ban(name="os.popen", instead=_PROCESS),
     Ban(name="pickle.", instead="msgspec or json: a pickle runs code of whoever wrote it"),
+    Ban(name="msgspec.convert", instead=_DECODING),
+    Ban(name="msgspec.json.decode", instead=_DECODING),
+    Ban(name="msgspec.json.Decoder", instead=_DECODING),
+    Ban(name="msgspec.msgpack.decode", instead=_DECODING),
+    Ban(name="msgspec.msgpack.Decoder", instead=_DECODING),
     Ban(name="print", instead="core.get_log for events; only faces print"),
     Ban(name="breakpoint", instead="nothing: take it out"),
 )

@@ -9,12 +9,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-import msgspec
-
 from holdfast.backup.outcome import BackupArgs, BackupResult, NoPointMade
 from holdfast.backup.snapshot import LineRemover
 from holdfast.backup.vm import Work, back_up_or_tell, to_json
-from holdfast.core import Cancellation, Clock, Entropy, HoldfastError
+from holdfast.core import Cancellation, Clock, Entropy, HoldfastError, from_builtins
 from holdfast.model import Finding, JsonObject, RunId, Severity, VmUuid
 from holdfast.repository import Repository, RunWriter
 from holdfast.runs import Ledger, StepContext
@@ -48,7 +46,7 @@ class BackupFlow:
 
     def __call__(self, context: StepContext, args: JsonObject) -> JsonObject:
         """Run, and return a ``BackupResult`` as JSON. Raises only what makes the whole run fail."""
-        wanted = msgspec.convert(args, BackupArgs)
+        wanted = from_builtins(args, BackupArgs)
         repository = self._open_repository(wanted.repository, context.cancel)
         heir_of = [RunId(each) for each in wanted.heir_of]
         with (

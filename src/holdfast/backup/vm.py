@@ -18,7 +18,7 @@ from holdfast.backup.references import keep_reference, release_superseded, why_d
 from holdfast.backup.retention import apply_retention, newest_of, plan_retention
 from holdfast.backup.snapshot import LineRemover, SnapshotDisk, SnapshotFacts, SnapshotTaker
 from holdfast.backup.transfer import DiskJob, TransferredDisk, transfer_disk
-from holdfast.core import Clock, Entropy, HoldfastError, format_minute, limits
+from holdfast.core import Clock, Entropy, HoldfastError, format_minute, from_builtins, limits
 from holdfast.model import (
     ChangeSource,
     DiskUuid,
@@ -70,7 +70,7 @@ class Work:
 
     def step(self, name: str, build: Callable[[], object], kind: type[T]) -> T:
         """Run ``build`` as a durable step and return its result, recorded and read back as ``kind``."""
-        return msgspec.convert(self.context.step(name, lambda: to_json(build())), kind)
+        return from_builtins(self.context.step(name, lambda: to_json(build())), kind)
 
 
 def back_up_or_tell(work: Work, vm: VmUuid) -> VmResult:
@@ -138,7 +138,7 @@ def _transfer_all(work: Work, facts: SnapshotFacts, previous: str | None) -> lis
         for disk in facts.disks
     ]
     recorded = work.context.steps_parallel(steps, at_once=limits.RUN_DISKS_AT_ONCE_MAX)
-    moved = [msgspec.convert(each.unwrap(), _MovedDisk) for each in recorded]
+    moved = [from_builtins(each.unwrap(), _MovedDisk) for each in recorded]
     return [
         TransferredDisk(
             stored=StoredDisk.from_json(each.stored),

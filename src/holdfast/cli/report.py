@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from holdfast.backup import BACKUP_KIND, BackupResult
 from holdfast.cli.output import Output, plain
 from holdfast.cli.session import Session
-from holdfast.core import ExitStatus, format_bytes, format_duration
+from holdfast.core import ExitStatus, format_bytes, format_duration, from_builtins
 from holdfast.model import RunStatus
 from holdfast.restore import RESTORE_KIND, RestoreResult
 from holdfast.runs import RunRecord
@@ -78,9 +76,9 @@ def _show_result(out: Output, run: RunRecord) -> None:
     if run.result is None:
         return
     if run.kind == BACKUP_KIND:
-        _show_backup(out, msgspec.convert(run.result, BackupResult))
+        _show_backup(out, from_builtins(run.result, BackupResult))
     elif run.kind == RESTORE_KIND:
-        _show_restore(out, msgspec.convert(run.result, RestoreResult))
+        _show_restore(out, from_builtins(run.result, RestoreResult))
     if run.ended is not None:
         out.say(f"run {run.run_id} took {format_duration((run.ended - run.started).total_seconds())}")
 

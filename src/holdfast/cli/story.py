@@ -19,7 +19,7 @@ from holdfast.cli.output import Output
 from holdfast.cli.point import POINT_COLUMNS, point_document, point_rows
 from holdfast.cli.session import Session
 from holdfast.cli.verification import explain_verification
-from holdfast.core import HoldfastError, Secret, format_bytes, format_duration, format_rate
+from holdfast.core import HoldfastError, Secret, format_bytes, format_duration, format_rate, from_builtins
 from holdfast.lab import LabHandle
 from holdfast.model import JsonObject, PointId, RunStatus, VmUuid
 from holdfast.repository import RestorePoint
@@ -168,7 +168,7 @@ class Story:
         took_s = self.workspace.clock.monotonic_s() - began_s
         if report.run.status is not RunStatus.SUCCEEDED:
             raise ActFailed(act=title, report=report)
-        result = msgspec.convert(report.run.result, BackupResult)
+        result = from_builtins(report.run.result, BackupResult)
         self._show_backup(result.vms, name=name, took_s=took_s)
 
     def _show_backup(self, vms: tuple[VmResult, ...], *, name: str, took_s: float) -> None:
@@ -234,7 +234,7 @@ class Story:
         took_s = self.workspace.clock.monotonic_s() - began_s
         if report.run.status is not RunStatus.SUCCEEDED:
             raise ActFailed(act="the restore", report=report)
-        result = msgspec.convert(report.run.result, RestoreResult)
+        result = from_builtins(report.run.result, RestoreResult)
         data_bytes = sum(disk.data_bytes for disk in result.disks)
         rate = format_rate(data_bytes / took_s)
         self._out.say(f"{format_bytes(data_bytes)} of data written in {format_duration(took_s)} ({rate}); VM started")

@@ -4,6 +4,7 @@ from holdfast.core import limits
 from holdfast.core.attempts import repeat_patiently
 from holdfast.core.cancel import Cancellation, Cancelled
 from holdfast.core.clock import Clock, ManualClock, SystemClock, format_minute, format_time, parse_time
+from holdfast.core.decoding import from_builtins, from_json, from_msgpack
 from holdfast.core.entropy import Entropy, SeededEntropy, SystemEntropy
 from holdfast.core.errors import ExitStatus, HoldfastError, Retry, iter_error_classes, mapped
 from holdfast.core.log import configure_log, get_log
@@ -49,6 +50,9 @@ __all__ = [
     "format_minute",
     "format_rate",
     "format_time",
+    "from_builtins",
+    "from_json",
+    "from_msgpack",
     "get_log",
     "iter_error_classes",
     "limits",

@@ -18,7 +18,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from holdfast.core import ExitStatus, HoldfastError, format_time, mapped, parse_time
+from holdfast.core import ExitStatus, HoldfastError, format_time, from_builtins, from_json, mapped, parse_time
 from holdfast.model import PoolUuid, RepositoryId
 from holdfast.service import KeyMemory, LineLimits, NameTaken, NameUnknown, PoolConfig, RepositoryConfig
 from holdfast.storage import StoreOptions
@@ -271,14 +271,14 @@ def _options_from(path: Path, told: Mapping[str, str | bool]) -> StoreOptions:
     if strange:
         raise ConfigDamaged(path=path, what=f"option {min(strange)} is not known to this version")
     try:
-        return msgspec.convert(told, StoreOptions)
+        return from_builtins(told, StoreOptions)
     except msgspec.ValidationError as cause:
         raise ConfigDamaged(path=path, what=str(cause)) from cause
 
 
 def _read(path: Path, kind: type[_Document]) -> _Document:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return from_json(path.read_bytes(), kind)
     except (OSError, ValueError) as cause:
         raise ConfigDamaged(path=path, what=str(cause)) from cause
 

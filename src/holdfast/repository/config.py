@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from holdfast.core import BLOCK_BYTES, ExitStatus, HoldfastError, format_time, limits, parse_time
+from holdfast.core import BLOCK_BYTES, ExitStatus, HoldfastError, format_time, from_json, limits, parse_time
 from holdfast.model import RepositoryId
 from holdfast.repository import layout
 from holdfast.repository.layout import CONFIG_KEY, FEATURES_PREFIX
@@ -149,7 +149,7 @@ def read_config(store: ObjectStore) -> tuple[RepositoryConfig, bytes]:
     except ObjectMissing as cause:
         raise NotARepository(store=store.describe()) from cause
     try:
-        config = msgspec.json.decode(text, type=RepositoryConfig)
+        config = from_json(text, RepositoryConfig)
         compressions = [each.value for each in Compression]
         is_sound = (
             config.format == layout.FORMAT_NAME
@@ -168,7 +168,7 @@ def read_config(store: ObjectStore) -> tuple[RepositoryConfig, bytes]:
 def check_config_mac(store: ObjectStore, text: bytes, keys: KeyRing) -> None:
     """Return when the description was written by a holder of this repository key; ``ConfigDamaged`` otherwise."""
     try:
-        fields = msgspec.json.decode(text, type=dict[str, object])
+        fields = from_json(text, dict[str, object])
     except (msgspec.DecodeError, ValueError) as cause:
         raise ConfigDamaged(store=store.describe(), reason=str(cause)) from cause
     proof = fields.pop("proof", "")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from holdfast.core import Cancellation, Clock, Entropy, limits
+from holdfast.core import Cancellation, Clock, Entropy, from_builtins, limits
 from holdfast.model import Finding, JsonObject, JsonValue, Severity, VmUuid
 from holdfast.repository import Repository, RestorePoint
 from holdfast.restore.handover import hand_over, start_vm
@@ -48,7 +48,7 @@ class RestoreFlow:
 
     def __call__(self, context: StepContext, args: JsonObject) -> JsonObject:
         """Run, and return a ``RestoreResult`` as JSON."""
-        wanted = msgspec.convert(args, RestoreArgs)
+        wanted = from_builtins(args, RestoreArgs)
         repository = self._open_repository(wanted.repository, context.cancel)
         with self._open_pool(wanted.pool, context) as pool:
             point = repository.point(wanted.point)
@@ -58,7 +58,7 @@ class RestoreFlow:
                 pool=pool,
                 repository=repository,
                 point=point,
-                order=msgspec.convert(recorded, Order),
+                order=from_builtins(recorded, Order),
                 ledger=self._ledger,
                 remove_line=self._remove_line,
                 clock=self._clock,
@@ -95,13 +95,13 @@ def fresh_generation_id(entropy: Entropy) -> str:
 def _carry_out(making: Making) -> RestoreResult:
     context, order = making.context, making.order
     disks = _make_disks(making)
-    vm = VmUuid(msgspec.convert(context.step("vm", lambda: str(make_vm(making, disks))), str))
+    vm = VmUuid(from_builtins(context.step("vm", lambda: str(make_vm(making, disks))), str))
     problems = context.step("hand over", lambda: list[JsonValue](hand_over(making, vm)))
-    for problem in msgspec.convert(problems, list[str]):
+    for problem in from_builtins(problems, list[str]):
         _tell(making, problem)
     refusal = ""
     if order.start:
-        refusal = msgspec.convert(context.step("start", lambda: start_vm(making, vm)), str)
+        refusal = from_builtins(context.step("start", lambda: start_vm(making, vm)), str)
     if refusal:
         _tell(making, refusal)
         context.mark_partial(refusal)
@@ -121,7 +121,7 @@ def _make_disks(making: Making) -> dict[str, RestoredDisk]:
         for disk in making.point.disks
     ]
     recorded = making.context.steps_parallel(steps, at_once=limits.RUN_DISKS_AT_ONCE_MAX)
-    restored = [msgspec.convert(each.unwrap(), RestoredDisk) for each in recorded]
+    restored = [from_builtins(each.unwrap(), RestoredDisk) for each in recorded]
     return {each.position: each for each in restored}
 
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import msgspec
-
 from holdfast.backup import BACKUP_KIND, BackupArgs
-from holdfast.core import Cancellation, HoldfastError, Progress
+from holdfast.core import Cancellation, HoldfastError, Progress, from_builtins
 from holdfast.model import RunStatus
 from holdfast.runs import RunIsRunning, RunRecord, Runs, RunSummary, StepState
 from holdfast.service.history import waiting_runs
@@ -76,5 +74,5 @@ def _is_replaced_by(record: RunRecord, new: _Beginning) -> bool:
     if record.kind != BACKUP_KIND or record.args.get("repository") != new.repository:
         return False
     done = {step.name.removeprefix("commit ") for step in record.steps if step.state is StepState.DONE}
-    pending = set(msgspec.convert(record.args, BackupArgs).vms) - done
+    pending = set(from_builtins(record.args, BackupArgs).vms) - done
     return {vm for vm in pending if vm in new.on_pool} <= set(new.vms)

@@ -96,6 +96,10 @@ class FaultyStore(StoreWrapper):
         """See ``ObjectStore.size``."""
         return self._perform(Verb.SIZE, key, lambda: self._inner.size(key))[1]
 
+    def stored_at(self, key: str) -> datetime | None:
+        """See ``ObjectStore.stored_at``."""
+        return self._perform(Verb.SIZE, key, lambda: self._inner.stored_at(key))[1]
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ``ObjectStore.list``. It is one operation; a fault after it strikes when half of it was yielded."""
         effect = self._begin(Verb.LIST)

@@ -21,12 +21,13 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
-    """Objects in a dictionary; gone with the process. With a ``clock`` it can lock them."""
+    """Objects in a dictionary; gone with the process. With a ``clock`` it can lock them, and tell when they came."""
 
     def __init__(self, *, name: str = "memory", clock: Clock | None = None) -> None:
         self._name = name
         self._clock = clock
         self._locks: dict[str, datetime] = {}
+        self._stored_at: dict[str, datetime] = {}
         self._lock = threading.Lock()
         self._objects: dict[str, bytes] = {}
         self._keys: list[str] = []
@@ -41,8 +42,10 @@ class MemoryStore:
             self._check_no_folder(key)
             self._objects[key] = content
             bisect.insort(self._keys, key)
-            if locked_until is not None and self._clock is not None:
-                self._locks[key] = locked_until
+            if self._clock is not None:
+                self._stored_at[key] = self._clock.now()
+                if locked_until is not None:
+                    self._locks[key] = locked_until
 
     def get(self, key: str) -> bytes:
         """See ``ObjectStore.get``."""
@@ -65,6 +68,12 @@ class MemoryStore:
         """See ``ObjectStore.size``."""
         return len(self.get(key))
 
+    def stored_at(self, key: str) -> datetime | None:
+        """See ``ObjectStore.stored_at``."""
+        self.get(key)
+        with self._lock:
+            return self._stored_at.get(key)
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ``ObjectStore.list``."""
         check_prefix(prefix)
@@ -83,6 +92,7 @@ class MemoryStore:
             if self._objects.pop(key, None) is not None:
                 del self._keys[bisect.bisect_left(self._keys, key)]
                 self._locks.pop(key, None)
+                self._stored_at.pop(key, None)
 
     def try_punch(self, key: str, extents: Sequence[Extent]) -> int | None:
         """See ``ObjectStore.try_punch``."""

@@ -66,6 +66,11 @@ class MeteredStore(StoreWrapper):
         with self._counted(Verb.SIZE):
             return self._inner.size(key)
 
+    def stored_at(self, key: str) -> datetime | None:
+        """See ``ObjectStore.stored_at``."""
+        with self._counted(Verb.SIZE):
+            return self._inner.stored_at(key)
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ``ObjectStore.list``."""
         with self._counted(Verb.LIST):

@@ -25,7 +25,7 @@ from holdfast.storage.obstore_errors import error_of_service
 from holdfast.storage.store import ObjectInfo, Parts, as_views
 
 if TYPE_CHECKING:
-    from obstore import GetOptions
+    from obstore import GetOptions, ObjectMeta
     from obstore.store import ClientConfig, RetryConfig
 
 __all__ = ["NO_RETRIES", "Bucket", "BucketStore", "client_options", "is_key"]
@@ -103,10 +103,11 @@ class BucketStore:
 
     def size(self, key: str) -> int:
         """See ``ObjectStore.size``."""
-        check_key(key)
-        with self._mapped(key):
-            options: GetOptions = {**self._read_options(key), "head": True}
-            return obstore.get(self._reader, self._name(key), options=options).meta["size"]
+        return self._head(key)["size"]
+
+    def stored_at(self, key: str) -> datetime | None:
+        """See ``ObjectStore.stored_at``."""
+        return self._head(key)["last_modified"]
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ``ObjectStore.list``."""
@@ -141,6 +142,12 @@ class BucketStore:
     def describe(self) -> str:
         """See ``ObjectStore.describe``."""
         return self._description
+
+    def _head(self, key: str) -> ObjectMeta:
+        check_key(key)
+        with self._mapped(key):
+            options: GetOptions = {**self._read_options(key), "head": True}
+            return obstore.get(self._reader, self._name(key), options=options).meta
 
     def _put(self, writer: Bucket, key: str, parts: Parts) -> str | None:
         """Make the object with one request; return its version, None where there are none."""

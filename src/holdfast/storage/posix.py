@@ -16,7 +16,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from holdfast.core import limits
@@ -112,6 +112,11 @@ class PosixStore:
         """See ``ObjectStore.size``."""
         with self._opened(key) as (_, size_bytes):
             return size_bytes
+
+    def stored_at(self, key: str) -> datetime | None:
+        """See ``ObjectStore.stored_at``: when the file was last written to, by the clock of the machine it lies on."""
+        with self._opened(key) as (descriptor, _):
+            return datetime.fromtimestamp(os.fstat(descriptor).st_mtime, tz=UTC)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ``ObjectStore.list``."""

@@ -72,6 +72,10 @@ class RetryStore(StoreWrapper):
         """See ``ObjectStore.size``."""
         return self._retried(Verb.SIZE, key, lambda: self._inner.size(key))
 
+    def stored_at(self, key: str) -> datetime | None:
+        """See ``ObjectStore.stored_at``."""
+        return self._retried(Verb.SIZE, key, lambda: self._inner.stored_at(key))
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ``ObjectStore.list``. A listing that breaks goes on after the last key that was yielded."""
         last_key = ""

@@ -162,6 +162,10 @@ class LockedS3Store(S3Store):
         """See ``ObjectStore.size``."""
         return self._past_markers(key, lambda: BucketStore.size(self, key))
 
+    def stored_at(self, key: str) -> datetime | None:
+        """See ``ObjectStore.stored_at``."""
+        return self._past_markers(key, lambda: BucketStore.stored_at(self, key))
+
     def delete(self, key: str) -> None:
         """See ``ObjectStore.delete``: every version goes, the object last, so that an interruption leaves it whole."""
         check_key(key)

@@ -14,7 +14,7 @@ import errno
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from blake3 import blake3
 
@@ -122,6 +122,11 @@ class SmbStore:
         """See ``ObjectStore.size``."""
         with self._object(key) as opened:
             return opened.length_bytes
+
+    def stored_at(self, key: str) -> datetime | None:
+        """See ``ObjectStore.stored_at``: when the file was last written to, by the server's clock."""
+        with self._object(key) as opened:
+            return datetime.fromtimestamp(opened.written_s, tz=UTC)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ``ObjectStore.list``. No login is held between two folders."""

@@ -73,6 +73,13 @@ class ObjectStore(Protocol):
         """Return the length of the object in bytes; ``ObjectMissing`` when there is none."""
         ...
 
+    def stored_at(self, key: str) -> datetime | None:
+        """Return when the object was stored, by the store's own clock; None where that has none. ``ObjectMissing``.
+
+        The clock may be wrong. What lies between two objects is told to the second, by no clock of whoever stored them.
+        """
+        ...
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects whose key starts with ``prefix`` (a plain text prefix; empty: all), sorted by key.
 

@@ -21,6 +21,7 @@ class Verb(enum.Enum):
     PUT = "put"
     GET = "get"
     SIZE = "size"
+    """Asking for an object's length, or for when it was stored."""
     LIST = "list"
     DELETE = "delete"
     PUNCH = "punch"
@@ -54,6 +55,10 @@ class StoreWrapper:
     def size(self, key: str) -> int:
         """See ``ObjectStore.size``."""
         return self._inner.size(key)
+
+    def stored_at(self, key: str) -> datetime | None:
+        """See ``ObjectStore.stored_at``."""
+        return self._inner.stored_at(key)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ``ObjectStore.list``."""

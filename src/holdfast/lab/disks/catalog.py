@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from holdfast.core import from_json
 from holdfast.lab.disks.errors import (
     DiskExists,
     DisksDamaged,
@@ -207,7 +208,7 @@ class Catalog:
     def _revert(self) -> None:
         """Make the tree again what the file says, of the same objects: others hold their locks."""
         if self._path.exists():
-            self._adopt(msgspec.json.decode(self._path.read_bytes(), type=StoredCatalog))
+            self._adopt(from_json(self._path.read_bytes(), StoredCatalog))
         else:
             self.disks.clear()
             self.witnesses.clear()
@@ -292,10 +293,10 @@ class Catalog:
     def _load(self) -> None:
         content = self._path.read_bytes()
         try:
-            version = msgspec.json.decode(content, type=StoredVersion).version
+            version = from_json(content, StoredVersion).version
             if version != CATALOG_VERSION:
                 raise DiskStoreOutdated(path=self._path, version=version, expected=CATALOG_VERSION)
-            self._adopt(msgspec.json.decode(content, type=StoredCatalog))
+            self._adopt(from_json(content, StoredCatalog))
         except msgspec.DecodeError as cause:
             raise DiskStoreDamaged(path=self._path, reason=str(cause)) from cause
         except KeyError as cause:

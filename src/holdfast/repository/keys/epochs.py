@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from holdfast.core import format_time
+from holdfast.core import format_time, from_msgpack
 from holdfast.model import RepositoryId
 from holdfast.repository import layout
 from holdfast.repository.keys.keys import (
@@ -138,7 +138,7 @@ def _attempt(store: ObjectStore, keys: tuple[bytes, ...], *, epoch: int, reposit
         sealed = store.get(name)
         payload = ring.open_object(sealed, kind=ObjectKind.EPOCH, key=name)
         # One that is sealed with an older key could be made by somebody who was left out.
-        return msgspec.msgpack.decode(payload, type=_EpochRecord).attempt if sealed_epoch(sealed) == epoch else None
+        return from_msgpack(payload, _EpochRecord).attempt if sealed_epoch(sealed) == epoch else None
     except (ObjectMissing, SealBroken, msgspec.DecodeError, ValueError):
         return None
 

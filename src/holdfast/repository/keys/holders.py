@@ -13,7 +13,7 @@ from datetime import datetime
 import msgspec
 from blake3 import blake3
 
-from holdfast.core import ExitStatus, HoldfastError, format_minute, format_time
+from holdfast.core import ExitStatus, HoldfastError, format_minute, format_time, from_msgpack
 from holdfast.repository.keys.epochs import check_epoch, epoch_in_force
 from holdfast.repository.keys.keys import (
     HolderExists,
@@ -281,9 +281,7 @@ def _public_key(vault: Vault, file: HolderFile, content: bytes, unlock: Unlock |
     name = _record_key(content)
     try:
         sealed = vault.store.get(name)
-        record = msgspec.msgpack.decode(
-            vault.keys.open_object(sealed, kind=ObjectKind.HOLDER, key=name), type=_HolderRecord
-        )
+        record = from_msgpack(vault.keys.open_object(sealed, kind=ObjectKind.HOLDER, key=name), _HolderRecord)
         # One that is sealed with an older key could be made by somebody who was left out since.
         if sealed_epoch(sealed) == vault.keys.epoch and record.file == file.key and record.recipient:
             return record.recipient

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 import pyrage
 
-from holdfast.core import ExitStatus, HoldfastError, Secret
+from holdfast.core import ExitStatus, HoldfastError, Secret, from_json
 from holdfast.model import RepositoryId
 from holdfast.repository.layout import KEYS_PREFIX
 from holdfast.repository.sealing import KEY_BYTES
@@ -305,7 +305,7 @@ def kind_of(content: bytes, file: HolderFile) -> str:
 
 def _parse(payload: bytes, *, repository: RepositoryId) -> tuple[bytes, ...] | None:
     try:
-        text = msgspec.json.decode(payload, type=_KeyText)
+        text = from_json(payload, _KeyText)
     except (msgspec.DecodeError, ValueError):
         return None
     keys = (text.key, *text.epochs)

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.core import from_msgpack
 from holdfast.repository import layout
 from holdfast.repository.damage import ObjectDamaged
 from holdfast.repository.layout import INDEX_PREFIX, FrameKind, ObjectKind, PackId
@@ -152,7 +153,7 @@ def _read_head(vault: Vault, key: str, size_bytes: int) -> IndexHead:
     sealed = tail[len(tail) - whole_bytes : len(tail) - layout.INDEX_TAIL.size]
     try:
         payload = vault.keys.open_object(sealed, kind=ObjectKind.INDEX, key=key)
-        record = msgspec.msgpack.decode(payload, type=_HeadRecord)
+        record = from_msgpack(payload, _HeadRecord)
         packs = np.frombuffer(record.packs, dtype=layout.INDEX_PACK_ROW)
         samples = np.frombuffer(record.samples, dtype=layout.INDEX_SAMPLE_ROW)
     except (SealBroken, msgspec.DecodeError, ValueError) as cause:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 
 import msgspec
 
-from holdfast.core import ExitStatus, HoldfastError
+from holdfast.core import ExitStatus, HoldfastError, from_builtins
 from holdfast.model import FourSizes, JsonObject
 from holdfast.repository.layout import PackId
 from holdfast.repository.packs.pack_table import PackTable
@@ -74,7 +74,7 @@ class StoredDisk:
     def from_json(cls, value: JsonObject) -> StoredDisk:
         """Return the disk that ``to_json`` wrote; ``StoredDiskUnreadable`` for anything else."""
         try:
-            text = msgspec.convert(value, type=_StoredDiskText)
+            text = from_builtins(value, _StoredDiskText)
             return cls(
                 size_bytes=text.size_bytes,
                 root=NodeAddress(PackId(bytes.fromhex(text.root_pack)), text.root_slot),

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.core import from_msgpack
 from holdfast.repository import layout
 from holdfast.repository.damage import PackDamaged
 from holdfast.repository.layout import Encoding, FrameKind, PackId
@@ -77,7 +78,7 @@ def parse_trailer(plain: bytes, *, pack: PackId, frames_bytes: int) -> Trailer:
         raise PackDamaged(pack=pack, slot=None, reason=f"its trailer of {len(plain)} bytes cannot hold {count} slots")
     rows = np.frombuffer(plain, dtype=layout.TRAILER_ROW, count=count, offset=start)
     try:
-        notes = msgspec.msgpack.decode(plain[end:], type=TrailerNotes)
+        notes = from_msgpack(plain[end:], TrailerNotes)
     except (msgspec.DecodeError, ValueError) as cause:
         raise PackDamaged(pack=pack, slot=None, reason="its trailer's notes cannot be read") from cause
     return Trailer(pack, rows, _offsets(rows, pack=pack, frames_bytes=frames_bytes), notes)

@@ -13,7 +13,7 @@ from datetime import datetime
 
 import msgspec
 
-from holdfast.core import format_time, parse_time
+from holdfast.core import format_time, from_msgpack, parse_time
 from holdfast.model import ChangeSource, Consistency, DiskUuid, FourSizes, PointId, PoolUuid, RunId, VmIdentity, VmUuid
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.layout import CATALOGUE_PREFIX, POINTS_PREFIX, ObjectKind
@@ -260,7 +260,7 @@ def _read_catalogues(vault: Vault) -> tuple[list[_Catalogue], list[str]]:
 
 
 def _parse(payload: bytes) -> tuple[PointSummary, ...]:
-    return msgspec.msgpack.decode(payload, type=_CatalogueRecord).rows
+    return from_msgpack(payload, _CatalogueRecord).rows
 
 
 def _write(vault: Vault, rows: Sequence[PointSummary]) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 import msgspec
 
-from holdfast.core import ExitStatus, HoldfastError, format_time, parse_time
+from holdfast.core import ExitStatus, HoldfastError, format_time, from_msgpack, parse_time
 from holdfast.model import DiskFacts, FourSizes, PointFacts, PointId, VmUuid
 from holdfast.repository.crew import read_small
 from holdfast.repository.damage import PointDamaged
@@ -194,7 +194,7 @@ def read_each(vault: Vault, keys: Iterable[str], *, workers: int) -> Iterator[Re
 def read_point(vault: Vault, key: str) -> RestorePoint | None:
     """Return the point in one object; None when the object is gone. ``PointDamaged``."""
     try:
-        wire = msgspec.msgpack.decode(vault.read(key, kind=ObjectKind.POINT), type=PointWire)
+        wire = from_msgpack(vault.read(key, kind=ObjectKind.POINT), PointWire)
         if wire.version != _POINT_VERSION:
             raise PointDamaged(key=key, reason=f"it has version {wire.version}, which this Holdfast does not know")
         return _from_wire(wire, key)

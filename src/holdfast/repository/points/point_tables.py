@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
+from holdfast.core import from_msgpack
 from holdfast.repository import layout
 from holdfast.repository.crew import read_small
 from holdfast.repository.damage import PointDamaged
@@ -128,9 +129,7 @@ def read_table(vault: Vault, key: str) -> PointTables | None:
 
 def _open(vault: Vault, key: str, sealed: bytes) -> PointTables | PointDamaged:
     try:
-        fields = msgspec.msgpack.decode(
-            vault.keys.open_object(sealed, kind=ObjectKind.POINT, key=key), type=_PointFields
-        )
+        fields = from_msgpack(vault.keys.open_object(sealed, kind=ObjectKind.POINT, key=key), _PointFields)
         if fields.version != _POINT_VERSION:
             return PointDamaged(key=key, reason=f"it has version {fields.version}, which this Holdfast does not know")
         disks = tuple(_disk(each) for each in fields.disks)

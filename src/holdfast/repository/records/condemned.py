@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
-from holdfast.core import format_time, parse_time
+from holdfast.core import format_time, from_msgpack, parse_time
 from holdfast.repository.layout import CONDEMNED_PREFIX, ObjectKind, PackId
 from holdfast.repository.packs.pack_set import PackSet, as_ids
+from holdfast.repository.records.elapsed import Elapsed
 from holdfast.repository.records.sealed import each_record
 from holdfast.repository.safety import Safety
 from holdfast.repository.vault import Vault, stamped_at
@@ -35,16 +36,18 @@ class CondemnedList:
     """By its name when it cannot be read; None when that tells no time either."""
     packs: PackSet | None
 
-    def is_abandoned(self, now: datetime, safety: Safety) -> bool:
+    def is_abandoned(self, elapsed: Elapsed, safety: Safety) -> bool:
         """Return whether its collector has certainly stopped deleting.
 
         Its collector knows what it wrote, so a list that cannot be read, by us or by anybody, stands as long as others.
         A name that no collector can have given, because it tells no time or one to come, stands for nobody.
         """
-        if self.made_at is None:
-            return True
-        age_s, longest_s = (now - self.made_at).total_seconds(), safety.collection_s + safety.clock_skew_s
-        return age_s > longest_s or (self.packs is None and age_s < -longest_s)
+        lasts, margin = timedelta(seconds=safety.collection_s), timedelta(seconds=safety.clock_skew_s)
+        tells_time = self.made_at is not None and (
+            self.packs is not None or self.made_at - elapsed.now < lasts + margin
+        )
+        ends_at = self.made_at + lasts if self.made_at is not None and tells_time else None
+        return elapsed.is_over(ends_at, key=self.key, lasts=lasts, margin=margin)
 
 
 def list_condemned(vault: Vault) -> list[CondemnedList]:
@@ -64,5 +67,5 @@ def write_condemned(vault: Vault, packs: Iterable[PackId]) -> CondemnedList:
 
 
 def _parse(payload: bytes) -> tuple[datetime, PackSet]:
-    record = msgspec.msgpack.decode(payload, type=_CondemnedRecord)
+    record = from_msgpack(payload, _CondemnedRecord)
     return parse_time(record.made_at), PackSet(as_ids(record.packs))

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from holdfast.core import MIB, format_time, parse_time
+from holdfast.core import MIB, format_time, from_msgpack, parse_time
 from holdfast.repository.layout import FEATURES_PREFIX, HOLES_PREFIX, SLOTS_MAX, ObjectKind, PackId
 from holdfast.repository.packs.pack_set import PackSet, ids_of
 from holdfast.repository.records.avoided import AvoidedSlots
+from holdfast.repository.records.elapsed import Elapsed
 from holdfast.repository.records.settled import read_settled
 from holdfast.repository.safety import Safety
 from holdfast.repository.sealing import SealBroken
@@ -97,9 +98,14 @@ class HolesRecord:
             yield PackHoles(PackId(pack), dead, freed_bytes, estimate_bytes)
             offset += length
 
-    def is_abandoned(self, now: datetime, safety: Safety) -> bool:
-        """Return whether its collector has certainly stopped punching by it."""
+    def seems_abandoned(self, now: datetime, safety: Safety) -> bool:
+        """Return whether its collector has stopped punching by it, if this machine's clock is right."""
         return (now - self.made_at).total_seconds() > safety.collection_s + safety.clock_skew_s
+
+    def is_abandoned(self, elapsed: Elapsed, safety: Safety) -> bool:
+        """Return whether its collector has certainly stopped punching by it."""
+        lasts, margin = timedelta(seconds=safety.collection_s), timedelta(seconds=safety.clock_skew_s)
+        return elapsed.is_over(self.made_at + lasts, key=self.key, lasts=lasts, margin=margin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +239,7 @@ def merge_holes(vault: Vault, *, present: PackSet) -> None:
 
 def _record(key: str, payload: bytes) -> HolesRecord:
     """Return the record in a payload. ValueError when it does not fit itself."""
-    fields = msgspec.msgpack.decode(payload, type=_HolesPayload)
+    fields = from_msgpack(payload, _HolesPayload)
     rows = np.frombuffer(fields.rows, dtype=_ROW)
     slots = rows["slots"].astype(np.int64)
     if bool((slots > SLOTS_MAX).any()) or int((-(-slots // 8)).sum()) != len(fields.bitmaps):

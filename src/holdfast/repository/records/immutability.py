@@ -14,7 +14,7 @@ from datetime import datetime
 
 import msgspec
 
-from holdfast.core import ExitStatus, HoldfastError, format_time, get_log, limits, parse_time
+from holdfast.core import ExitStatus, HoldfastError, format_time, from_msgpack, get_log, limits, parse_time
 from holdfast.repository.damage import ObjectDamaged
 from holdfast.repository.layout import FEATURES_PREFIX, IMMUTABILITY_PREFIX, ObjectKind
 from holdfast.repository.lock_terms import LockTerms
@@ -136,7 +136,7 @@ def refresh_terms(vault: Vault) -> None:
 
 def _read(vault: Vault, key: str) -> LockPolicy:
     number = _number(key)
-    record = msgspec.msgpack.decode(vault.read(key, kind=ObjectKind.IMMUTABILITY), type=_PolicyRecord)
+    record = from_msgpack(vault.read(key, kind=ObjectKind.IMMUTABILITY), _PolicyRecord)
     if number is None or not 0 <= record.days <= limits.LOCK_DAYS_MAX:
         raise ValueError(f"{record.days} days under the name {key}")
     return LockPolicy(

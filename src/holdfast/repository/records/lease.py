@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
-from holdfast.core import format_time, parse_time
+from holdfast.core import format_time, from_msgpack, parse_time
 from holdfast.model import RunId
 from holdfast.repository.damage import ObjectDamaged
 from holdfast.repository.layout import LEASES_PREFIX, ObjectKind, PackId
+from holdfast.repository.records.elapsed import Elapsed
 from holdfast.repository.safety import Safety
 from holdfast.repository.sealing import SealBroken
 from holdfast.repository.vault import Vault
@@ -75,16 +76,30 @@ class Lease:
         """When the lease ends by its writer's clock; None when it cannot be read."""
         return None if self.record is None else parse_time(self.record.ends_at)
 
-    def has_ended(self, now: datetime, safety: Safety) -> bool:
-        """Return whether its writer can no longer publish anything."""
-        ends_at = self.ends_at
-        return ends_at is not None and (now - ends_at).total_seconds() > safety.clock_skew_s
+    def seems_ended(self, now: datetime, safety: Safety) -> bool:
+        """Return whether its writer can no longer publish anything, if this machine's clock is right."""
+        return self._is_past(now, margin_s=safety.clock_skew_s)
 
-    def is_forgotten(self, now: datetime, safety: Safety) -> bool:
+    def seems_forgotten(self, now: datetime, safety: Safety) -> bool:
+        """Return whether nobody will resume its run any more, if this machine's clock is right."""
+        return self._is_past(now, margin_s=safety.clock_skew_s + safety.resume_grace_s)
+
+    def has_ended(self, elapsed: Elapsed, safety: Safety) -> bool:
+        """Return whether its writer can no longer publish anything."""
+        return self._is_over(elapsed, safety, margin_s=safety.clock_skew_s)
+
+    def is_forgotten(self, elapsed: Elapsed, safety: Safety) -> bool:
         """Return whether nobody will resume its run any more."""
-        ends_at = self.ends_at
-        margin_s = safety.clock_skew_s + safety.resume_grace_s
-        return ends_at is not None and (now - ends_at).total_seconds() > margin_s
+        return self._is_over(elapsed, safety, margin_s=safety.clock_skew_s + safety.resume_grace_s)
+
+    def _is_past(self, now: datetime, *, margin_s: float) -> bool:
+        return self.ends_at is not None and (now - self.ends_at).total_seconds() > margin_s
+
+    def _is_over(self, elapsed: Elapsed, safety: Safety, *, margin_s: float) -> bool:
+        if self.ends_at is None:
+            return False
+        lasts, margin = timedelta(seconds=safety.lease_s), timedelta(seconds=margin_s)
+        return elapsed.is_over(self.ends_at, key=lease_key(self.id, self.number), lasts=lasts, margin=margin)
 
     def has_seen(self, name: str) -> bool:
         """Return whether its writer keeps clear of a condemned list or a plan of holes, or knows a moved record."""
@@ -145,7 +160,7 @@ def _read_lease(vault: Vault, id: str, number: int) -> Lease | None:
     for _ in range(_READ_ATTEMPTS_MAX):
         key = lease_key(id, number)
         try:
-            record = msgspec.msgpack.decode(vault.read(key, kind=ObjectKind.LEASE), type=LeaseRecord)
+            record = from_msgpack(vault.read(key, kind=ObjectKind.LEASE), LeaseRecord)
             parse_time(record.ends_at)
             return Lease(id, number, record)
         except (SealBroken, msgspec.DecodeError, ValueError):

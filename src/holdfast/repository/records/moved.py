@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.core import from_msgpack
 from holdfast.repository.damage import ObjectDamaged
 from holdfast.repository.layout import MOVED_PREFIX, MOVED_ROW, ObjectKind, PackId
 from holdfast.repository.packs.pack_set import PackIds, PackSet, as_ids, ids_of
@@ -214,7 +215,7 @@ def read_moves(vault: Vault) -> Moves:
         try:
             if isinstance(payload, SealBroken):
                 raise payload
-            record = msgspec.msgpack.decode(payload, type=_MovedRecord)
+            record = from_msgpack(payload, _MovedRecord)
             rows.append(np.frombuffer(record.rows, dtype=MOVED_ROW))
             emptied.append(as_ids(record.emptied))
         except (SealBroken, msgspec.DecodeError, ValueError) as cause:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from holdfast.core import from_msgpack
 from holdfast.repository.layout import PROOF_ROW, PROOFS_PREFIX, ObjectKind, PackId
 from holdfast.repository.records.sealed import each_record
 from holdfast.repository.vault import Vault
@@ -137,7 +138,7 @@ def _read_all(vault: Vault) -> tuple[Rows, list[str]]:
 
 
 def _parse(payload: bytes) -> Rows:
-    return np.frombuffer(msgspec.msgpack.decode(payload, type=_ProofRecord).rows, dtype=PROOF_ROW)
+    return np.frombuffer(from_msgpack(payload, _ProofRecord).rows, dtype=PROOF_ROW)
 
 
 def _latest(rows: Rows) -> Rows:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from holdfast.core import format_time
+from holdfast.core import format_time, from_msgpack
 from holdfast.repository.layout import QUARANTINE_PREFIX, QUARANTINE_ROW, ObjectKind, PackId
 from holdfast.repository.packs.stored_disk import NodeAddress
 from holdfast.repository.records.avoided import AvoidedSlots
@@ -156,7 +156,7 @@ def _notes(vault: Vault) -> list[tuple[str, Quarantine]]:
 
 
 def _parse(payload: bytes) -> Quarantine:
-    record = msgspec.msgpack.decode(payload, type=_NoteRecord)
+    record = from_msgpack(payload, _NoteRecord)
     single: dict[PackId, set[int]] = {}
     for pack, slot in np.frombuffer(record.slots, dtype=QUARANTINE_ROW).tolist():
         single.setdefault(PackId(pack), set()).add(slot)

@@ -54,7 +54,7 @@ def _running(vault: Vault, safety: Safety, length_bytes: int) -> list[Wait]:
     now = vault.clock.now()
     waits = []
     for lease in list_leases(vault):
-        if lease.has_ended(now, safety):
+        if lease.seems_ended(now, safety):
             continue
         ends_at = lease.ends_at
         until = None if ends_at is None else ends_at + timedelta(seconds=safety.clock_skew_s)

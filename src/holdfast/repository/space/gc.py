@@ -20,6 +20,7 @@ from holdfast.repository.crew import in_order
 from holdfast.repository.layout import PackId, pack_key
 from holdfast.repository.packs.pack_set import PackSet
 from holdfast.repository.records.condemned import CondemnedList, list_condemned, write_condemned
+from holdfast.repository.records.elapsed import Elapsed
 from holdfast.repository.records.holes import HolesBook, read_holes
 from holdfast.repository.records.lease import Lease, list_leases
 from holdfast.repository.records.moved import Moves, read_moves
@@ -48,14 +49,14 @@ def plan_gc(vault: Vault, *, safety: Safety, settings: GcSettings | None = None)
     # lease is gone has published before.
     listed = list_packs(vault)
     leases = list_leases(vault)
-    held = held_packs(lease for lease in leases if not lease.is_forgotten(now, safety))
+    held = held_packs(lease for lease in leases if not lease.seems_forgotten(now, safety))
     moves = read_moves(vault)
     census = take_census(vault, listed, moves=moves, workers=settings.workers)
     is_held = listed.packs.find(held.ids)
     unheld = np.ones(len(listed.packs), dtype=np.bool_)
     unheld[is_held[is_held >= 0]] = False
     is_dead = ~census.is_needed & ~census.is_emptied & unheld
-    running = [lease for lease in leases if not lease.has_ended(now, safety)]
+    running = [lease for lease in leases if not lease.seems_ended(now, safety)]
     dead = DeadPacks(PackSet(listed.packs.ids[is_dead]), listed.lengths[is_dead])
     is_free = _avoided_by(dead.packs, running, list_condemned(vault))
     waits, locked_bytes = _waits(vault, census, leases, dead, is_free, unheld=unheld, safety=safety)
@@ -98,11 +99,14 @@ def apply_gc(
     progress = progress or NoProgress()
     removal = _Removal(vault, plan, safety=safety, settings=settings, progress=progress, cancel=cancel)
     removal.run()
-    frames = give_back_frames(vault, plan, safety=safety, settings=settings, progress=progress, cancel=cancel)
+    frames = give_back_frames(
+        vault, plan, witness=removal.witness, safety=safety, settings=settings, progress=progress, cancel=cancel
+    )
     tidy(
         vault,
         removal.leases,
         removal.lists,
+        elapsed=Elapsed(vault, witness=removal.witness),
         own=removal.own,
         needed=removal.needed,
         forget=removal.forgettable,
@@ -171,6 +175,13 @@ class _Removal:
         self.rescued = 0
         self.locks = _Locks()
 
+    def witness(self) -> str:
+        """Return the name of our own list, so that the store tells now; an empty one when nothing was planned."""
+        if self.own is None:
+            self.own = with_room(self._vault, lambda: write_condemned(self._vault, PackSet()))
+            self.lists.append(self.own)
+        return self.own.key
+
     def run(self) -> None:
         """Condemn, look again, delete."""
         vault, plan = self._vault, self._plan
@@ -180,9 +191,9 @@ class _Removal:
             self.own = with_room(vault, lambda: write_condemned(vault, planned))
         self.lists = list_condemned(vault)
         # Leases are looked at after the list is durable: a writer that is not seen here sees the list.
-        now = vault.clock.now()
         self.leases = list_leases(vault)
-        self.running = [lease for lease in self.leases if not lease.has_ended(now, self._safety)]
+        elapsed = Elapsed(vault, witness=self.witness)
+        self.running = [lease for lease in self.leases if not lease.has_ended(elapsed, self._safety)]
         moves = read_moves(vault)
         # And points after the leases: what a writer that is gone has published shows.
         looked = ListedPacks(planned, np.zeros(len(planned), dtype=np.int64))
@@ -274,7 +285,7 @@ def _waits(
     waits = []
     held_back = ~is_free
     for lease in leases:
-        if lease.has_ended(now, safety):
+        if lease.seems_ended(now, safety):
             continue
         waits.append(
             Wait(
@@ -295,7 +306,7 @@ def _waits(
 def _spared(census: Census, leases: Sequence[Lease], is_spared: Chosen, *, now: datetime, safety: Safety) -> Wait:
     count, length_bytes = int(is_spared.sum()), census.listed.bytes_of(is_spared)
     margin = timedelta(seconds=safety.clock_skew_s + safety.resume_grace_s)
-    ends = [lease.ends_at for lease in leases if lease.ends_at is not None and not lease.is_forgotten(now, safety)]
+    ends = [lease.ends_at for lease in leases if lease.ends_at is not None and not lease.seems_forgotten(now, safety)]
     until = max(ends) + margin if ends else None
     when = "" if until is None else f", until {format_minute(until)} at the latest"
     what = f"keep {count} of them ({format_bytes(length_bytes)}) that a running or resumable backup has stored{when}"
@@ -379,7 +390,7 @@ def _poor(
     if way is FrameWay.MOVE:
         is_poor &= census.live_bytes <= settings.moved_live_part_max * listed.lengths
     for plan in holes.plans:
-        if plan.is_abandoned(now, safety):
+        if plan.seems_abandoned(now, safety):
             places = listed.packs.find(plan.packs().ids)
             taken_up = places[places >= 0]
             is_poor[taken_up] = candidates[taken_up]

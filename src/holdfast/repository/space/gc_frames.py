@@ -9,7 +9,7 @@ collector's own plan names it, after a look at the points that was taken when no
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -22,6 +22,7 @@ from holdfast.repository.damage import Damage
 from holdfast.repository.layout import PackId, pack_key
 from holdfast.repository.packs.pack_set import PackSet
 from holdfast.repository.packs.trailer import Trailer
+from holdfast.repository.records.elapsed import Elapsed
 from holdfast.repository.records.holes import (
     Dead,
     HolesBook,
@@ -72,16 +73,20 @@ def give_back_frames(
     vault: Vault,
     plan: GcPlan,
     *,
+    witness: Callable[[], str],
     safety: Safety,
     settings: GcSettings,
     progress: Progress,
     cancel: Cancellation,
 ) -> FrameReport:
-    """Look at the packs that a plan calls poor, batch by batch, and give back what can be given back of them."""
+    """Look at the packs that a plan calls poor, batch by batch, and give back what can be given back of them.
+
+    ``witness`` returns the name of an object that this collection has stored.
+    """
     # What is copied is given back at its old place, too.
     total_bytes = plan.poor_bytes_max + plan.copied_bytes_max
     with progress.start("giving back dead frames", total_bytes=total_bytes or None) as task:
-        collector = _Collector(vault, plan, safety=safety, settings=settings, task=task, cancel=cancel)
+        collector = _Collector(vault, plan, witness=witness, safety=safety, settings=settings, task=task, cancel=cancel)
         for batch in collector.batches():
             cancel.check()
             if collector.is_over_time():
@@ -112,6 +117,7 @@ class _Collector:
         vault: Vault,
         plan: GcPlan,
         *,
+        witness: Callable[[], str],
         safety: Safety,
         settings: GcSettings,
         task: ProgressTask,
@@ -119,6 +125,7 @@ class _Collector:
     ) -> None:
         self._vault = vault
         self._plan = plan
+        self._witness = witness
         self._safety = safety
         self._settings = settings
         self._task = task
@@ -212,10 +219,10 @@ class _Collector:
 
     def finish(self) -> None:
         """Remove plans of collectors that are gone, and damaged records, once newer records say what they said."""
-        now, book = self._vault.clock.now(), read_holes(self._vault)
+        elapsed, book = Elapsed(self._vault, witness=self._witness), read_holes(self._vault)
         handled, present = PackSet(self._handled), list_packs(self._vault).packs
         for record in book.plans:
-            if record.is_abandoned(now, self._safety) and not record.packs().common(present).without(handled):
+            if record.is_abandoned(elapsed, self._safety) and not record.packs().common(present).without(handled):
                 self._vault.store.delete(record.key)
         unknown = present.without(handled).without(self._plan.dead.packs).without(self._plan.emptied)
         if book.damaged and self.report.is_complete and not unknown:
@@ -227,7 +234,7 @@ class _Collector:
         packs = PackSet(look.packs.ids[list(places)])
         gone = book.gone(packs)
         claimed = merge_plan_bits(
-            (each for each in book.plans if each.is_abandoned(self._vault.clock.now(), self._safety)), packs
+            (each for each in book.plans if each.seems_abandoned(self._vault.clock.now(), self._safety)), packs
         )
         works, idle = [], []
         for place in places:
@@ -281,8 +288,8 @@ class _Collector:
         planned = [PackHoles(look.packs.pack(work.place), work.dead, 0, look.estimates[work.place]) for work in works]
         own = with_room(vault, lambda: write_holes(vault, planned, punched=False))
         # Leases are looked at after the plan is durable: a writer that is not seen here sees the plan.
-        now = vault.clock.now()
-        running = [lease for lease in list_leases(vault) if not lease.has_ended(now, self._safety)]
+        elapsed = Elapsed(vault, witness=lambda: own.key)
+        running = [lease for lease in list_leases(vault) if not lease.has_ended(elapsed, self._safety)]
         # And points after the leases: what a writer that is gone has published shows.
         look.look_again(read_moves(vault))
         free = [work for work in works if self._is_free(look, work, running, own, book)]

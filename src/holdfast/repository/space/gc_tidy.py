@@ -19,6 +19,7 @@ from holdfast.repository.layout import INDEX_PREFIX
 from holdfast.repository.packs.pack_set import PackSet, ids_of
 from holdfast.repository.points.catalogue import tidy_catalogue
 from holdfast.repository.records.condemned import CondemnedList
+from holdfast.repository.records.elapsed import Elapsed
 from holdfast.repository.records.holes import merge_holes
 from holdfast.repository.records.lease import Lease, delete_lease
 from holdfast.repository.records.moved import Moves, Rows, read_moves, write_moves
@@ -63,6 +64,7 @@ def tidy(
     leases: Sequence[Lease],
     lists: Sequence[CondemnedList],
     *,
+    elapsed: Elapsed,
     own: CondemnedList | None,
     needed: PackSet,
     forget: PackSet,
@@ -74,18 +76,17 @@ def tidy(
     ``needed`` are packs of our own list that must stay, ``forget`` old places of moves that nobody follows, ``spared``
     packs that no index has to list.
     """
-    now = vault.clock.now()
     moved = PackSet(_tidy_moves(vault, forget=forget, safety=safety).moved_packs())
     listed = list_packs(vault)
     left = listed.packs.joined(moved)
+    for lease in leases:
+        if lease.is_forgotten(elapsed, safety):
+            delete_lease(vault, lease.id)
     for each in lists:
         is_own_and_done = own is not None and each.key == own.key and not _own_left(own, needed, left)
         is_spent = each.packs is not None and not each.packs.common(left)
-        if is_own_and_done or is_spent or each.is_abandoned(now, safety):
+        if is_own_and_done or is_spent or each.is_abandoned(elapsed, safety):
             vault.store.delete(each.key)
-    for lease in leases:
-        if lease.is_forgotten(now, safety):
-            delete_lease(vault, lease.id)
     try:
         tidy_indexes(vault, live=listed.packs.without(spared), present=listed.packs)
         tidy_catalogue(vault)

@@ -221,7 +221,7 @@ def begin_run(
     leases = list_leases(vault)
     ours = {run, *heir_of}
     resumed = [lease for lease in leases if lease.run in ours]
-    ended = [lease for lease in leases if lease.run not in ours and lease.has_ended(now, safety)]
+    ended = [lease for lease in leases if lease.run not in ours and lease.seems_ended(now, safety)]
     taken = _packs_of(resumed)
     keeper = LeaseKeeper(vault, run=run, owner=owner, safety=safety, adopted=taken)
     session = WriteSession(

@@ -544,7 +544,7 @@ def test_a_slot_that_an_abandoned_plan_named_is_planned_anew_before_it_counts_as
     for _ in range(10):
         world.clock.advance(TEST_SAFETY.lease_renewal_s)
         running.session.keeper.renew_if_due()
-    assert plan.is_abandoned(world.clock.now(), TEST_SAFETY)
+    assert plan.seems_abandoned(world.clock.now(), TEST_SAFETY)
     collect(world)
     changed = image_of({2: 1, 4: 8}, count=5)
     stored = write_whole(running, changed)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from holdfast.core import from_json
 from holdfast.lab.images.superblock import FilesystemKind
 from holdfast.model import Extent
 
@@ -84,7 +85,7 @@ def unpack_prepared(data: bytes) -> PreparedFilesystem:
     plain = lzma.LZMADecompressor().decompress(data[len(_MAGIC) :], _PLAIN_BYTES_MAX)
     (length,) = _LENGTH.unpack_from(plain)
     start = _LENGTH.size + length
-    description = msgspec.json.decode(plain[_LENGTH.size : start], type=_Description)
+    description = from_json(plain[_LENGTH.size : start], _Description)
     blocks = [
         (index, plain[(low := start + number * PREPARED_BLOCK_BYTES) : low + PREPARED_BLOCK_BYTES])
         for first, count, number in description.runs
