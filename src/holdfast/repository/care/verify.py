@@ -240,6 +240,7 @@ def _damaged_tables(points: Sequence[RestorePoint], broken: Broken) -> tuple[Dam
             hits=tuple(
                 HitDisk(
                     point=point.id,
+                    vm_uuid=point.facts.vm.uuid,
                     vm_name=point.facts.vm.name,
                     disk_name=disk.facts.name,
                     position=disk.facts.position,

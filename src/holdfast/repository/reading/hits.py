@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from holdfast.core import BLOCK_BYTES
-from holdfast.model import Extent, PointId
+from holdfast.model import Extent, PointId, VmUuid
 from holdfast.repository.damage import Damage
 from holdfast.repository.layout import LEAF_BLOCKS, FrameKind, PackId
 from holdfast.repository.maps.map_reader import read_node
@@ -44,6 +44,7 @@ class HitDisk:
     """A disk of a restore point that damage hits."""
 
     point: PointId
+    vm_uuid: VmUuid
     vm_name: str
     disk_name: str
     position: str
@@ -127,6 +128,7 @@ class HitSearch:
             self._hits.setdefault(pack, []).append(
                 HitDisk(
                     point=point.id,
+                    vm_uuid=point.facts.vm.uuid,
                     vm_name=point.facts.vm.name,
                     disk_name=disk.facts.name,
                     position=disk.facts.position,
