@@ -19,6 +19,7 @@ from holdfast.core import ExitStatus, Secret
 from holdfast.repository import (
     HolderFacts,
     HolderUndecided,
+    HolderUnknown,
     IdentityHolder,
     NewHolder,
     PassphraseHolder,
@@ -91,7 +92,13 @@ def _decide(
     public_keys: Sequence[str],
     passphrase_files: Sequence[str],
 ) -> tuple[dict[str, NewHolder], set[str]]:
-    """Return what is given or answered for holders of whom no public key is recorded, and who is left out."""
+    """Return what is given or answered for holders of whom no public key is recorded, and who is left out.
+
+    ``HolderUnknown`` before anything is asked.
+    """
+    for name in (*leave_out, *(_pair(each)[0] for each in (*public_keys, *passphrase_files))):
+        if name not in {facts.name for facts in holders}:
+            raise HolderUnknown(name=name)
     given: dict[str, NewHolder] = {}
     for holder, key in map(_pair, public_keys):
         given[holder] = IdentityHolder(holder, key)

@@ -138,6 +138,8 @@ def show(point: str, *, repository: str, common: Common = _NO_COMMON) -> int:
         out.say(f"taken {facts.taken_at:%Y-%m-%d %H:%M:%S} UTC, {facts.consistency.value}, by run {facts.run}")
         if facts.previous:
             out.say(f"read against {facts.previous} (not needed to restore)")
+        if facts.origin is not None:
+            out.say(f"mirrored from point {facts.origin.point} of repository {facts.origin.repository}")
         if view.checked is not None:
             out.say(view.checked.explain())
         if view.held_until is not None:
@@ -150,6 +152,7 @@ def show(point: str, *, repository: str, common: Common = _NO_COMMON) -> int:
                 f"new {format_bytes(sizes.new_bytes)}, stored {format_bytes(sizes.stored_bytes)}"
             )
         document = {**point_document(summary_of(found)), "checked": view.checked, "held_until": view.held_until}
+        document["origin"] = facts.origin
         out.result({**document, "vm_record": facts.vm_record})
         return ExitStatus.OK
 

@@ -75,6 +75,15 @@ def test_the_data_key_is_rotated_without_somebody_who_left(shell: Shell) -> None
     assert shell.document("repository", "key", "drill", "main", "--recovery-key-file", str(shell.key_file))[0] == 0
 
 
+@pytest.mark.parametrize("option", ["--leave-out", "--public-key", "--passphrase-file"])
+def test_a_holder_that_nobody_knows_is_refused_before_anything_is_asked(shell: Shell, option: str) -> None:
+    for path in (shell.folder / "repository" / "holders").iterdir():
+        path.unlink()
+    value = "levaer" if option == "--leave-out" else "levaer=/nowhere"
+    status, document = shell.document("repository", "key", "rotate-data", "main", option, value, "--yes")
+    assert (status, document["error"]["code"]) == (ExitStatus.NOT_FOUND, "repository.holder-unknown")
+
+
 def test_a_holder_without_a_record_is_named_and_can_be_given(shell: Shell) -> None:
     other = new_recovery_key()
     shell.document("repository", "key", "add", "main", "other", "--public-key", other.public)
