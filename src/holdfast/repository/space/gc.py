@@ -118,7 +118,7 @@ def apply_gc(
         freed_bytes=sum(removal.deleted_bytes),
         waiting_packs=removal.waiting,
         rescued_packs=removal.rescued,
-        waits_for=tuple(_wait_for(lease) for lease in removal.running)
+        waits_for=tuple(_wait_for(lease) + _doubt(lease, vault, safety) for lease in removal.running)
         if removal.waiting or frames.waiting_packs
         else (),
         locked_packs=removal.locks.packs + len(frames.locked),
@@ -409,6 +409,13 @@ def _size(vault: Vault, pack: PackId) -> int:
         return vault.store.size(pack_key(pack))
     except ObjectMissing:
         return 0
+
+
+def _doubt(lease: Lease, vault: Vault, safety: Safety) -> str:
+    """Return what is to be said of a lease that only the store's clock keeps."""
+    if not lease.seems_ended(vault.clock.now(), safety):
+        return ""
+    return ": long ago by this machine's clock, not by the store's; check the clocks of both machines"
 
 
 def _wait_for(lease: Lease) -> str:
