@@ -18,6 +18,8 @@ from holdfast.core import Cancellation, NoProgress, SystemClock, SystemEntropy
 from holdfast.repository import OpenHolder, Repository, create_repository
 from holdfast.repository.layout import PACKS_PREFIX, parse_pack_key
 from holdfast.storage import ObjectStore, StorePlace, open_store
+from holdfast.storage.store import Parts
+from holdfast.storage.wrapper import StoreWrapper
 from tests.kill.worker import KILL_SAFETY, content_of, encode_place, open_place, reopen
 from tests.sim.disks import Palette, read_content
 from tests.support.repositories import key_ring
@@ -37,6 +39,24 @@ class _ClockOfTomorrow(SystemClock):
     def now(self) -> datetime:
         """See ``Clock.now``."""
         return super().now() + timedelta(days=1)
+
+
+class _StoreOfTomorrow(StoreWrapper):
+    """A store by which whatever is put now comes a day after all that was there."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        super().__init__(inner)
+        self._fresh: set[str] = set()
+
+    def put(self, key: str, parts: Parts, *, locked_until: datetime | None = None) -> None:
+        """See ``ObjectStore.put``."""
+        super().put(key, parts, locked_until=locked_until)
+        self._fresh.add(key)
+
+    def stored_at(self, key: str) -> datetime | None:
+        """See ``ObjectStore.stored_at``."""
+        moment = super().stored_at(key)
+        return moment + timedelta(days=1) if moment is not None and key in self._fresh else moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +128,8 @@ def _check(store: ObjectStore) -> int:
 
 
 def _check_nothing_is_left(store: ObjectStore) -> None:
-    """Collect when nobody can be thought alive any more, and look."""
-    repository = reopen(store, clock=_ClockOfTomorrow())
+    """Collect when nobody can be thought alive any more, by whichever clock, and look."""
+    repository = reopen(_StoreOfTomorrow(store), clock=_ClockOfTomorrow())
     for _ in range(2):
         repository.apply_gc(repository.plan_gc(), cancel=Cancellation())
     _check(store)
