@@ -110,8 +110,8 @@ MUTANTS = (
     Mutant(
         name="blocks leave their frame and no record says where to",
         file="space/repack.py",
-        safe="        write_moves(vault, moved.rows, emptied=moved.emptied)\n",
-        unsafe="        write_moves(vault, moved.rows if moved.emptied else moved.rows[:0], emptied=moved.emptied)\n",
+        safe="        publish_moves(vault, moved.rows, emptied",
+        unsafe="        publish_moves(vault, moved.rows if moved.emptied else moved.rows[:0], emptied",
     ),
     Mutant(
         name="a resumed run does not look what was collected since",

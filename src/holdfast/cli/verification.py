@@ -12,7 +12,9 @@ from holdfast.repository import DamageFound, HitDisk, VerifyReport
 __all__ = ["explain_damage", "explain_verification"]
 
 _OBJECTS_SAID_MAX = 40
+"""Two screens; by then it is known to be the store that is ill."""
 _HITS_SAID_MAX = 6
+"""Newer and older points of one VM mostly share what is damaged, and were told VM by VM above."""
 _EXTENTS_SAID_MAX = 4
 """Where on the disk the first ones begin; all of them are in the JSON document."""
 

@@ -10,13 +10,13 @@ import contextlib
 import itertools
 import threading
 
+from holdfast.core import SECTOR_BYTES
 from holdfast.repository.care.verify_packs import PackCheck
 from holdfast.repository.damage import Damage
 from holdfast.repository.layout import HOLES_PREFIX
 from holdfast.repository.packs.pack import OpenPack
 from holdfast.repository.records.avoided import NOTHING_AVOIDED, AvoidedSlots
 from holdfast.repository.records.holes import read_holes
-from holdfast.repository.space.gc_settings import HOLE_BYTES
 from holdfast.repository.vault import Vault
 
 __all__ = ["KnownHoles"]
@@ -63,11 +63,11 @@ class KnownHoles:
 
 
 def _is_punched(opened: OpenPack, slot: int) -> bool:
-    """Return whether the frame of a slot has nothing but zeros in one of the blocks that a punch gives back.
+    """Return whether the frame of a slot has nothing but zeros in one of the sectors that a punch gives back.
 
     In one, because what else was punched around it is not known: more may be planned than was done.
     """
     start, length_bytes = opened.frame_extent(slot)
     sealed = opened.read_range(start, length_bytes)
-    edges = [0, *range(HOLE_BYTES - start % HOLE_BYTES, length_bytes, HOLE_BYTES), length_bytes]
+    edges = [0, *range(SECTOR_BYTES - start % SECTOR_BYTES, length_bytes, SECTOR_BYTES), length_bytes]
     return any(not any(sealed[first:end]) for first, end in itertools.pairwise(edges))

@@ -137,10 +137,9 @@ def add_holder(vault: Vault, holder: NewHolder) -> None:
         raise HolderExists(name=holder.name)
     held = vault.keys.held
     try:
-        file = store_holder(vault, holder, holder_file(holder, epoch=held.epoch, attempt=held.attempt))
+        _store_in_force(vault, holder, holder_file(holder, epoch=held.epoch, attempt=held.attempt))
     except ObjectExists as cause:
         raise HolderExists(name=holder.name) from cause
-    _check_epoch(vault, file)
     tidy_holders(vault)
 
 
@@ -155,8 +154,7 @@ def replace_secret(vault: Vault, holder: NewHolder) -> datetime | None:
         raise HolderUnknown(name=holder.name)
     held = vault.keys.held
     serial = vault.entropy.token_bytes(4).hex()
-    file = store_holder(vault, holder, holder_file(holder, epoch=held.epoch, attempt=held.attempt, serial=serial))
-    _check_epoch(vault, file)
+    _store_in_force(vault, holder, holder_file(holder, epoch=held.epoch, attempt=held.attempt, serial=serial))
     locked = drop_files(vault, files)
     tidy_holders(vault)
     return _held_until(vault, locked)
@@ -179,8 +177,11 @@ def remove_holder(vault: Vault, name: str) -> None:
         raise HolderHeld(name=name, until=_held_until(vault, locked))
 
 
-def store_holder(vault: Vault, holder: NewHolder, file: HolderFile) -> HolderFile:
-    """Store a holder's file and record, and prove that it opens. ``ObjectExists``, ``HolderNotProven``."""
+def store_holder(vault: Vault, holder: NewHolder, file: HolderFile) -> None:
+    """Store a holder's file and record, and prove that it opens. ``ObjectExists``, ``HolderNotProven``.
+
+    ``ObjectMissing`` when it is gone already: whoever begins an epoch removes the files of others.
+    """
     content = seal_holder_file(holder, vault.keys.held.keys, repository=vault.keys.repository)
     vault.store.put(file.key, content)
     try:
@@ -191,7 +192,16 @@ def store_holder(vault: Vault, holder: NewHolder, file: HolderFile) -> HolderFil
     if not isinstance(holder, OpenHolder):
         recipient = holder.public.strip() if isinstance(holder, IdentityHolder) else ""
         _write_record(vault, file, content, recipient)
-    return file
+
+
+def _store_in_force(vault: Vault, holder: NewHolder, file: HolderFile) -> None:
+    """Store a holder's file for the epoch in force; ``KeyOutdated`` when another one has begun meanwhile."""
+    try:
+        store_holder(vault, holder, file)
+    except ObjectMissing as cause:
+        _check_epoch(vault, file)
+        raise HolderNotProven(name=holder.name, key=file.key) from cause
+    _check_epoch(vault, file)
 
 
 def prove(vault: Vault, holder: NewHolder, file: HolderFile, content: bytes) -> None:

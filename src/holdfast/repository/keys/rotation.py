@@ -120,7 +120,8 @@ def rotate_data_key(
             store_holder(new, holder, file)
         _check_before(vault, holders, unlock=unlock, made=made)
         begin_epoch(new, epoch=epoch, attempt=attempt)
-    except ObjectExists as cause:
+    except (ObjectExists, ObjectMissing) as cause:
+        # Whoever begins an epoch removes the files of other attempts at it.
         drop_files(vault, made)
         raise RotatedMeanwhile(what="another program began a new epoch") from cause
     except (RotatedMeanwhile, HolderRefused):
@@ -184,6 +185,9 @@ def _choose(
         wanted = named.get(name)
         if wanted is None and holder.facts.public_key:
             wanted = IdentityHolder(name, holder.facts.public_key)
+        if wanted is None and not any(each == holder.file for each in list_holder_files(vault.store)):
+            # Its record went with its file.
+            raise RotatedMeanwhile(what=f"the key holder {name!r} was changed")
         if wanted is None:
             raise HolderUndecided(name=name, kind=holder.facts.kind)
         _check_same(vault, holder, wanted)
@@ -218,12 +222,7 @@ def _check_before(vault: Vault, holders: Sequence[Holder], *, unlock: Unlock, ma
     if added:
         raise RotatedMeanwhile(what=f"the key holder {added[0]!r} was added")
     repository = vault.keys.repository
-    try:
-        opens = any(open_holder_file(vault.store.get(each.key), unlock, repository=repository) for each in made)
-    except ObjectMissing as cause:
-        # Whoever begins an epoch removes the files of other attempts at it.
-        raise RotatedMeanwhile(what="another program began a new epoch") from cause
-    if not opens:
+    if not any(open_holder_file(vault.store.get(each.key), unlock, repository=repository) for each in made):
         raise HolderRefused(name=", ".join(sorted(names)), reason="the key in use is not among those that go on")
 
 

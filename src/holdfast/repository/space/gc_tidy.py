@@ -6,6 +6,7 @@ everything that a point may lead through.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ from holdfast.repository.space.gc_census import list_packs
 from holdfast.repository.space.gc_index import tidy_indexes
 from holdfast.repository.vault import Vault
 from holdfast.repository.writing.lease_keeper import LeaseKeeper
-from holdfast.storage import ObjectMissing, StoreFull
+from holdfast.storage import ObjectLocked, ObjectMissing, StoreFull
 
 __all__ = ["collector_lease", "tidy", "with_room"]
 
@@ -114,7 +115,9 @@ def _tidy_moves(vault: Vault, *, forget: PackSet, safety: Safety) -> Moves:
     if len(rows) or emptied:
         write_moves(vault, rows, emptied=emptied)
     for record in moves.records:
-        vault.store.delete(record)
+        # Somebody may have begun to lock just now; it says the same as the new one.
+        with contextlib.suppress(ObjectLocked):
+            vault.store.delete(record)
     keeper.end()
     return read_moves(vault)
 

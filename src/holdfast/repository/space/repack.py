@@ -29,12 +29,13 @@ from holdfast.repository.packs.spans import spans_of
 from holdfast.repository.packs.trailer import TrailerNotes
 from holdfast.repository.packs.unpack import unpack_blocks
 from holdfast.repository.reading.gather import not_the_block
-from holdfast.repository.records.moved import Rows, write_moves
+from holdfast.repository.records.moved import Rows
 from holdfast.repository.safety import Safety, Since
 from holdfast.repository.space.gc_settings import GcSettings
 from holdfast.repository.space.gc_tidy import collector_lease
 from holdfast.repository.vault import Vault
 from holdfast.repository.writing.lease_keeper import LeaseKeeper
+from holdfast.repository.writing.moving import publish_moves
 from holdfast.repository.writing.session import SEGMENTS_MAX
 from holdfast.storage import StoreFull
 
@@ -119,8 +120,7 @@ def _move(
             raise
     moved.rows = np.concatenate([moved.rows, *rows])
     if (moved.emptied or len(moved.rows)) and began.age_s() <= safety.collection_s:
-        keeper.check()
-        write_moves(vault, moved.rows, emptied=moved.emptied)
+        publish_moves(vault, moved.rows, emptied=moved.emptied, check_before=keeper.check)
         moved.copied_bytes = copier.copied_bytes
         if written:
             write_index(vault, written)

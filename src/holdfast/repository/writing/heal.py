@@ -31,9 +31,10 @@ from holdfast.repository.points.point import RestorePoint
 from holdfast.repository.reading.damage_report import unhealed
 from holdfast.repository.reading.hits import HitSearch, Witness
 from holdfast.repository.reading.slots import read_slot
-from holdfast.repository.records.moved import Moves, read_moves, write_moves
+from holdfast.repository.records.moved import Moves, read_moves
 from holdfast.repository.records.quarantine import BrokenSlots, spare_in_quarantine, take_from_quarantine
 from holdfast.repository.vault import Vault
+from holdfast.repository.writing.moving import publish_moves
 from holdfast.repository.writing.session import WriteSession
 from holdfast.storage import ObjectMissing, RangeNotSatisfiable
 
@@ -282,8 +283,7 @@ def _publish(session: WriteSession, healed: Mapping[NodeAddress, NodeAddress], m
     """Publish moves, like a restore point under the lease; return all moves there are then."""
     if not healed:
         return moves
-    session.keeper.check()
-    write_moves(session.vault, healed)
+    publish_moves(session.vault, healed, check_before=session.keeper.check)
     moves = read_moves(session.vault)
     left = unhealed(session.quarantine.broken, moves)
     spare_in_quarantine(session.vault, {place.pack for place in healed if place.pack not in left})

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from holdfast.core import Cancellation, Progress, format_minute
+from holdfast.core import Cancellation, Progress, ProgressTask, format_minute
 from holdfast.model import PointId
 from holdfast.repository.damage import PointDamaged
 from holdfast.repository.layout import CANARY_PREFIX, CONFIG_KEY, POINTS_PREFIX, pack_key
@@ -109,22 +109,15 @@ class Protection:
         if policy.terms is None:
             return LockingReport(policy=policy, held_points=0, not_held=())
         hold_fixtures(self._vault, policy.terms)
-        locks = PackLocks(self._vault, workers=self._workers, cancel=cancel)
         moves = read_moves(self._vault)
-        held = 0
-        not_held: list[str] = []
-        with progress.start("locking what is there") as task:
-            for info in list(self._vault.names(POINTS_PREFIX)):
-                try:
-                    length_bytes = self._hold_point(locks, moves, info.key)
-                except (PointDamaged, ObjectMissing):
-                    length_bytes = None
-                if length_bytes is None:
-                    not_held.append(info.key)
-                else:
-                    held += 1
-                    task.advance(length_bytes)
-        return LockingReport(policy=policy, held_points=held, not_held=tuple(not_held))
+        while True:
+            locks = PackLocks(self._vault, workers=self._workers, cancel=cancel)
+            with progress.start("locking what is there") as task:
+                held, not_held = self._hold_points(locks, moves, task)
+            # A collection that began before may have moved frames out of packs that were held just now.
+            before, moves = moves, read_moves(self._vault)
+            if set(moves.records) <= set(before.records):
+                return LockingReport(policy=policy, held_points=held, not_held=not_held)
 
     def prove(self) -> ProtectionReport:
         """Return whether the repository is protected, after trying to delete a canary."""
@@ -155,6 +148,21 @@ class Protection:
             days=0,
             newest=(),
         )
+
+    def _hold_points(self, locks: PackLocks, moves: Moves, task: ProgressTask) -> tuple[int, tuple[str, ...]]:
+        """Hold every point that is there; return how many were, and the names of those that could not be."""
+        held, not_held = 0, []
+        for info in list(self._vault.names(POINTS_PREFIX)):
+            try:
+                length_bytes = self._hold_point(locks, moves, info.key)
+            except (PointDamaged, ObjectMissing):
+                length_bytes = None
+            if length_bytes is None:
+                not_held.append(info.key)
+            else:
+                held += 1
+                task.advance(length_bytes)
+        return held, tuple(not_held)
 
     def _hold_point(self, locks: PackLocks, moves: Moves, key: str) -> int | None:
         """Hold a point that is there, its packs first; return their length, None where the store does not lock."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from holdfast.core import HoldfastError
 from holdfast.model import RunId
 from holdfast.repository import (
+    HolderUndecided,
     IdentityHolder,
     IdentityUnlock,
     KeyOutdated,
@@ -33,6 +36,8 @@ from tests.support.repositories import image_of
 IMAGE = image_of({0: 1, 1: 2, 3: 4}, count=5)
 LATER_IMAGE = image_of({0: 1, 1: 2, 2: 9, 3: 4}, count=5)
 
+
+Refusals = tuple[type[HoldfastError], ...]
 
 EFFECTS = (FaultEffect.CRASH_BEFORE, FaultEffect.CRASH_AFTER, FaultEffect.FAIL_BEFORE, FaultEffect.FAIL_AFTER)
 
@@ -139,30 +144,78 @@ def test_of_two_rotations_at_once_one_wins_and_everybody_opens_it(at: str) -> No
 
 
 class Overtaken(StoreWrapper):
-    """A store in which something happens before the ``at``-th listing."""
+    """A store in which something happens before the ``at``-th listing, reading or writing."""
 
-    def __init__(self, inner: ObjectStore, at: int, event: Callable[[], object]) -> None:
+    def __init__(self, inner: ObjectStore, at: int, event: Callable[[], object], *, verbs: str = "list") -> None:
         super().__init__(inner)
-        self._left, self._event = at, event
+        self._left, self._event, self._verbs = at, event, verbs.split()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has happened."""
+        return self._left <= 0
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See ``ObjectStore.list``."""
-        self._left -= 1
-        if self._left == 0:
-            self._event()
+        self._count("list")
         return self._inner.list(prefix)
 
+    def get(self, key: str) -> bytes:
+        """See ``ObjectStore.get``."""
+        self._count("get")
+        return self._inner.get(key)
 
-def test_a_rotation_that_is_overtaken_at_any_look_says_so_or_comes_after_the_other() -> None:
-    said = 0
-    for at in range(1, 20):
+    def put(self, key: str, parts: Parts, *, locked_until: object = None) -> None:
+        """See ``ObjectStore.put``."""
+        self._count("put")
+        self._inner.put(key, parts)
+
+    def _count(self, verb: str) -> None:
+        if verb in self._verbs:
+            self._left -= 1
+            if self._left == 0:
+                self._event()
+
+
+def rotate_if_told_whom(world: KeyedWorld) -> None:
+    """Rotate, unless a holder has a file and no record yet."""
+    with contextlib.suppress(HolderUndecided):
+        world.rotate(unlock=OTHER_UNLOCK)
+
+
+def rotated_at_every_operation(action: Callable[[KeyedWorld, ObjectStore], object], refusals: Refusals) -> int:
+    """Do something while another program rotates, before each operation in turn; return how often it was refused."""
+    refused = 0
+    for at in range(1, 200):
         world = KeyedWorld()
-        store = Overtaken(world.memory, at, functools.partial(world.rotate, unlock=OTHER_UNLOCK))
+        store = Overtaken(world.memory, at, functools.partial(rotate_if_told_whom, world), verbs="list get put")
         try:
-            world.rotate(store=store)
-        except RotatedMeanwhile:
-            said += 1
-    assert said > 1
+            action(world, store)
+        except refusals:
+            refused += 1
+        world.repository = world.open(OTHER_UNLOCK)
+        world.restore(world.back_up(IMAGE, run="r-1"))
+        if not store.is_over:
+            return refused
+    raise AssertionError("it does not come to an end")
+
+
+def test_a_rotation_that_is_overtaken_anywhere_says_so_or_comes_after_the_other() -> None:
+    assert rotated_at_every_operation(lambda world, store: world.rotate(store=store), (RotatedMeanwhile,)) > 10
+
+
+def test_a_change_of_holders_while_another_program_rotates_is_made_or_refused() -> None:
+    fresh = new_recovery_key()
+
+    def add(world: KeyedWorld, store: ObjectStore) -> None:
+        world.open(UNLOCK, store=store).keys.add(IdentityHolder("fresh", fresh.public))
+        assert world.open(IdentityUnlock(fresh.secret)).keys.epoch <= 1
+
+    def change(world: KeyedWorld, store: ObjectStore) -> None:
+        world.open(UNLOCK, store=store).keys.change_secret(IdentityHolder("leaver", fresh.public))
+
+    assert rotated_at_every_operation(add, (KeyOutdated,)) > 1
+    assert rotated_at_every_operation(change, (KeyOutdated,)) > 1
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
