@@ -78,12 +78,6 @@ MUTANTS = (
         unsafe="\n    @contextlib",
     ),
     Mutant(
-        name="points are published although the lease was removed",
-        file="writing/lease_keeper.py",
-        safe="            if self._is_removed or not list(",
-        unsafe="            if self._is_removed and not list(",
-    ),
-    Mutant(
         name="frames are punched without waiting for writers",
         file="space/gc_frames.py",
         safe="            if named is None or bool((work.dead & ~named).any()):\n                return False\n",

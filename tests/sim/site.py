@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 
@@ -73,6 +74,8 @@ class Traits:
     late_changes: int = 0
     """By how many changes listings are late."""
     capacity_bytes: int | None = None
+    is_timed: bool = True
+    """The store tells when objects came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,15 @@ class _NoHoles(StoreWrapper):
         """See ``ObjectStore.try_punch``."""
         self._inner.size(key)
         return 0 if self._seems_able and not extents else None
+
+
+class _Timeless(StoreWrapper):
+    """A store without a clock."""
+
+    def stored_at(self, key: str) -> datetime | None:
+        """See ``ObjectStore.stored_at``."""
+        self._inner.size(key)
+        return None
 
 
 class _Patient(StoreWrapper):
@@ -145,7 +157,7 @@ class Site:
             store = _Patient(LaggingStore(store, lag_changes=traits.late_changes))
         if not traits.can_punch:
             store = _NoHoles(store, seems_able=traits.seems_able_to_punch)
-        return store
+        return store if traits.is_timed else _Timeless(store)
 
     def seen_by(self, process: Process) -> ObjectStore:
         """Return the store as a process sees it."""

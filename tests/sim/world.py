@@ -105,6 +105,7 @@ class World:
         self.is_small = self._is_so(0.15)
         self.is_restless = self._is_so(0.3)
         self.has_wild_clocks = self._is_so(0.15)
+        self.is_timed = seed % 4 != 3
         ground = Ground(clock=self.clock, entropy=self.entropy, expected=self.expected)
         self.main = Site(self._traits(is_small=self.is_small), ground)
         self.mirror: Site | None = None
@@ -133,6 +134,7 @@ class World:
             is_keyed=self._is_so(0.25),
             late_changes=self.chance.randint(1, 12) if self.is_late else 0,
             capacity_bytes=self.chance.randint(100_000, 300_000) if is_small else None,
+            is_timed=self.is_timed,
         )
 
     def _sites(self) -> list[Site]:
@@ -172,8 +174,11 @@ class World:
 
     def _act(self, name: str, work: Work) -> Callable[[], None]:
         """Return an actor: a process of its own that opens the repository, works, and may meet faults."""
-        wrong_s = _WILD_SKEW_S_MAX if self.has_wild_clocks else _SKEW_S_MAX
-        skew_s, jump_s = (self.chance.uniform(-wrong_s, wrong_s) for _ in range(2))
+        # Where the store has no clock, nobody may be behind, and who collects not ahead either.
+        may_be_ahead = self.has_wild_clocks and (self.is_timed or work not in (self._collect, self._thin_mirror))
+        ahead_s = _WILD_SKEW_S_MAX if may_be_ahead else _SKEW_S_MAX
+        behind_s = ahead_s if self.is_timed else _SKEW_S_MAX
+        skew_s, jump_s = (self.chance.uniform(-behind_s, ahead_s) for _ in range(2))
         clock = ProcessClock(
             self.clock, self.stage, skew_s=skew_s, jump_at_s=self.chance.uniform(0, 200), skew_after_s=jump_s
         )
