@@ -16,6 +16,7 @@ from holdfast.model import RunId, VmUuid
 from holdfast.repository import (
     CannotTellLivePacks,
     DiskNoLongerStored,
+    GcSettings,
     LeaseLost,
     OpenUnlock,
     PointUnknown,
@@ -40,6 +41,9 @@ KILL_SAFETY = Safety(
     packs_announced=4,
 )
 """Small margins, so that what dead processes left is seen within seconds; one machine has one clock."""
+
+_GC = GcSettings(is_thorough=True, moved_live_part_max=0.9, poor_bytes_min=1)
+"""Whatever is dead is worth punching, or copying what is live beside it."""
 
 _VMS = [VmUuid(f"vm-{number}") for number in range(3)]
 _POINTS_KEPT = 4
@@ -118,7 +122,8 @@ class Worker:
     def collect(self, _: int) -> None:
         """Collect garbage."""
         try:
-            self.repository.apply_gc(self.repository.plan_gc(), cancel=Cancellation())
+            plan = self.repository.plan_gc(settings=_GC)
+            self.repository.apply_gc(plan, settings=_GC, cancel=Cancellation())
         except CannotTellLivePacks as error:
             sys.exit(f"a point is damaged: {error}")
 
