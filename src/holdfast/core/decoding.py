@@ -22,7 +22,8 @@ _msgpack: dict[object, msgspec.msgpack.Decoder[Any]] = {}
 
 def from_json(content: bytes | str, kind: type[_T]) -> _T:
     """Return the value that a JSON text says; ``msgspec.DecodeError`` when it says none of that type."""
-    return (_json.get(kind) or _json_decoder(kind)).decode(content)  # type: ignore[no-any-return]
+    value: _T = (_json.get(kind) or _json_decoder(kind)).decode(content)
+    return value
 
 
 def from_msgpack(content: bytes | memoryview, kind: type[_T]) -> _T:
@@ -31,7 +32,8 @@ def from_msgpack(content: bytes | memoryview, kind: type[_T]) -> _T:
     if decoder is None:
         with _lock:
             decoder = _msgpack[kind] = msgspec.msgpack.Decoder(kind)
-    return decoder.decode(content)  # type: ignore[no-any-return]
+    value: _T = decoder.decode(content)
+    return value
 
 
 def from_builtins(value: object, kind: type[_T]) -> _T:
