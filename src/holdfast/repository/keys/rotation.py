@@ -13,8 +13,15 @@ from dataclasses import dataclass, replace
 from holdfast.core import ExitStatus, HoldfastError
 from holdfast.repository import layout
 from holdfast.repository.config import KEY_EPOCHS, set_read_flag
-from holdfast.repository.keys.epochs import begin_epoch, hold_keys
-from holdfast.repository.keys.holders import Holder, drop_files, list_holders, store_holder, tidy_holders
+from holdfast.repository.keys.epochs import begin_epoch, epoch_in_force, hold_keys
+from holdfast.repository.keys.holders import (
+    Holder,
+    HolderNotProven,
+    drop_files,
+    list_holders,
+    store_holder,
+    tidy_holders,
+)
 from holdfast.repository.keys.keys import (
     FIRST_SERIAL,
     HolderFile,
@@ -120,10 +127,12 @@ def rotate_data_key(
             store_holder(new, holder, file)
         _check_before(vault, holders, unlock=unlock, made=made)
         begin_epoch(new, epoch=epoch, attempt=attempt)
-    except (ObjectExists, ObjectMissing) as cause:
-        # Whoever begins an epoch removes the files of other attempts at it.
+    except ObjectExists as cause:
         drop_files(vault, made)
         raise RotatedMeanwhile(what="another program began a new epoch") from cause
+    except ObjectMissing as cause:
+        drop_files(vault, made)
+        raise _why_gone(vault, made, epoch=epoch, key=cause.key) from cause
     except (RotatedMeanwhile, HolderRefused):
         drop_files(vault, made)
         raise
@@ -144,6 +153,17 @@ def rotate_data_key(
         locked_files=locked,
         untidy=untidy,
     )
+
+
+def _why_gone(vault: Vault, made: Sequence[HolderFile], *, epoch: int, key: str) -> HoldfastError:
+    """Return what it means that a file which was stored just now is gone."""
+    if epoch_in_force(vault.store) >= epoch:
+        # Whoever begins an epoch removes the files of other attempts at it.
+        return RotatedMeanwhile(what="another program began a new epoch")
+    name = next((each.holder for each in made if each.key == key), "")
+    if not any(each.holder == name for each in list_holder_files(vault.store)):
+        return RotatedMeanwhile(what=f"the key holder {name!r} was removed")
+    return HolderNotProven(name=name, key=key)
 
 
 def _mend_lost_epoch(vault: Vault) -> None:

@@ -11,6 +11,7 @@ import pytest
 from holdfast.core import HoldfastError
 from holdfast.model import RunId
 from holdfast.repository import (
+    HolderNotProven,
     HolderUndecided,
     IdentityHolder,
     IdentityUnlock,
@@ -202,6 +203,23 @@ def rotated_at_every_operation(action: Callable[[KeyedWorld, ObjectStore], objec
 
 def test_a_rotation_that_is_overtaken_anywhere_says_so_or_comes_after_the_other() -> None:
     assert rotated_at_every_operation(lambda world, store: world.rotate(store=store), (RotatedMeanwhile,)) > 10
+
+
+class Forgetful(StoreWrapper):
+    """A store that takes the files of key holders and has nothing of them."""
+
+    def put(self, key: str, parts: Parts, *, locked_until: object = None) -> None:
+        """See ``ObjectStore.put``."""
+        if not key.startswith("keys/"):
+            self._inner.put(key, parts)
+
+
+def test_a_store_that_loses_what_it_took_is_blamed_and_nobody_else() -> None:
+    world = KeyedWorld()
+    with pytest.raises(HolderNotProven):
+        world.rotate(store=Forgetful(world.memory))
+    assert world.keys("epochs/") == []
+    assert world.open(LEAVER_UNLOCK).keys.epoch == 0
 
 
 def test_a_change_of_holders_while_another_program_rotates_is_made_or_refused() -> None:
